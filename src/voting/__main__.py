@@ -1,0 +1,132 @@
+"""The `voting` command. Each subcommand loads its settings, sets up logs and runs one service's `main`."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+cli = typer.Typer(
+    help="A voting application that people can rely on.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+def _settings(class_name: str, service: str) -> Any:
+    """Load the settings of a service and set up its logs; a bad setting ends the process with code 2."""
+    from voting.core import config, logs
+
+    try:
+        settings = config.load(getattr(config, class_name))
+    except config.BadSettings as bad:
+        print(f"voting {service}: {len(bad.problems)} bad setting(s)", *bad.problems, sep="\n  ", file=sys.stderr)
+        raise typer.Exit(2) from None
+    if isinstance(settings, config.ServiceSettings):
+        logs.configure(service, form=settings.log_format, level=settings.log_level)
+    return settings
+
+
+def _serve(service: str) -> None:
+    from voting.core import lifecycle
+
+    settings = _settings(f"{service.capitalize()}Settings", service)
+    app = importlib.import_module(f"voting.{service}.app")
+    lifecycle.run(lambda stop: app.main(settings, stop))
+
+
+@cli.command()
+def vote() -> None:
+    """Serve the ballot and take votes (port 8080)."""
+    _serve("vote")
+
+
+@cli.command()
+def worker() -> None:
+    """Move votes from Redis into PostgreSQL."""
+    _serve("worker")
+
+
+@cli.command()
+def result() -> None:
+    """Serve the live result (port 8081)."""
+    _serve("result")
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring the database's schema up to date, and define the default poll."""
+    import asyncio
+
+    import psycopg
+
+    from voting.core import config, logs, store
+
+    settings = _settings("MigrateSettings", "migrate")
+
+    async def apply() -> list[str]:
+        async with store.connect(settings.database_url, name="migrate", patience=60) as connection:
+            return await store.migrate(connection, settings.poll)
+
+    try:
+        applied = asyncio.run(apply())
+    except psycopg.OperationalError as error:
+        print(f"voting migrate: {config.redacted(settings.database_url)} does not answer: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    logs.get().info("database.migrated", applied=applied, poll=settings.poll.slug)
+
+
+@cli.command()
+def up(
+    data: Annotated[Path, typer.Option(help="Where everything is kept between runs.")] = Path(".voting"),
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for the whole network.")] = "127.0.0.1",
+    vote_port: Annotated[int, typer.Option(help="Port of the ballot.", min=1, max=65535)] = 8080,
+    result_port: Annotated[int, typer.Option(help="Port of the live result.", min=1, max=65535)] = 8081,
+    workers: Annotated[int, typer.Option(help="How many workers count.", min=1, max=64)] = 2,
+) -> None:
+    """Run everything on this machine, without Docker: stores, workers, ballot and result."""
+    from voting.local.app import up as run_up
+
+    raise typer.Exit(run_up(data=data, host=host, vote_port=vote_port, result_port=result_port, workers=workers))
+
+
+@cli.command()
+def status(
+    data: Annotated[Path, typer.Option(help="Data directory of the `voting up` to look at.")] = Path(".voting"),
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show each part and where the votes are; the exit code is 0 only when all is well.
+
+    Looks at REDIS_URL and DATABASE_URL if they are set, else at what `voting up` runs.
+    """
+    from voting import status
+    from voting.core import config
+
+    try:
+        code = status.main(data, as_json=as_json)
+    except config.BadSettings as bad:
+        print("voting status: " + "\n  ".join(bad.problems), file=sys.stderr)
+        raise typer.Exit(2) from None
+    raise typer.Exit(code)
+
+
+@cli.command()
+def probe() -> None:
+    """Ask the service of this container whether it is ready; the exit code says."""
+    import asyncio
+
+    from voting.core import config, probe
+
+    address = config.load(config.ServiceSettings).metrics_listen
+    raise typer.Exit(0 if asyncio.run(probe.is_ready(address)) else 1)
+
+
+def main() -> None:
+    """Run the command line."""
+    cli()
+
+
+if __name__ == "__main__":
+    main()

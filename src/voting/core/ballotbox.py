@@ -1,0 +1,189 @@
+"""The way of a vote into Redis: votes in flight at the same moment share one round trip and one fsync.
+
+`BallotBox.cast` returns the id of the stream entry once Redis has answered, which with `appendfsync always`
+it does only after the vote is on disk; or it raises `Refused`, within the patience of one second. A refusal
+after a timeout or a cut is honest but uncertain: the vote may have arrived. Voting again is safe, because the
+cookie makes it the same voter.
+
+While Redis is away, votes are refused at once instead of queued: a queue would only answer late.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import RedisError, ResponseError
+
+from voting.core import logs
+from voting.core.ballot import Poll
+from voting.core.lifecycle import Backoff
+from voting.core.stream import STREAM, connect, read_polls
+
+PATIENCE = 1.0  # seconds that a vote may wait for the answer of Redis
+MEMORY_SHARE = 0.9  # of maxmemory; above it votes are refused, so that Redis never has to refuse the worker
+MAX_BATCH = 1000  # votes in one round trip
+
+log = logs.get()
+
+
+class Refused(Exception):
+    """The vote was not accepted; `reason` is a word for the metrics, one of those in this module."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class BallotBox:
+    """One connection to Redis that every vote of this process goes through, and the polls that Redis holds."""
+
+    def __init__(self, url: str, *, limit: int, on_polls: Callable[[dict[str, Poll]], None]) -> None:
+        self._url = url
+        self._limit = limit
+        self._on_polls = on_polls
+        self._polls: dict[str, Poll] = {}
+        self._waiting: list[tuple[asyncio.Future[bytes], tuple[bytes, ...], float]] = []
+        self._arrived = asyncio.Event()
+        self._outage: str | None = "starting"
+        self._pressure: str | None = None
+        self._checked = -math.inf
+        self.in_flight = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether a vote would be accepted now, by all that is known."""
+        fresh = time.monotonic() - self._checked < 2 * PATIENCE + 1
+        return fresh and self._outage is None and self._pressure is None and bool(self._polls)
+
+    async def cast(self, poll: bytes, voter: bytes, choice: bytes) -> bytes:
+        """Put a vote on the stream and return its entry id.
+
+        Raises:
+            Refused: Redis is away, silent, short of memory or has no stream yet, or too many votes are in flight.
+        """
+        refusal = self._outage or self._pressure
+        if refusal:
+            raise Refused(refusal)
+        if self.in_flight >= self._limit:
+            raise Refused("busy")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bytes] = loop.create_future()
+        # NOMKSTREAM: a worker makes the stream, see Consumer.ensure_group
+        command = (b"XADD", STREAM, b"NOMKSTREAM", b"*", b"poll", poll, b"voter", voter, b"choice", choice)
+        self._waiting.append((future, command, loop.time() + PATIENCE))
+        self._arrived.set()
+        self.in_flight += 1
+        try:
+            return await future
+        finally:
+            self.in_flight -= 1
+
+    async def run(self) -> None:
+        """Carry votes, and look after polls and memory, until cancelled; comes back by itself from any outage."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._carry_always())
+            tasks.create_task(self._watch_always())
+
+    async def _carry_always(self) -> None:
+        backoff = Backoff(0.05, 0.5)
+        while True:
+            try:
+                async with self._connection() as connection:
+                    self._outage = None
+                    backoff.reset()
+                    log.info("broker.connected")
+                    while True:
+                        await self._carry(connection)
+            except (RedisError, OSError) as error:  # TimeoutError is an OSError
+                if self._outage is None:
+                    log.warning("broker.lost", error=_describe(error))
+                self._outage = "broker_away"
+                self._refuse(self._waiting, "broker_away")
+                self._waiting = []
+            await asyncio.sleep(backoff.next())
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[AbstractConnection]:
+        client = connect(self._url, timeout=PATIENCE)
+        connection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await connection.connect()
+                await connection.send_command("PING", check_health=False)
+                await connection.read_response()
+            connection.socket_timeout = None  # from here on one deadline covers a whole round trip
+            yield connection
+        finally:
+            await connection.disconnect(nowait=True)
+
+    async def _carry(self, connection: AbstractConnection) -> None:
+        """Wait for votes, send all there are in one round trip, and give each its answer."""
+        await self._arrived.wait()
+        batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+        if not self._waiting:
+            self._arrived.clear()
+        if not batch:
+            return
+        answered = 0
+        try:
+            async with asyncio.timeout_at(batch[0][2]):
+                packed = connection.pack_commands([command for _, command, _ in batch])
+                await connection.send_packed_command(packed, check_health=False)
+                for future, _, _ in batch:
+                    _settle(future, await self._answer(connection))
+                    answered += 1
+        finally:
+            self._refuse(batch[answered:], "broker_silent")
+
+    async def _answer(self, connection: AbstractConnection) -> bytes | Refused:
+        """Read one reply: the entry id, or why Redis did not take this vote."""
+        try:
+            reply: bytes | None = await connection.read_response(disable_decoding=True, timeout=math.inf)
+        except ResponseError as error:  # this command failed, the connection is fine: OOM, MISCONF, READONLY, NOPERM
+            if not self._pressure:
+                log.error("broker.refused", error=_describe(error))
+            self._pressure = "broker_refused"  # until the next look, so that a full Redis is left in peace
+            return Refused(self._pressure)
+        return Refused("no_stream") if reply is None else reply
+
+    async def _watch_always(self) -> None:
+        """Ask once a second for the polls and the use of memory: also what readiness rests on."""
+        client = connect(self._url, timeout=PATIENCE)
+        while True:
+            try:
+                polls = await read_polls(client)
+                memory = await client.info("memory")
+            except (RedisError, OSError) as error:
+                log.debug("broker.check_failed", error=_describe(error))
+            else:
+                self._checked = time.monotonic()
+                limit = memory["maxmemory"]
+                full = limit and memory["used_memory"] > MEMORY_SHARE * limit
+                if full and not self._pressure:
+                    log.error("broker.memory_short", used=memory["used_memory"], maxmemory=limit)
+                self._pressure = "broker_full" if full else None
+                if polls != self._polls:
+                    self._polls = polls
+                    self._on_polls(polls)
+            await asyncio.sleep(1)
+
+    @staticmethod
+    def _refuse(batch: list[tuple[asyncio.Future[bytes], tuple[bytes, ...], float]], reason: str) -> None:
+        for future, _, _ in batch:
+            _settle(future, Refused(reason))
+
+
+def _settle(future: asyncio.Future[bytes], outcome: bytes | Refused) -> None:
+    if future.done():  # its client has gone
+        return
+    if isinstance(outcome, Refused):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

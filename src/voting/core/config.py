@@ -1,0 +1,196 @@
+"""Settings: from the environment, or from files that it names; the only module that reads either.
+
+Every setting NAME may instead be given as NAME_FILE, the path of a file that holds the value, as container
+secrets are. `load` checks all settings of a service and reports every bad one at once: `BadSettings`. There
+is no default password or key. Each service has its own class, so none holds a credential it does not need.
+"""
+
+import os
+import socket
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
+
+from voting.core.ballot import DEFAULT_POLL, KEYS, MAX_OPTIONS, Option, Poll
+
+
+class BadSettings(Exception):
+    """One or more settings are missing or wrong; `problems` holds a sentence for each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def _split(value: object) -> object:
+    """Turn `a, b,c` into ("a", "b", "c"); a real sequence passes through."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+CommaList = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Label = Annotated[str, Field(min_length=1, max_length=200)]
+PublicUrl = Annotated[
+    str,
+    Field(pattern=r"^(https?://[^/?#\s]+(/[^?#\s]*)?)?$", max_length=500, examples=["https://vote.example.org"]),
+]
+
+
+class ServiceSettings(BaseModel):
+    """What every service has: how it logs, and where it answers probes and Prometheus."""
+
+    log_format: Literal["auto", "json", "console"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    metrics_listen: Annotated[
+        str, Field(pattern=r"^(unix:/.+|.+:\d+)$", examples=["0.0.0.0:9100", "unix:/run/voting.sock"])
+    ] = "0.0.0.0:9100"
+
+
+class RedisSettings(BaseModel):
+    """Where the message broker is: redis://, rediss:// (TLS) or unix://."""
+
+    redis_url: Annotated[str, Field(pattern=r"^(redis|rediss|unix)://.+", examples=["redis://host:6379/0"])]
+
+
+class DatabaseSettings(BaseModel):
+    """Where the system of record is: a libpq URI."""
+
+    database_url: Annotated[str, Field(pattern=r"^postgres(ql)?://.*", examples=["postgresql://user@host:5432/voting"])]
+
+
+class WebSettings(ServiceSettings):
+    """What both web services have: where they listen, and where people find the two pages."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - a container publishes its port; `voting up` narrows this to loopback
+    vote_port: Port = 8080
+    result_port: Port = 8081
+    vote_url: PublicUrl = ""
+    result_url: PublicUrl = ""
+    https: bool = False
+    allowed_origins: CommaList = ()
+
+
+class VoteSettings(WebSettings, RedisSettings):
+    """Settings of the vote service."""
+
+    secret_key: Annotated[str, Field(min_length=32)]
+    secret_key_old: CommaList = ()
+    ballot_policy: Literal["open", "browser"] = "open"
+    max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 4096
+
+
+class ResultSettings(WebSettings, DatabaseSettings):
+    """Settings of the result service."""
+
+
+class WorkerSettings(ServiceSettings, RedisSettings, DatabaseSettings):
+    """Settings of a worker. Workers of one group need distinct names; a container's host name is one."""
+
+    worker_name: Annotated[
+        str, Field(pattern=r"^[\w.-]{1,100}$", examples=["worker-1"], default_factory=socket.gethostname)
+    ]
+    batch_size: Annotated[int, Field(ge=1, le=50_000)] = 5000
+    reclaim_seconds: Annotated[float, Field(gt=0, le=3600)] = 10
+
+
+class MigrateSettings(ServiceSettings, DatabaseSettings):
+    """Settings of the schema migration, which also writes the default poll."""
+
+    poll_question: Label = "Cats or dogs?"
+    option_a: Label = "Cats"
+    option_b: Label = "Dogs"
+    options: CommaList = ()
+
+    @field_validator("options")
+    @classmethod
+    def _enough_options(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if labels and not 2 <= len(labels) <= MAX_OPTIONS:
+            raise ValueError(f"needs 2 to {MAX_OPTIONS} labels, separated by commas, and has {len(labels)}")
+        return labels
+
+    @model_validator(mode="after")
+    def _distinct_labels(self) -> Self:
+        labels = [option.label for option in self.poll.options]
+        if len(set(labels)) < len(labels):
+            raise ValueError("OPTIONS (or OPTION_A and OPTION_B) must be different from each other")
+        return self
+
+    @property
+    def poll(self) -> Poll:
+        """The default poll as these settings define it."""
+        labels = self.options or (self.option_a, self.option_b)
+        options = tuple(Option(key, label) for key, label in zip(KEYS, labels, strict=False))
+        return Poll(DEFAULT_POLL, self.poll_question, options)
+
+
+class StatusSettings(RedisSettings, DatabaseSettings):
+    """What `voting status` needs to look at the whole; it asks the web services only if it knows their addresses."""
+
+    vote_url: PublicUrl = ""
+    result_url: PublicUrl = ""
+
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def load(settings_class: type[Settings]) -> Settings:
+    """Read the settings of one service from the environment and the files that it names.
+
+    Raises:
+        BadSettings: with a sentence for every setting that is missing, unreadable or wrong.
+    """
+    values: dict[str, str] = {}
+    problems: list[str] = []
+    for field in settings_class.model_fields:
+        name = field.upper()
+        path = os.environ.get(f"{name}_FILE")
+        if path and name in os.environ:
+            problems.append(f"{name} and {name}_FILE are both set; keep one")
+        if path:
+            try:
+                values[field] = Path(path).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                problems.append(f"{name}_FILE: {path} cannot be read: {error}")
+                values[field] = ""
+        elif os.environ.get(name):  # an empty value means "not set": compose passes those on
+            values[field] = os.environ[name]
+    unreadable = {field for field, value in values.items() if not value}
+    try:
+        settings = settings_class.model_validate(values)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False, include_input=False):
+            field = str(detail["loc"][0]) if detail["loc"] else ""
+            if field not in unreadable:
+                examples = settings_class.model_fields[field].examples if field else None
+                problems.append(_sentence(field, detail["type"], detail["msg"], examples or []))
+        raise BadSettings(problems) from None
+    if problems:
+        raise BadSettings(problems)
+    return settings
+
+
+def _sentence(field: str, kind: str, message: str, examples: list[str]) -> str:
+    """Say what is wrong with one setting, without repeating a value that may be secret."""
+    message = message.removeprefix("Value error, ")
+    if not field:
+        return message
+    name = field.upper()
+    if kind == "missing":
+        return f"{name} is not set; set {name}, or {name}_FILE to a file that holds it"
+    if kind == "string_pattern_mismatch":
+        return f"{name}: expected something like {' or '.join(examples)}"
+    return f"{name}: {message[:1].lower()}{message[1:]}"
+
+
+def redacted(url: str) -> str:
+    """The address of a store, without user and password, for logs and messages."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if ":" in host:
+        host = f"[{host}]"
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{host}{port}{parts.path}"

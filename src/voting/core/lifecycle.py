@@ -1,0 +1,56 @@
+"""How a service lives: signals, backoff, and an end that loses nothing.
+
+`run` starts a service's main coroutine on uvloop and hands it an event that SIGTERM or SIGINT sets. A service
+that sees the event stops taking work, finishes what it holds and returns; the process then exits 0. A bug is
+not caught here: it ends the process with its traceback, and whatever runs the process starts it again.
+"""
+
+import asyncio
+import contextlib
+import random
+import signal
+from collections.abc import Awaitable, Callable
+
+import uvloop
+
+Stop = asyncio.Event
+
+
+def run(main: Callable[[Stop], Awaitable[None]]) -> None:
+    """Run a service until it returns; SIGTERM and SIGINT set the event that it gets."""
+
+    async def supervised() -> None:
+        stop = Stop()
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, stop.set)
+        await main(stop)
+
+    uvloop.run(supervised())
+
+
+async def pause(stop: Stop, seconds: float) -> None:
+    """Wait, but not past the moment when the service has to stop."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+
+
+class Backoff:
+    """Growing waits between tries: doubled each time up to a cap, with full jitter.
+
+    Source: https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/
+    """
+
+    def __init__(self, first: float, cap: float) -> None:
+        self._first, self._cap = first, cap
+        self._tries = 0
+
+    def reset(self) -> None:
+        """Start over: the last try succeeded."""
+        self._tries = 0
+
+    def next(self) -> float:
+        """Seconds to wait before the next try; at least a tenth of the step, so that no loop spins."""
+        step = min(self._cap, self._first * float(2 ** min(self._tries, 30)))
+        self._tries += 1
+        return step * random.uniform(0.1, 1)  # noqa: S311 - jitter, not a secret

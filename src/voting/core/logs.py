@@ -1,0 +1,52 @@
+"""Logs: one event a line, with a fixed name and fields; JSON, or a readable form on a terminal.
+
+Nothing that belongs to a voter is ever passed to a logger: no cookie, no address, no choice.
+"""
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+
+def configure(service: str, *, form: Literal["auto", "json", "console"], level: str) -> None:
+    """Set up logging of this process, to standard error; libraries that use `logging` end there too."""
+    pretty = form == "console" or (form == "auto" and sys.stderr.isatty())
+    number = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.EventRenamer("event"),
+    ]
+    render: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer()
+    )
+    errors: list[structlog.typing.Processor] = [] if pretty else [structlog.processors.format_exc_info]
+    structlog.configure(
+        processors=[*shared, *errors, render],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *errors,
+                render,
+            ],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
+    structlog.contextvars.bind_contextvars(service=service)
+
+
+def get() -> FilteringBoundLogger:
+    """The logger; every module calls this once."""
+    logger: FilteringBoundLogger = structlog.get_logger()
+    return logger

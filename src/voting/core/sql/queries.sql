@@ -1,0 +1,106 @@
+-- Every statement of the services, each under its name; `%(x)s` are psycopg's parameters.
+
+
+-- name: count
+-- Counts a batch: the newest vote of each voter in it, sorted by poll and voter, so that workers lock in one order.
+-- RETURNING old gives the row version that was really replaced, even where another worker committed it after this
+-- statement began; a CTE that reads votes beforehand would miss it, and the tallies would drift.
+-- `tallied` reads all of `counted`, and `revised` all of `tallied`: locks are taken votes, tallies, polls.
+WITH batch AS (
+    SELECT poll, decode(voter, 'hex') AS voter, choice, ms, seq
+    FROM unnest(%(polls)s::text[], %(voters)s::text[], %(choices)s::text[], %(ms)s::bigint[], %(seqs)s::bigint[])
+        AS vote (poll, voter, choice, ms, seq)
+), counted AS (
+    INSERT INTO votes AS held (poll, voter, choice, entry_ms, entry_seq)
+    SELECT poll, voter, choice, ms, seq FROM batch
+    ON CONFLICT (poll, voter) DO UPDATE
+        SET choice = excluded.choice, entry_ms = excluded.entry_ms, entry_seq = excluded.entry_seq
+        WHERE (held.entry_ms, held.entry_seq) < (excluded.entry_ms, excluded.entry_seq)
+    RETURNING new.poll, old.choice AS before, new.choice AS after
+), changes AS (
+    SELECT poll, choice, sum(change) AS change
+    FROM (
+        SELECT poll, after AS choice, 1 AS change FROM counted
+        UNION ALL
+        SELECT poll, before, -1 FROM counted WHERE before IS NOT NULL
+    ) AS moves
+    GROUP BY poll, choice
+    ORDER BY poll, choice
+), tallied AS (
+    INSERT INTO tallies AS tally (poll, choice, votes)
+    SELECT poll, choice, change FROM changes
+    ON CONFLICT (poll, choice) DO UPDATE SET votes = tally.votes + excluded.votes
+    RETURNING poll
+), revised AS (
+    UPDATE polls
+    SET revision = revision + 1,
+        (entry_ms, entry_seq) = (
+            SELECT ms, seq FROM (
+                VALUES (polls.entry_ms, polls.entry_seq)
+                UNION ALL
+                SELECT ms, seq FROM batch WHERE batch.poll = polls.slug
+            ) AS entries (ms, seq)
+            ORDER BY ms DESC, seq DESC LIMIT 1
+        )
+    FROM (SELECT DISTINCT poll FROM tallied) AS changed
+    WHERE polls.slug = changed.poll
+    RETURNING slug
+), buried AS (
+    INSERT INTO dead_letters (entry_ms, entry_seq, reason, fields)
+    SELECT * FROM unnest(
+        %(dead_ms)s::numeric[], %(dead_seqs)s::numeric[], %(dead_reasons)s::text[], %(dead_fields)s::text[]
+    )
+    ON CONFLICT DO NOTHING
+)
+SELECT pg_notify('tallies', slug), (SELECT count(*) FROM counted) FROM revised
+
+
+-- name: polls
+SELECT slug, question, options FROM polls ORDER BY slug
+
+
+-- name: newest_entry
+-- The newest entry id that was ever dealt with.
+SELECT entry_ms, entry_seq FROM (
+    SELECT entry_ms, entry_seq FROM polls
+    UNION ALL
+    SELECT entry_ms, entry_seq FROM dead_letters
+) AS entries
+ORDER BY entry_ms DESC, entry_seq DESC
+LIMIT 1
+
+
+-- name: snapshot
+-- All that viewers see, in one statement and so of one moment; its cost does not depend on the number of votes.
+SELECT p.slug, p.question, p.options, p.revision,
+       (SELECT coalesce(json_object_agg(choice, votes), '{}') FROM tallies WHERE poll = p.slug) AS votes,
+       coalesce(w.waiting, 0) AS waiting,
+       CASE WHEN w.seen > now() - interval '3 seconds' THEN NULL ELSE coalesce(w.seen, p.created) END AS paused_since
+FROM polls AS p
+LEFT JOIN (SELECT seen, lag + pending AS waiting FROM workers ORDER BY seen DESC LIMIT 1) AS w ON true
+ORDER BY p.slug
+
+
+-- name: report
+-- A worker says that it is alive and what waits; rows of workers long gone are cleared away.
+WITH cleared AS (DELETE FROM workers WHERE seen < now() - interval '1 day')
+INSERT INTO workers AS w (name, seen, lag, pending, oldest, counted)
+VALUES (%(name)s, now(), %(lag)s, %(pending)s, %(oldest)s, CASE WHEN %(counted)s THEN now() END)
+ON CONFLICT (name) DO UPDATE
+SET seen = now(), lag = excluded.lag, pending = excluded.pending, oldest = excluded.oldest,
+    counted = coalesce(excluded.counted, w.counted)
+
+
+-- name: status
+SELECT (SELECT coalesce(sum(votes), 0) FROM tallies)::bigint AS counted,
+       (SELECT count(*) FROM dead_letters) AS dead,
+       extract(epoch FROM now() - (SELECT max(counted) FROM workers))::float AS last_count,
+       (SELECT coalesce(json_object_agg(name, extract(epoch FROM now() - seen)), '{}') FROM workers) AS workers
+
+
+-- name: define_poll
+-- Write a poll; a new question or new labels are a change that viewers see.
+INSERT INTO polls (slug, question, options) VALUES (%(slug)s, %(question)s, %(options)s)
+ON CONFLICT (slug) DO UPDATE
+SET question = excluded.question, options = excluded.options, revision = polls.revision + 1
+WHERE (polls.question, polls.options) IS DISTINCT FROM (excluded.question, excluded.options)

@@ -1,0 +1,194 @@
+"""The system of record: every statement that goes to PostgreSQL 18, and how long it may take.
+
+The statements are in `sql/queries.sql`. All connections are in autocommit mode, so each statement is a
+transaction of its own. Whatever fails raises a psycopg error: `OperationalError` and `InterfaceError` mean an
+outage, to be tried again; `DataError` and `IntegrityError` mean that the data can never be stored.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from importlib import resources
+from typing import Any, LiteralString, NamedTuple, cast
+
+import psycopg
+from psycopg.rows import TupleRow, dict_row
+
+from voting.core.ballot import Backlog, EntryId, Poll, Vote
+
+Connection = psycopg.AsyncConnection[TupleRow]
+
+NOTIFY_CHANNEL = "tallies"
+MAX_FIELDS_TEXT = 1000  # characters of a dead letter's content that are kept
+_SQL = resources.files("voting.core") / "sql"
+
+
+def _read_queries() -> dict[str, LiteralString]:
+    """Read `queries.sql` into a dict: the name in each header -> the statement below it."""
+    parts = re.split(r"^-- name: (\w+)$", (_SQL / "queries.sql").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {name: cast("LiteralString", text.strip()) for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+_QUERIES = _read_queries()
+
+
+class DeadLetter(NamedTuple):
+    """A stream entry that can never become a vote, and why."""
+
+    entry: EntryId
+    reason: str
+    fields: list[bytes]
+
+
+class Standing(NamedTuple):
+    """One poll as the database holds it now, and how far counting has come."""
+
+    poll: Poll
+    revision: int
+    votes: dict[str, int]
+    waiting: int
+    paused_since: datetime | None
+
+
+@asynccontextmanager
+async def connect(url: str, *, name: str, patience: float) -> AsyncIterator[Connection]:
+    """A connection on which no statement takes longer than `patience` seconds, whichever side falls silent.
+
+    The server is told (`statement_timeout`, and to look whether we are still there); `deadline` is our own half.
+    `name` is what pg_stat_activity shows.
+    """
+    milliseconds = int(patience * 1000)
+    options = f"-c statement_timeout={milliseconds} -c client_connection_check_interval=2s -c jit=off"
+    connection = await psycopg.AsyncConnection.connect(
+        url, autocommit=True, application_name=f"voting {name}", connect_timeout=max(2, int(patience)), options=options
+    )
+    async with connection:
+        yield connection
+
+
+@asynccontextmanager
+async def deadline(connection: Connection, seconds: float) -> AsyncIterator[None]:
+    """Cut the connection when the block takes longer: whatever waits in it gets an OperationalError.
+
+    Cancelling the task instead would make psycopg ask the silent server for a cancellation first, and wait for that.
+    """
+    handle = asyncio.get_running_loop().call_later(seconds, _cut, connection)
+    try:
+        yield
+    finally:
+        handle.cancel()
+
+
+def _cut(connection: Connection) -> None:
+    if connection.closed:
+        return
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
+        duplicate.shutdown(socket.SHUT_RDWR)
+
+
+async def count(connection: Connection, votes: Sequence[Vote], dead: Sequence[DeadLetter]) -> int:
+    """Count a batch, in one statement and so in one transaction; return how many votes changed a tally or a row.
+
+    Args:
+        connection: in autocommit mode.
+        votes: at most one for each voter of a poll, sorted, as `ballot.latest` gives them. Votes that are not newer
+            than the voter's own in the database change nothing, so a batch may be counted again and again.
+        dead: entries to put aside for good, in the same transaction.
+
+    Slugs, keys and hexadecimal digits need no quoting inside an array literal, and joining them costs a fraction of
+    what psycopg's adaptation of lists does.
+    """
+    parameters = {
+        "polls": _array(vote.poll for vote in votes),
+        "voters": _array(vote.voter.hex() for vote in votes),
+        "choices": _array(vote.choice for vote in votes),
+        "ms": _array(str(vote.entry.ms) for vote in votes),
+        "seqs": _array(str(vote.entry.seq) for vote in votes),
+        "dead_ms": [letter.entry.ms for letter in dead],
+        "dead_seqs": [letter.entry.seq for letter in dead],
+        "dead_reasons": [letter.reason for letter in dead],
+        "dead_fields": [_legible(letter.fields) for letter in dead],
+    }
+    cursor = await connection.execute(_QUERIES["count"], parameters, prepare=True)
+    row = await cursor.fetchone()
+    return row[1] if row else 0
+
+
+def _array(values: Any) -> str:
+    return "{" + ",".join(values) + "}"
+
+
+def _legible(fields: list[bytes]) -> str:
+    """The fields of an entry as text that PostgreSQL can hold, whatever the bytes were."""
+    shown = [repr(part[:MAX_FIELDS_TEXT])[2:-1] for part in fields[:20]]
+    return ", ".join(f"{name}={value}" for name, value in zip(shown[::2], shown[1::2], strict=False))[:MAX_FIELDS_TEXT]
+
+
+async def polls(connection: Connection) -> tuple[Poll, ...]:
+    """All polls that are defined."""
+    cursor = await connection.execute(_QUERIES["polls"])
+    return tuple(Poll.of(slug, question, options) for slug, question, options in await cursor.fetchall())
+
+
+async def newest_entry(connection: Connection) -> EntryId:
+    """The newest stream entry that was ever counted or put aside; 0-0 when there was none."""
+    cursor = await connection.execute(_QUERIES["newest_entry"])
+    row = await cursor.fetchone()
+    return EntryId(int(row[0]), int(row[1])) if row else EntryId(0, 0)
+
+
+async def standings(connection: Connection) -> list[Standing]:
+    """Every poll's tallies, all of one moment."""
+    cursor = await connection.execute(_QUERIES["snapshot"], prepare=True)
+    return [
+        Standing(Poll.of(slug, question, options), revision, votes, waiting, paused_since)
+        for slug, question, options, revision, votes, waiting, paused_since in await cursor.fetchall()
+    ]
+
+
+async def report(connection: Connection, worker: str, backlog: Backlog, *, counted: bool) -> None:
+    """Say that a worker is alive and what waits; `counted`, whether it counted a vote since its last report."""
+    parameters = {
+        "name": worker,
+        "lag": backlog.lag,
+        "pending": backlog.pending,
+        "oldest": backlog.oldest,
+        "counted": counted,
+    }
+    await connection.execute(_QUERIES["report"], parameters, prepare=True)
+
+
+async def status(connection: Connection) -> dict[str, Any]:
+    """What `voting status` shows of the database: counted, dead, last_count (seconds), workers (name -> age)."""
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(_QUERIES["status"])
+        row = await cursor.fetchone()
+    return row or {}
+
+
+async def migrate(connection: Connection, poll: Poll) -> list[str]:
+    """Bring the schema up to date and define the default poll, all or nothing; return the migrations applied.
+
+    An advisory lock lets only one migration run at a time.
+    """
+    applied = []
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtext('voting migrate'))")
+        await connection.execute("CREATE TABLE IF NOT EXISTS schema_migrations (name text PRIMARY KEY)")
+        cursor = await connection.execute("SELECT name FROM schema_migrations")
+        done = {name for (name,) in await cursor.fetchall()}
+        scripts = sorted((_SQL / "migrations").iterdir(), key=lambda script: script.name)
+        for script in scripts:
+            if script.name not in done:
+                await connection.execute(script.read_text(encoding="utf-8"))
+                await connection.execute("INSERT INTO schema_migrations VALUES (%s)", [script.name])
+                applied.append(script.name)
+        definition = {"slug": poll.slug, "question": poll.question, "options": poll.options_json()}
+        await connection.execute(_QUERIES["define_poll"], definition)
+        await connection.execute("SELECT pg_notify(%s, %s)", [NOTIFY_CHANNEL, poll.slug])
+    return applied

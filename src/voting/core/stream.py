@@ -1,0 +1,151 @@
+"""The stream of votes in Redis or Valkey, seen from the worker: a consumer group that loses no entry.
+
+Only commands that Redis 7.0 and Valkey share. An entry leaves the stream when its acknowledgement and its
+deletion, one MULTI, have run after the database's COMMIT; so the length of the stream is the number of votes
+that still wait to be counted. Whatever fails here raises a redis-py error and changes nothing that a second
+try would not repair.
+"""
+
+from typing import Any, cast
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError, WatchError
+
+from voting.core.ballot import Backlog, EntryId, Poll
+
+STREAM = b"votes"
+GROUP = b"workers"
+POLLS = b"polls"
+
+Entry = tuple[EntryId, list[bytes]]
+
+
+def connect(url: str, *, timeout: float) -> Redis:
+    """A client that fails after `timeout` seconds rather than retry: every caller has its own idea of patience.
+
+    redis-py's own default is ten retries with backoff, https://redis.readthedocs.io/en/stable/backoff.html.
+    """
+    return Redis.from_url(
+        url,
+        protocol=2,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        max_connections=4,
+    )
+
+
+class Consumer:
+    """One member of the consumer group. Its name must outlive a restart, for it takes up its own pending first."""
+
+    def __init__(self, client: Redis, name: str) -> None:
+        self._client = client
+        self._name = name.encode()
+        for command in ("XREADGROUP", "XAUTOCLAIM"):  # plain lists: redis-py's own parsing costs more than the read
+            client.set_response_callback(command, lambda response, **_: response)
+
+    async def ensure_group(self, newest: EntryId) -> bool:
+        """Create the group from the very first entry, and the stream if it is gone; True when it was missing.
+
+        A stream that is made again must not give ids below those of votes already counted (`newest`), or a
+        revote would look older than the vote it replaces, as when the clock of a new broker is behind. So it
+        starts at `newest`; until then XADD NOMKSTREAM refuses votes. WATCH keeps two workers from doing this over
+        each other. https://redis.io/docs/latest/commands/xsetid/
+        """
+        async with self._client.pipeline(transaction=True) as transaction:
+            await transaction.watch(STREAM)
+            stream_exists = bool(await transaction.exists(STREAM))
+            if stream_exists and any(group["name"] == GROUP for group in await transaction.xinfo_groups(STREAM)):
+                return False
+            transaction.multi()  # type: ignore[no-untyped-call]
+            transaction.xgroup_create(STREAM, GROUP, "0", mkstream=True)
+            if not stream_exists and newest > (0, 0):
+                transaction.execute_command("XSETID", STREAM, str(newest))
+            try:
+                await transaction.execute()
+            except WatchError:
+                return False  # another worker was quicker, or a vote arrived; the next read tells
+        return True
+
+    async def read_new(self, count: int, block: float) -> list[Entry]:
+        """Up to `count` entries that no consumer has had; waits up to `block` seconds for the first."""
+        return await self._read(b">", count, b"BLOCK", int(block * 1000))
+
+    async def read_own_pending(self, count: int) -> list[Entry]:
+        """Entries that this consumer had before and did not acknowledge, oldest first."""
+        return await self._read(b"0", count)
+
+    async def _read(self, start: bytes, count: int, *options: Any) -> list[Entry]:
+        reply = await self._client.execute_command(  # type: ignore[no-untyped-call]
+            "XREADGROUP", "GROUP", GROUP, self._name, "COUNT", count, *options, "STREAMS", STREAM, start
+        )
+        return _entries(reply[0][1]) if reply else []
+
+    async def claim(self, count: int, idle: float) -> list[Entry]:
+        """Take over entries that other consumers have held for `idle` seconds or longer: their worker has died.
+
+        https://redis.io/docs/latest/commands/xautoclaim/
+        """
+        reply = await self._client.execute_command(  # type: ignore[no-untyped-call]
+            "XAUTOCLAIM", STREAM, GROUP, self._name, int(idle * 1000), "0-0", "COUNT", count
+        )
+        return _entries(reply[1])
+
+    async def done(self, entries: list[EntryId]) -> None:
+        """Acknowledge and delete entries whose outcome is committed; both or neither happen."""
+        ids = [str(entry) for entry in entries]
+        async with self._client.pipeline(transaction=True) as transaction:
+            transaction.xack(STREAM, GROUP, *ids)
+            transaction.xdel(STREAM, *ids)
+            await transaction.execute()
+
+
+async def publish_polls(client: Redis, polls: tuple[Poll, ...]) -> None:
+    """Make the hash of polls say exactly this; vote reads it."""
+    wanted: dict[Any, Any] = {poll.slug.encode(): poll.to_json().encode() for poll in polls}
+    held = cast("dict[bytes, bytes]", await client.hgetall(POLLS))
+    if held == wanted:
+        return
+    gone = [slug for slug in held if slug not in wanted]
+    async with client.pipeline(transaction=True) as transaction:
+        if gone:
+            transaction.hdel(POLLS, *gone)
+        if wanted:
+            transaction.hset(POLLS, mapping=wanted)
+        await transaction.execute()
+
+
+async def read_polls(client: Redis) -> dict[str, Poll]:
+    """The polls as the worker published them, by slug."""
+    held = cast("dict[bytes, bytes]", await client.hgetall(POLLS))
+    return {slug.decode(): Poll.from_json(slug.decode(), text) for slug, text in held.items()}
+
+
+async def backlog(client: Redis) -> Backlog | None:
+    """What waits on the stream now; None while there is no stream or no group.
+
+    The lag is reckoned from the length, because XINFO's own can be unknown after deletions:
+    https://redis.io/docs/latest/commands/xinfo-groups/#lag
+    """
+    async with client.pipeline(transaction=True) as transaction:
+        transaction.xinfo_stream(STREAM)
+        transaction.xpending(STREAM, GROUP)
+        transaction.time()
+        try:
+            info, pending, (seconds, microseconds) = await transaction.execute()
+        except ResponseError as error:
+            if "no such key" in str(error) or "NOGROUP" in str(error):
+                return None
+            raise
+    oldest = 0.0
+    if info["first-entry"]:
+        born = EntryId.parse(info["first-entry"][0]).ms / 1000
+        oldest = max(0.0, seconds + microseconds / 1e6 - born)
+    return Backlog(info["length"] - pending["pending"], pending["pending"], oldest, info["entries-added"])
+
+
+def _entries(reply: list[Any]) -> list[Entry]:
+    """Give ids their form; an entry that was deleted while pending has no fields, and reads as an empty one."""
+    return [(EntryId.parse(entry_id), fields or []) for entry_id, fields in reply if entry_id is not None]

@@ -1,0 +1,63 @@
+"""From the database to the hub: NOTIFY is a hint, asking once a second the truth.
+
+After a hint the tallies are read at once, then not again before `FRAME_SECONDS` have passed; so a lone vote is on
+screen in milliseconds, and a burst costs the database and each viewer a few dozen small reads a second
+however many votes it has. While the database is away the hub keeps its last snapshots, marked stale.
+"""
+
+import asyncio
+import time
+
+import psycopg
+
+from voting.core import logs, store
+from voting.core.config import ResultSettings, redacted
+from voting.core.lifecycle import Backoff, Stop, pause
+from voting.core.metrics import ResultMetrics
+from voting.result.hub import Hub
+
+FRAME_SECONDS = 0.04
+POLL_SECONDS = 1.0
+PATIENCE = 2.0  # seconds that the database may take; viewers learn of staleness within three
+
+log = logs.get()
+
+
+class Watcher:
+    """Keeps a hub in step with the database."""
+
+    def __init__(self, settings: ResultSettings, hub: Hub, metrics: ResultMetrics) -> None:
+        self._settings = settings
+        self._hub = hub
+        self._metrics = metrics
+        self._read_at = float("-inf")
+        metrics.age.set_function(lambda: time.monotonic() - self._read_at)
+
+    async def run(self, stop: Stop) -> None:
+        """Watch, through any outage, until told to stop."""
+        url = self._settings.database_url
+        backoff = Backoff(0.1, 1)
+        while not stop.is_set():
+            try:
+                async with store.connect(url, name="result", patience=PATIENCE) as database:
+                    log.info("database.connected", database=redacted(url))
+                    backoff.reset()
+                    await self._watch(database, stop)
+            except (OSError, psycopg.OperationalError, psycopg.InterfaceError) as error:
+                self._hub.mark_stale()
+                self._metrics.interruptions.inc()
+                log.warning("database.lost", error=f"{type(error).__name__}: {error}")
+                await pause(stop, backoff.next())
+
+    async def _watch(self, database: store.Connection, stop: Stop) -> None:
+        async with store.deadline(database, PATIENCE):
+            await database.execute(f"LISTEN {store.NOTIFY_CHANNEL}")
+        while not stop.is_set():
+            began = time.monotonic()
+            async with store.deadline(database, PATIENCE):
+                standings = await store.standings(database)
+            self._hub.update(standings)
+            self._read_at = time.monotonic()
+            await asyncio.sleep(max(0.0, began + FRAME_SECONDS - time.monotonic()))
+            async for _ in database.notifies(timeout=POLL_SECONDS, stop_after=1):
+                pass

@@ -1,0 +1,171 @@
+"""`voting status`: is each part up, and where is every vote, so that nobody has to guess why one does not show.
+
+It looks at both stores itself. Which ones, and where the web services are, it takes from the environment
+(REDIS_URL, DATABASE_URL, VOTE_URL, RESULT_URL), or from what `voting up` left in its data directory.
+"""
+
+import asyncio
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+from redis.exceptions import RedisError
+
+from voting.core import config, probe, store, stream
+
+PATIENCE = 3.0
+WORKER_SECONDS = 3.0  # a worker reports every second
+OLDEST_SECONDS = 10.0
+
+
+@dataclass
+class Status:
+    """What was found; `problems` holds a sentence, with a way on, for everything that is not well."""
+
+    parts: dict[str, str] = field(default_factory=dict)  # name -> "up" or "down"
+    accepted: int | None = None
+    lag: int | None = None
+    pending: int | None = None
+    oldest_seconds: float | None = None
+    counted: int | None = None
+    dead_letters: int | None = None
+    last_count_seconds: float | None = None
+    problems: list[str] = field(default_factory=list)
+
+    def as_json(self) -> str:
+        """One JSON object."""
+        return json.dumps(asdict(self), indent=2)
+
+    def as_text(self) -> str:
+        """Lines for a person."""
+        rows = [*self.parts.items(), ("", "")]
+        facts = {
+            "votes accepted": self.accepted,
+            "waiting, not read": self.lag,
+            "waiting, being counted": self.pending,
+            "oldest waiting": _seconds(self.oldest_seconds if self.lag or self.pending else None),
+            "counted (one a voter)": self.counted,
+            "last count": _seconds(self.last_count_seconds, " ago"),
+            "dead letters": self.dead_letters,
+        }
+        rows += [
+            (name, "-" if fact is None else f"{fact:,}" if isinstance(fact, int) else fact)
+            for name, fact in facts.items()
+        ]
+        width = max(len(name) for name, _ in rows)
+        lines = [f"{name:<{width}}  {value}".rstrip() for name, value in rows]
+        return "\n".join([*lines, "", *(self.problems or ["All is well."])])
+
+
+def _seconds(value: float | None, suffix: str = "") -> str:
+    return "-" if value is None else f"{value:.1f} s{suffix}"
+
+
+def locate(data: Path) -> tuple[str, str, dict[str, str]]:
+    """The two stores' URLs, and the probe address of each service that is known.
+
+    Raises:
+        config.BadSettings: neither the environment nor the data directory tells.
+    """
+    state = data / "run" / "state.json"
+    try:
+        settings = config.load(config.StatusSettings)
+    except config.BadSettings as bad:
+        try:
+            found = json.loads(state.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            hint = f"nothing runs with the data directory {data}: start it with ./voting up, or name it with --data"
+            raise config.BadSettings([hint, *bad.problems]) from None
+        return (
+            found["redis_url"],
+            found["database_url"],
+            {name: f"unix:{path}" for name, path in found["parts"].items()},
+        )
+    urls = {"vote": settings.vote_url, "result": settings.result_url}
+    return settings.redis_url, settings.database_url, {name: _address(url) for name, url in urls.items() if url}
+
+
+def _address(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.hostname}:{parts.port or 80}"
+
+
+async def look(redis_url: str, database_url: str, services: dict[str, str]) -> Status:
+    """Look at every part."""
+    status = Status()
+    await _look_at_broker(status, redis_url)
+    await _look_at_database(status, database_url)
+    for name, address in services.items():
+        up = await probe.is_ready(address)
+        status.parts[name] = "up" if up else "down"
+        if not up:
+            status.problems.append(f"{name} is not ready: look at its log.")
+    return status
+
+
+async def _look_at_broker(status: Status, url: str) -> None:
+    client = stream.connect(url, timeout=PATIENCE)
+    status.parts["broker"] = "down"
+    try:
+        await client.ping()
+        backlog = await stream.backlog(client)
+    except (RedisError, OSError) as error:
+        status.problems.append(f"The broker at {config.redacted(url)} does not answer ({error}): no vote is accepted.")
+        return
+    finally:
+        await client.aclose()
+    status.parts["broker"] = "up"
+    if backlog is None:
+        status.problems.append("The stream does not exist yet: a worker has to start once before votes are accepted.")
+        return
+    status.accepted, status.lag, status.pending = backlog.accepted, backlog.lag, backlog.pending
+    status.oldest_seconds = backlog.oldest
+    if backlog.waiting and backlog.oldest > OLDEST_SECONDS:
+        status.problems.append(f"Votes have waited {backlog.oldest:.0f} s to be counted: are enough workers up?")
+
+
+async def _look_at_database(status: Status, url: str) -> None:
+    status.parts["database"] = "down"
+    try:
+        async with (
+            store.connect(url, name="status", patience=PATIENCE) as connection,
+            store.deadline(connection, PATIENCE),
+        ):
+            found = await store.status(connection)
+    except psycopg.Error as error:
+        reason = str(error).splitlines()[0]
+        status.problems.append(
+            f"The database at {config.redacted(url)} does not answer ({reason}): votes are accepted, but not counted."
+        )
+        return
+    status.parts["database"] = "up"
+    status.counted, status.dead_letters, status.last_count_seconds = (
+        found["counted"],
+        found["dead"],
+        found["last_count"],
+    )
+    live = 0
+    for name, age in sorted(found["workers"].items()):
+        up = age < WORKER_SECONDS
+        live += up
+        status.parts[name] = "up" if up else f"down (last seen {age:.0f} s ago)"
+    if not live:
+        status.problems.append("No worker counts: votes are accepted and wait. Start one (voting worker).")
+    if status.dead_letters:
+        status.problems.append(
+            f"{status.dead_letters} malformed entries were put aside: look into the table dead_letters for what wrote "
+            "them, and delete the rows once that is mended."
+        )
+
+
+def main(data: Path, *, as_json: bool) -> int:
+    """Print the status; return 0 only when all is well.
+
+    Raises:
+        config.BadSettings: nobody says where to look.
+    """
+    status = asyncio.run(look(*locate(data)))
+    print(status.as_json() if as_json else status.as_text())  # noqa: T201
+    return 1 if status.problems else 0

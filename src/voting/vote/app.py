@@ -1,0 +1,57 @@
+"""The vote service: takes votes on port 8080 and puts them on the stream. It talks to Redis alone.
+
+It says yes only to a vote that Redis has on disk. While Redis is away it answers 503 at once, and takes
+votes again by itself within a second of Redis coming back.
+"""
+
+import asyncio
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from voting.core import health, logs, metrics
+from voting.core.config import VoteSettings
+from voting.core.lifecycle import Stop
+from voting.core.web import Pages, application, neighbour, serve
+from voting.vote.booth import Booth
+
+log = logs.get()
+
+
+def create_app(settings: VoteSettings, pages: Pages, booth: Booth, stop: Stop) -> Starlette:
+    """The public application; `booth.box.run()` must run beside it."""
+
+    async def results(request: Request) -> Response:
+        return neighbour(request, settings.result_url, settings.result_port)
+
+    return application(
+        pages,
+        [
+            Route("/", booth, methods=["GET", "POST"]),
+            Route("/p/{poll}", booth, methods=["GET", "POST"]),
+            Route("/results", results),
+            Route("/p/{poll}/results", results),
+            pages.route(),
+            *health.probes(lambda: booth.box.ready and not stop.is_set()),
+        ],
+    )
+
+
+async def main(settings: VoteSettings, stop: Stop) -> None:
+    """Serve votes until told to stop; then finish those in flight."""
+    registry = metrics.registry("vote")
+    pages = Pages("voting.vote")
+    booth = Booth(settings, pages, metrics.VoteMetrics(registry))
+    app = create_app(settings, pages, booth, stop)
+    ops = health.ops_app(lambda: booth.box.ready and not stop.is_set(), registry)
+    log.info("vote.starting", host=settings.host, port=settings.vote_port)
+    carrying = asyncio.create_task(booth.box.run())
+    try:
+        async with asyncio.TaskGroup() as servers:
+            servers.create_task(serve(app, f"{settings.host}:{settings.vote_port}", stop))
+            servers.create_task(serve(ops, settings.metrics_listen, stop))
+    finally:
+        carrying.cancel()
+    log.info("vote.stopped")

@@ -1,0 +1,109 @@
+"""The worker: moves votes from the stream into the database. Stateless; run as many as you like.
+
+It talks to both stores and to nothing else. Through an outage of either it keeps trying, with backoff; its
+entries stay pending in Redis meanwhile, so nothing is lost if it dies.
+"""
+
+import asyncio
+import time
+
+import psycopg
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from voting.core import health, logs, metrics, store, stream
+from voting.core.config import WorkerSettings, redacted
+from voting.core.lifecycle import Backoff, Stop, pause
+from voting.core.web import serve
+from voting.worker.consumer import PATIENCE, Counter
+
+REPORT_SECONDS = 1.0
+READY_SECONDS = 3.0
+OUTAGES = (RedisError, OSError, psycopg.OperationalError, psycopg.InterfaceError)
+
+log = logs.get()
+
+
+class Worker:
+    """The two loops of a worker, counting and reporting, and what its probe asks."""
+
+    def __init__(self, settings: WorkerSettings, measures: metrics.WorkerMetrics) -> None:
+        self._settings = settings
+        self._metrics = measures
+        self._processed = 0
+        self._reported = float("-inf")
+
+    @property
+    def ready(self) -> bool:
+        """Whether both stores answered a moment ago."""
+        return time.monotonic() - self._reported < READY_SECONDS
+
+    async def count(self, stop: Stop) -> None:
+        """Count, through any outage, until told to stop."""
+        settings = self._settings
+        backoff = Backoff(0.1, 2)
+        while not stop.is_set():
+            client = stream.connect(settings.redis_url, timeout=5)
+            began = time.monotonic()
+            try:
+                async with store.connect(
+                    settings.database_url, name=settings.worker_name, patience=PATIENCE
+                ) as database:
+                    log.info("worker.counting", redis=redacted(settings.redis_url))
+                    counter = Counter(database, client, settings.worker_name, self._metrics, self._note)
+                    await counter.run(stop, batch_size=settings.batch_size, reclaim=settings.reclaim_seconds)
+            except OUTAGES as error:
+                if time.monotonic() - began > READY_SECONDS:
+                    backoff.reset()
+                wait = backoff.next()
+                self._metrics.interruptions.inc()
+                log.warning("worker.interrupted", error=f"{type(error).__name__}: {error}", retry_in=round(wait, 2))
+                await pause(stop, wait)
+            finally:
+                await client.aclose()
+
+    async def report(self, stop: Stop) -> None:
+        """Tell the database once a second that this worker lives and what waits, on connections of its own."""
+        settings = self._settings
+        name = settings.worker_name
+        while not stop.is_set():
+            client = stream.connect(settings.redis_url, timeout=2)
+            try:
+                async with store.connect(settings.database_url, name=f"{name} report", patience=2) as database:
+                    await self._report_each_second(stop, database, client)
+            except OUTAGES as error:
+                log.debug("report.interrupted", error=f"{type(error).__name__}: {error}")
+                await pause(stop, REPORT_SECONDS)
+            finally:
+                await client.aclose()
+
+    async def _report_each_second(self, stop: Stop, database: store.Connection, client: Redis) -> None:
+        reported = self._processed
+        while not stop.is_set():
+            backlog = await stream.backlog(client)
+            if backlog:
+                processed = self._processed
+                async with store.deadline(database, 2):
+                    await store.report(database, self._settings.worker_name, backlog, counted=processed > reported)
+                reported = processed
+                self._metrics.lag.set(backlog.lag)
+                self._metrics.pending.set(backlog.pending)
+                self._metrics.oldest.set(backlog.oldest)
+                self._reported = time.monotonic()
+            await pause(stop, REPORT_SECONDS)
+
+    def _note(self, entries: int) -> None:
+        self._processed += entries
+
+
+async def main(settings: WorkerSettings, stop: Stop) -> None:
+    """Count and report until told to stop; the batch in hand is finished first."""
+    registry = metrics.registry("worker")
+    worker = Worker(settings, metrics.WorkerMetrics(registry))
+    ops = health.ops_app(lambda: worker.ready and not stop.is_set(), registry)
+    log.info("worker.starting", name=settings.worker_name)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(worker.count(stop))
+        tasks.create_task(worker.report(stop))
+        tasks.create_task(serve(ops, settings.metrics_listen, stop))
+    log.info("worker.stopped")

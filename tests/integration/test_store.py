@@ -1,0 +1,195 @@
+"""Counting in a real PostgreSQL: whatever the order, duplication and batching, the newest vote of each voter counts."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from voting.core import store
+from voting.core.ballot import Backlog, EntryId, Option, Poll, Vote, latest
+from voting.core.store import DeadLetter
+
+pytestmark = pytest.mark.anyio
+slugs = (f"poll-{number}" for number in itertools.count())
+
+CONSISTENT = """
+SELECT t.poll, t.choice, t.votes, count(v.*) FROM tallies t LEFT JOIN votes v ON (v.poll, v.choice) = (t.poll, t.choice)
+GROUP BY t.poll, t.choice, t.votes HAVING t.votes <> count(v.*)
+"""
+
+
+def voter(number: int) -> bytes:
+    return number.to_bytes(16)
+
+
+@asynccontextmanager
+async def connections(url: str, number: int) -> AsyncIterator[list[store.Connection]]:
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(store.connect(url, name="test", patience=10)) for _ in range(number)]
+
+
+async def new_poll(connection: store.Connection, options: str = "abc") -> str:
+    slug = next(slugs)
+    poll = Poll(slug, "?", tuple(Option(key, key.upper()) for key in options))
+    await connection.execute(store._QUERIES["define_poll"], {"slug": slug, "question": "?", "options": poll.options_json()})
+    return slug
+
+
+async def tallies(connection: store.Connection, slug: str) -> dict[str, int]:
+    return next(standing.votes for standing in await store.standings(connection) if standing.poll.slug == slug)
+
+
+async def choices(connection: store.Connection, slug: str) -> dict[bytes, str]:
+    cursor = await connection.execute("SELECT voter, choice FROM votes WHERE poll = %s", [slug])
+    return {bytes(name): choice for name, choice in await cursor.fetchall()}
+
+
+cast_votes = st.lists(st.tuples(st.integers(0, 5), st.sampled_from("abc")), min_size=1, max_size=30)
+
+
+@st.composite
+def deliveries(draw: st.DrawFn) -> tuple[list[tuple[int, str]], list[list[list[int]]]]:
+    """Votes in stream order, and how workers get them: lists of batches of positions, each position at least once."""
+    cast = draw(cast_votes)
+    positions = list(range(len(cast)))
+    delivered = draw(st.permutations(positions)) + draw(st.lists(st.sampled_from(positions), max_size=10))
+    workers: list[list[list[int]]] = [[] for _ in range(draw(st.integers(1, 4)))]
+    while delivered:
+        size = draw(st.integers(1, len(delivered)))
+        batch, delivered = delivered[:size], delivered[size:]
+        workers[draw(st.integers(0, len(workers) - 1))].append(batch)
+    return cast, workers
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(deliveries())
+def test_any_order_duplication_and_batching_by_several_workers_gives_each_voters_newest_choice(
+    database_url: str, delivery: tuple[list[tuple[int, str]], list[list[list[int]]]]
+) -> None:
+    cast, workers = delivery
+
+    async def check() -> None:
+        async with connections(database_url, len(workers)) as opened:
+            slug = await new_poll(opened[0])
+
+            async def work(connection: store.Connection, batches: list[list[int]]) -> None:
+                for batch in batches:
+                    votes = [Vote(slug, voter(cast[n][0]), cast[n][1], EntryId(1000 + n, 0)) for n in batch]
+                    await store.count(connection, latest(votes), [])
+
+            await asyncio.gather(*map(work, opened, workers))
+            expected = {voter(number): choice for number, choice in cast}
+            assert await choices(opened[0], slug) == expected
+            held = {choice: votes for choice, votes in (await tallies(opened[0], slug)).items() if votes}
+            assert held == {c: list(expected.values()).count(c) for c in set(expected.values())}
+            assert await (await opened[0].execute(CONSISTENT)).fetchall() == []
+
+    asyncio.run(check())
+
+
+async def test_workers_that_revote_for_the_same_voters_at_once_neither_deadlock_nor_drift(database_url: str) -> None:
+    async with connections(database_url, 5) as (reader, *workers):
+        slug = await new_poll(reader, "ab")
+        done = asyncio.Event()
+        looks = 0
+
+        async def work(number: int, connection: store.Connection) -> None:
+            for turn in range(40):
+                batch = [
+                    Vote(slug, voter(n), "ab"[(n + turn + number) % 2], EntryId(turn, number * 1000 + n)) for n in range(200)
+                ]
+                await store.count(connection, latest(reversed(batch)), [])
+
+        async def look() -> int:
+            looks = 0
+            while not done.is_set():
+                assert await (await reader.execute(CONSISTENT)).fetchall() == []
+                looks += 1
+            return looks
+
+        looking = asyncio.create_task(look())
+        await asyncio.gather(*itertools.starmap(work, enumerate(workers)))
+        done.set()
+        looks = await looking
+        assert looks > 3
+        assert sum((await tallies(reader, slug)).values()) == 200
+
+
+async def test_a_revote_replaces_the_vote_and_an_older_one_changes_nothing(database_url: str) -> None:
+    async with connections(database_url, 1) as (connection,):
+        slug = await new_poll(connection)
+        assert await store.count(connection, [Vote(slug, voter(1), "a", EntryId(5, 0))], []) == 1
+        assert await store.count(connection, [Vote(slug, voter(1), "b", EntryId(5, 1))], []) == 1
+        assert await store.count(connection, [Vote(slug, voter(1), "c", EntryId(4, 9))], []) == 0
+        assert await store.count(connection, [Vote(slug, voter(1), "c", EntryId(5, 1))], []) == 0
+        assert await choices(connection, slug) == {voter(1): "b"}
+        assert await tallies(connection, slug) == {"a": 0, "b": 1}
+
+
+async def test_the_revision_grows_with_each_change_and_listeners_hear_of_it(database_url: str) -> None:
+    async with connections(database_url, 2) as (connection, listener):
+        slug = await new_poll(connection)
+        await listener.execute("LISTEN tallies")
+        before = next(s.revision for s in await store.standings(connection) if s.poll.slug == slug)
+        await store.count(connection, [Vote(slug, voter(1), "a", EntryId(1, 0))], [])
+        async for notify in listener.notifies(timeout=5, stop_after=1):
+            assert notify.payload == slug
+        after = next(s.revision for s in await store.standings(connection) if s.poll.slug == slug)
+        assert after > before
+
+
+async def test_a_dead_letter_is_kept_once_whatever_its_bytes(database_url: str) -> None:
+    async with connections(database_url, 1) as (connection,):
+        entry = EntryId(2**64 - 1, 2**64 - 1)
+        letter = DeadLetter(entry, "unknown poll", [b"po\0ll", b"\xff\xfe" * 500_000])
+        for _ in range(2):
+            await store.count(connection, [], [letter])
+        cursor = await connection.execute("SELECT entry_ms, entry_seq, reason, length(fields) FROM dead_letters")
+        assert await cursor.fetchall() == [(2**64 - 1, 2**64 - 1, "unknown poll", store.MAX_FIELDS_TEXT)]
+        assert await store.newest_entry(connection) == entry
+
+
+async def test_the_newest_entry_is_remembered_though_batches_commit_out_of_order(database_url: str) -> None:
+    async with connections(database_url, 1) as (connection,):
+        slug = await new_poll(connection)
+        await store.count(connection, [Vote(slug, voter(1), "a", EntryId(9_000, 3))], [])
+        await store.count(connection, [Vote(slug, voter(2), "a", EntryId(8_000, 7))], [])
+        assert await store.newest_entry(connection) == EntryId(9_000, 3)
+
+
+async def test_migrating_twice_changes_nothing_and_a_new_label_is_a_new_revision(database_url: str) -> None:
+    cats = Poll("default", "Cats or dogs?", (Option("a", "Cats"), Option("b", "Dogs")))
+    tea = Poll("default", "Tea?", (Option("a", "Yes"), Option("b", "No")))
+    async with connections(database_url, 2) as (one, two):
+        first = next(s for s in await store.standings(one) if s.poll.slug == "default")
+        assert await asyncio.gather(store.migrate(one, cats), store.migrate(two, cats)) == [[], []]
+        assert next(s for s in await store.standings(one) if s.poll.slug == "default") == first
+        await store.migrate(one, tea)
+        changed = next(s for s in await store.standings(one) if s.poll.slug == "default")
+        assert changed.poll == tea
+        assert changed.revision > first.revision
+
+
+async def test_a_silent_database_is_cut_at_the_deadline(database_url: str) -> None:
+    async with connections(database_url, 1) as (connection,):
+        with pytest.raises(psycopg.OperationalError):
+            async with store.deadline(connection, 0.2):
+                await connection.execute("SELECT pg_sleep(30)")
+        assert connection.closed
+
+
+async def test_counting_counts_as_paused_until_a_worker_reports_and_says_what_waits(database_url: str) -> None:
+    async with connections(database_url, 1) as (connection,):
+        assert (await store.standings(connection))[0].paused_since is not None
+        await store.report(connection, "w1", Backlog(lag=7, pending=5, oldest=1.5, accepted=100), counted=True)
+        standing = (await store.standings(connection))[0]
+        assert standing.paused_since is None
+        assert standing.waiting == 12
+        status = await store.status(connection)
+        assert status["last_count"] < 5
+        assert set(status["workers"]) == {"w1"}

@@ -1,0 +1,123 @@
+"""The consumer group on a real Valkey: nothing is skipped, lost or left behind."""
+
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from voting.core import stream
+from voting.core.ballot import EntryId, Option, Poll
+from voting.core.stream import GROUP, STREAM, Consumer
+
+pytestmark = pytest.mark.anyio
+ZERO = EntryId(0, 0)
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    async with stream.connect(redis_url, timeout=5) as client:
+        yield client
+
+
+async def add(redis: Redis, number: int) -> list[EntryId]:
+    return [EntryId.parse(await redis.xadd(STREAM, {"n": str(n)})) for n in range(number)]
+
+
+async def test_votes_cast_before_the_first_worker_are_read(redis: Redis) -> None:
+    ids = await add(redis, 3)
+    consumer = Consumer(redis, "w1")
+    assert await consumer.ensure_group(ZERO)
+    assert not await consumer.ensure_group(ZERO)
+    assert [entry for entry, _ in await consumer.read_new(10, 0.1)] == ids
+
+
+async def test_a_worker_takes_up_its_own_pending_after_a_restart(redis: Redis) -> None:
+    consumer = Consumer(redis, "w1")
+    await consumer.ensure_group(ZERO)
+    ids = await add(redis, 3)
+    await consumer.read_new(2, 0.1)
+    again = Consumer(redis, "w1")
+    assert [entry for entry, _ in await again.read_own_pending(10)] == ids[:2]
+    assert [entry for entry, _ in await again.read_new(10, 0.1)] == ids[2:]
+
+
+async def test_a_dead_workers_entries_can_be_claimed_once_they_are_idle(redis: Redis) -> None:
+    dead, alive = Consumer(redis, "w1"), Consumer(redis, "w2")
+    await dead.ensure_group(ZERO)
+    ids = await add(redis, 3)
+    await dead.read_new(10, 0.1)
+    assert await alive.claim(10, idle=60) == []
+    assert [entry for entry, _ in await alive.claim(10, idle=0)] == ids
+    await alive.done(ids)
+    assert await dead.read_own_pending(10) == []
+
+
+async def test_done_leaves_neither_pending_nor_entries(redis: Redis) -> None:
+    consumer = Consumer(redis, "w1")
+    await consumer.ensure_group(ZERO)
+    ids = await add(redis, 5)
+    await consumer.read_new(3, 0.1)
+    found = await stream.backlog(redis)
+    assert found is not None
+    assert (found.lag, found.pending, found.waiting, found.accepted) == (2, 3, 5, 5)
+    await consumer.done(ids[:3])
+    assert await redis.xlen(STREAM) == 2
+    found = await stream.backlog(redis)
+    assert found is not None
+    assert (found.lag, found.pending) == (2, 0)
+
+
+async def test_an_entry_deleted_while_pending_reads_as_empty_and_can_be_done(redis: Redis) -> None:
+    consumer = Consumer(redis, "w1")
+    await consumer.ensure_group(ZERO)
+    ids = await add(redis, 1)
+    await consumer.read_new(10, 0.1)
+    await redis.xdel(STREAM, str(ids[0]))
+    assert await consumer.read_own_pending(10) == [(ids[0], [])]
+    await consumer.done(ids)
+    assert await consumer.read_own_pending(10) == []
+
+
+async def test_a_stream_made_again_goes_on_above_what_was_counted_though_the_clock_is_behind(redis: Redis) -> None:
+    future = EntryId(int(time.time() * 1000) + 86_400_000, 5)
+    consumer = Consumer(redis, "w1")
+    assert await consumer.ensure_group(future)
+    (entry,) = await add(redis, 1)
+    assert entry > future
+
+
+async def test_a_group_made_again_reads_what_is_still_there_and_does_not_set_the_stream_back(redis: Redis) -> None:
+    consumer = Consumer(redis, "w1")
+    await consumer.ensure_group(ZERO)
+    ids = await add(redis, 2)
+    await redis.xgroup_destroy(STREAM, GROUP)
+    with pytest.raises(ResponseError, match="NOGROUP"):
+        await consumer.read_new(10, 0.1)
+    assert await consumer.ensure_group(ZERO)
+    assert [entry for entry, _ in await consumer.read_new(10, 0.1)] == ids
+    assert (await add(redis, 1))[0] > ids[-1]
+
+
+async def test_without_a_stream_nobody_knows_what_waits(redis: Redis) -> None:
+    assert await stream.backlog(redis) is None
+    await redis.xadd(STREAM, {"n": "1"})
+    assert await stream.backlog(redis) is None
+
+
+async def test_the_oldest_waiting_entry_has_its_age(redis: Redis) -> None:
+    await Consumer(redis, "w1").ensure_group(ZERO)
+    await redis.xadd(STREAM, {"n": "1"}, id=f"{int(time.time() * 1000) - 60_000}-0")
+    found = await stream.backlog(redis)
+    assert found is not None
+    assert 59 < found.oldest < 70
+
+
+async def test_published_polls_are_exactly_those_defined(redis: Redis) -> None:
+    one = Poll("default", "?", (Option("a", "A"), Option("b", "B")))
+    two = Poll("lunch", "What?", (Option("a", "Süß 🍰"), Option("b", "B")))
+    await stream.publish_polls(redis, (one, two))
+    assert await stream.read_polls(redis) == {"default": one, "lunch": two}
+    await stream.publish_polls(redis, (two,))
+    assert await stream.read_polls(redis) == {"lunch": two}
