@@ -117,7 +117,8 @@ class BallotBox:
             connection.socket_timeout = None  # from here on one deadline covers a whole round trip
             yield connection
         finally:
-            await connection.disconnect(nowait=True)
+            await connection.disconnect(nowait=True)  # a silent peer would let us wait
+            await asyncio.sleep(0)  # the transport closes in the next turn of the loop
 
     async def _carry(self, connection: AbstractConnection) -> None:
         """Wait for votes, send all there are in one round trip, and give each its answer."""
@@ -151,24 +152,26 @@ class BallotBox:
 
     async def _watch_always(self) -> None:
         """Ask once a second for the polls and the use of memory: also what readiness rests on."""
-        client = connect(self._url, timeout=PATIENCE)
-        while True:
-            try:
-                polls = await read_polls(client)
-                memory = await client.info("memory")
-            except (RedisError, OSError) as error:
-                log.debug("broker.check_failed", error=_describe(error))
-            else:
-                self._checked = time.monotonic()
-                limit = memory["maxmemory"]
-                full = limit and memory["used_memory"] > MEMORY_SHARE * limit
-                if full and not self._pressure:
-                    log.error("broker.memory_short", used=memory["used_memory"], maxmemory=limit)
-                self._pressure = "broker_full" if full else None
-                if polls != self._polls:
-                    self._polls = polls
-                    self._on_polls(polls)
-            await asyncio.sleep(1)
+        async with connect(self._url, timeout=PATIENCE) as client:
+            while True:
+                try:
+                    polls = await read_polls(client)
+                    memory = await client.info("memory")
+                except (RedisError, OSError) as error:
+                    log.debug("broker.check_failed", error=_describe(error))
+                else:
+                    self._take_note(polls, memory["used_memory"], memory["maxmemory"])
+                await asyncio.sleep(1)
+
+    def _take_note(self, polls: dict[str, Poll], used: int, limit: int) -> None:
+        self._checked = time.monotonic()
+        full = bool(limit) and used > MEMORY_SHARE * limit
+        if full and not self._pressure:
+            log.error("broker.memory_short", used=used, maxmemory=limit)
+        self._pressure = "broker_full" if full else None
+        if polls != self._polls:
+            self._polls = polls
+            self._on_polls(polls)
 
     @staticmethod
     def _refuse(batch: list[tuple[asyncio.Future[bytes], tuple[bytes, ...], float]], reason: str) -> None:

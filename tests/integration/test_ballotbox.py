@@ -1,0 +1,171 @@
+"""The way of a vote into a real Valkey, also when it dies, falls silent or fills up."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.integration.broker import Broker
+from voting.core import stream
+from voting.core.ballot import EntryId, Option, Poll
+from voting.core.ballotbox import BallotBox, Refused
+
+pytestmark = pytest.mark.anyio
+POLL = Poll("default", "?", (Option("a", "A"), Option("b", "B")))
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    started = Broker(tmp_path, "--maxmemory", "64mb")
+    yield started
+    started.resume()
+    started.kill()
+
+
+async def open_poll(url: str) -> None:
+    async with stream.connect(url, timeout=5) as client:
+        await stream.Consumer(client, "w1").ensure_group(EntryId(0, 0))
+        await stream.publish_polls(client, (POLL,))
+
+
+@asynccontextmanager
+async def running(
+    url: str, limit: int = 1000, on_polls: Callable[[dict[str, Poll]], None] | None = None
+) -> AsyncIterator[BallotBox]:
+    box = BallotBox(url, limit=limit, on_polls=on_polls or (lambda _: None))
+    task = asyncio.create_task(box.run())
+    try:
+        if on_polls is None:
+            await until(lambda: box.ready)
+        yield box
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def until(check: Callable[[], bool], within: float = 5) -> None:
+    async with asyncio.timeout(within):
+        while not check():
+            await asyncio.sleep(0.01)
+
+
+async def cast(box: BallotBox, number: int) -> list[bytes | BaseException]:
+    casts = (box.cast(b"default", n.to_bytes(16), b"a") for n in range(number))
+    return await asyncio.gather(*casts, return_exceptions=True)
+
+
+def reasons(outcomes: list[bytes | BaseException]) -> set[str]:
+    return {str(outcome) for outcome in outcomes}
+
+
+async def test_votes_in_flight_together_share_round_trips_and_each_gets_its_own_receipt(broker: Broker) -> None:
+    await open_poll(broker.url)
+    async with running(broker.url) as box:
+        with redis.Redis.from_url(broker.url) as client:
+            before = client.info("stats")["total_reads_processed"]
+            receipts = await cast(box, 500)
+            reads = client.info("stats")["total_reads_processed"] - before
+            entries = client.xrange(stream.STREAM)
+    assert [entry for entry, _ in entries] == receipts
+    assert [int.from_bytes(fields[b"voter"]) for _, fields in entries] == list(range(500))
+    assert reads < 50
+
+
+async def test_a_vote_is_refused_while_there_is_no_stream(broker: Broker) -> None:
+    await open_poll(broker.url)
+    with redis.Redis.from_url(broker.url) as client:
+        client.delete(stream.STREAM)
+    async with running(broker.url) as box:
+        assert reasons(await cast(box, 3)) == {"no_stream"}
+
+
+async def test_too_many_votes_in_flight_are_refused_and_not_queued(broker: Broker) -> None:
+    await open_poll(broker.url)
+    async with running(broker.url, limit=10) as box:
+        outcomes = await cast(box, 25)
+        assert sum(isinstance(outcome, bytes) for outcome in outcomes) == 10
+        assert box.in_flight == 0
+
+
+async def test_a_broker_that_falls_silent_gets_a_no_within_a_second_and_votes_again_when_it_is_back(broker: Broker) -> None:
+    await open_poll(broker.url)
+    async with running(broker.url) as box:
+        broker.pause()
+        began = time.monotonic()
+        assert reasons(await cast(box, 20)) == {"broker_silent"}
+        assert time.monotonic() - began < 1.3
+        began = time.monotonic()
+        assert reasons(await cast(box, 20)) == {"broker_away"}
+        assert time.monotonic() - began < 0.2
+        assert not box.ready or await until(lambda: not box.ready) is None
+        broker.resume()
+        await until(lambda: box.ready, within=3)
+        assert all(isinstance(receipt, bytes) for receipt in await cast(box, 20))
+
+
+async def test_no_acknowledged_vote_is_lost_when_the_broker_is_killed_again_and_again(broker: Broker) -> None:
+    await open_poll(broker.url)
+    receipts: list[bytes] = []
+    async with running(broker.url) as box:
+        stop = asyncio.Event()
+
+        async def vote_on() -> None:
+            while not stop.is_set():
+                receipts.extend(outcome for outcome in await cast(box, 20) if isinstance(outcome, bytes))
+                await asyncio.sleep(0)
+
+        voting = asyncio.create_task(vote_on())
+        for _ in range(3):
+            held = len(receipts)
+            await until(lambda held=held: len(receipts) > held + 200)  # type: ignore[misc]
+            broker.kill()
+            await asyncio.to_thread(broker.start)
+        held = len(receipts)
+        await until(lambda: len(receipts) > held)
+        stop.set()
+        await voting
+    with redis.Redis.from_url(broker.url) as client:
+        stored = {entry for entry, _ in client.xrange(stream.STREAM)}
+    assert len(receipts) > 600
+    assert set(receipts) <= stored
+
+
+async def test_votes_are_refused_before_the_broker_runs_out_of_memory(broker: Broker) -> None:
+    await open_poll(broker.url)
+    with redis.Redis.from_url(broker.url) as client:
+        async with running(broker.url) as box:
+            while client.info("memory")["used_memory"] < 0.92 * 64 * 2**20:
+                client.rpush("ballast", b"x" * 500_000)
+            await until(lambda: not box.ready)
+            assert reasons(await cast(box, 5)) == {"broker_full"}
+            assert client.ping()
+            client.delete("ballast")
+            await until(lambda: box.ready)
+            assert all(isinstance(receipt, bytes) for receipt in await cast(box, 5))
+
+
+async def test_a_broker_that_refuses_a_write_is_left_in_peace_for_a_while(broker: Broker) -> None:
+    await open_poll(broker.url)
+    with redis.Redis.from_url(broker.url) as client:
+        async with running(broker.url) as box:
+            client.config_set("maxmemory", 1)
+            assert reasons(await cast(box, 3)) <= {"broker_refused", "broker_full"}
+            assert not box.ready
+            client.config_set("maxmemory", "64mb")
+            await until(lambda: box.ready)
+
+
+async def test_an_empty_broker_is_not_ready_and_gets_ready_when_polls_are_published(broker: Broker) -> None:
+    seen: list[dict[str, Poll]] = []
+    async with running(broker.url, on_polls=seen.append) as box:
+        await until(lambda: box._checked > 0)
+        assert not box.ready
+        await open_poll(broker.url)
+        await until(lambda: box.ready)
+        assert seen == [{"default": POLL}]
