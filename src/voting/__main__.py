@@ -87,9 +87,9 @@ def up(
     workers: Annotated[int, typer.Option(help="How many workers count.", min=1, max=64)] = 2,
 ) -> None:
     """Run everything on this machine, without Docker: stores, workers, ballot and result."""
-    from voting.local.app import up as run_up
+    from voting.local import app
 
-    raise typer.Exit(run_up(data=data, host=host, vote_port=vote_port, result_port=result_port, workers=workers))
+    raise typer.Exit(app.up(data, app.Options(host, vote_port, result_port, workers)))
 
 
 @cli.command()

