@@ -137,4 +137,5 @@ def _unprivileged(places: list[Path]) -> tuple[list[str], dict[str, Any]]:
             "ordinary user, put the project where others may pass, or install setpriv (package util-linux)."
         )
     words = [setpriv, f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
+    words.append("--securebits=+no_setuid_fixup")  # or access(2), with which PostgreSQL looks at its files, ignores it
     return [*words, f"--inh-caps={_CAPABILITY}", f"--ambient-caps={_CAPABILITY}", "--"], {}
