@@ -125,7 +125,7 @@ def probe() -> None:
 
 def main() -> None:
     """Run the command line."""
-    cli()
+    cli(prog_name="voting")
 
 
 if __name__ == "__main__":

@@ -93,7 +93,9 @@ async def test_too_many_votes_in_flight_are_refused_and_not_queued(broker: Broke
         assert box.in_flight == 0
 
 
-async def test_a_broker_that_falls_silent_gets_a_no_within_a_second_and_votes_again_when_it_is_back(broker: Broker) -> None:
+async def test_a_broker_that_falls_silent_gets_a_no_within_a_second_and_votes_again_when_it_is_back(
+    broker: Broker,
+) -> None:
     await open_poll(broker.url)
     async with running(broker.url) as box:
         broker.pause()

@@ -132,7 +132,8 @@ async def test_a_poll_defined_while_the_worker_runs_is_known_with_its_first_vote
         await until(lambda: worker.ready)
         with psycopg.connect(bench.database_url) as connection:
             connection.execute(
-                "INSERT INTO polls (slug, question, options) VALUES ('lunch', '?', %s)", ['[{"key": "a", "label": "Soup"}]']
+                "INSERT INTO polls (slug, question, options) VALUES ('lunch', '?', %s)",
+                ['[{"key": "a", "label": "Soup"}]'],
             )
         bench.cast(1, poll=b"lunch")
         await until(lambda: bench.tallies() == {"a": 1})

@@ -36,7 +36,9 @@ async def connections(url: str, number: int) -> AsyncIterator[list[store.Connect
 async def new_poll(connection: store.Connection, options: str = "abc") -> str:
     slug = next(slugs)
     poll = Poll(slug, "?", tuple(Option(key, key.upper()) for key in options))
-    await connection.execute(store._QUERIES["define_poll"], {"slug": slug, "question": "?", "options": poll.options_json()})
+    await connection.execute(
+        store._QUERIES["define_poll"], {"slug": slug, "question": "?", "options": poll.options_json()}
+    )
     return slug
 
 
@@ -101,7 +103,8 @@ async def test_workers_that_revote_for_the_same_voters_at_once_neither_deadlock_
         async def work(number: int, connection: store.Connection) -> None:
             for turn in range(40):
                 batch = [
-                    Vote(slug, voter(n), "ab"[(n + turn + number) % 2], EntryId(turn, number * 1000 + n)) for n in range(200)
+                    Vote(slug, voter(n), "ab"[(n + turn + number) % 2], EntryId(turn, number * 1000 + n))
+                    for n in range(200)
                 ]
                 await store.count(connection, latest(reversed(batch)), [])
 

@@ -69,7 +69,9 @@ def test_a_token_with_any_byte_changed_is_not_recognised(position: int, byte: in
         assert seen is None or position in {21, 44}
 
 
-@pytest.mark.parametrize("header", [None, b"", b"voter_id", b"voter_id=", b"voter_id=x.y", b"other=1", b"=;=;", b"voter_id=" + b"A" * 45])
+@pytest.mark.parametrize(
+    "header", [None, b"", b"voter_id", b"voter_id=", b"voter_id=x.y", b"other=1", b"=;=;", b"voter_id=" + b"A" * 45]
+)
 def test_no_cookie_a_broken_one_or_a_foreign_one_is_nobody(header: bytes | None) -> None:
     assert VOTERS.recognise(header) is None
 

@@ -47,7 +47,7 @@ class DataDir:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Busy(f"voting up already runs with {self.root} (process {self.pid('up')})") from None
+            raise Busy(f"already running with {self.root} (process {self.pid('up')}); stop that, or choose another --data") from None
         self.sockets = self._place_for_sockets(passage)
         self.write_pid("up", os.getpid())
 
