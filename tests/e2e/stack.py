@@ -79,7 +79,9 @@ class Stack:
 
     def results(self) -> dict[str, Any]:
         """The snapshot that the result service gives now."""
-        found: dict[str, Any] = httpx.get(f"{self.result_url}/api/results").raise_for_status().json()
+        answer = httpx.get(f"{self.result_url}/api/results")
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
         return found
 
     def tally(self) -> dict[str, int]:

@@ -41,10 +41,8 @@ def up(data: Path, options: Options) -> int:
     """Run everything until told to stop; return the exit code."""
     directory = DataDir(data)
     try:
-        for flag, port in (("--vote-port", options.vote_port), ("--result-port", options.result_port)):
-            _check_free(options.host, port, flag)
         directory.open()
-    except (Busy, CannotRun) as error:
+    except Busy as error:
         say(f"voting up: {error}")
         return 1
     except OSError as error:
@@ -106,6 +104,8 @@ async def _start(data: DataDir, supervisor: Supervisor, options: Options) -> Non
     for name, pid in data.leftovers():
         say(f"Ending {name} (process {pid}), left over from a run that was killed …")
         await end_leftover(name, pid)
+    for flag, port in (("--vote-port", options.vote_port), ("--result-port", options.result_port)):
+        _check_free(options.host, port, flag)
     say("Starting Valkey and PostgreSQL …")
     valkey, redis_url = servers.valkey(data)
     postgres, database_url = await asyncio.to_thread(servers.postgres, data)

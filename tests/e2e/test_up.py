@@ -1,0 +1,261 @@
+"""`voting up` and `voting status`: one command that starts, keeps, restarts and stops everything."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.cookies import SimpleCookie
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.stack import Stack
+from tests.waiting import eventually
+
+PARTS = ["valkey", "postgres", "worker-1", "worker-2", "vote", "result"]
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "voting", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env=os.environ | environment,  # noqa: TID251
+    )
+
+
+class Crowd:
+    """Voters that vote and change their minds until told to stop; remembers what each was told."""
+
+    def __init__(self, url: str, voters: int) -> None:
+        self._url = url
+        self._stop = threading.Event()
+        self.acknowledged = 0
+        self.statuses: set[int] = set()
+        self._threads = [threading.Thread(target=self._vote, args=(number,)) for number in range(voters)]
+        self.last: dict[int, tuple[str, str]] = {}  # voter -> choice, receipt
+
+    def _vote(self, number: int) -> None:
+        cookies = SimpleCookie[str]()
+        turn = number
+        with httpx.Client(timeout=5) as client:
+            while not self._stop.is_set():
+                turn += 1
+                choice = "ab"[turn % 2]
+                header = {"cookie": f"voter_id={cookies['voter_id'].value}"} if "voter_id" in cookies else {}
+                try:
+                    answer = client.post(
+                        self._url, data={"vote": choice}, headers={"accept": "application/json"} | header
+                    )
+                except httpx.TransportError:
+                    continue
+                if "set-cookie" in answer.headers:
+                    cookies.load(answer.headers["set-cookie"])
+                self.statuses.add(answer.status_code)
+                if answer.status_code == 200:
+                    self.last[number] = (choice, answer.json()["receipt"])
+                    self.acknowledged += 1
+
+    @contextmanager
+    def voting(self) -> Iterator["Crowd"]:
+        for thread in self._threads:
+            thread.start()
+        try:
+            yield self
+        finally:
+            self._stop.set()
+            for thread in self._threads:
+                thread.join()
+
+    def goes_on(self, votes: int = 50) -> None:
+        """Wait until that many more votes were acknowledged."""
+        held = self.acknowledged
+        eventually(lambda: self.acknowledged >= held + votes, within=30)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Stack]:
+    """A stack that the test may damage."""
+    stack = Stack(tmp_path / "data").start()
+    yield stack
+    if stack.process.poll() is None:
+        stack.stop()
+
+
+def test_killing_a_worker_valkey_and_postgres_under_votes_loses_and_doubles_nothing(own: Stack) -> None:
+    crowd = Crowd(own.vote_url, voters=12)
+    with crowd.voting():
+        crowd.goes_on()
+        for name in ("worker-1", "valkey", "postgres", "worker-2", "valkey", "result", "vote"):
+            dead = own.kill(name)
+            eventually(lambda name=name, dead=dead: own.pid(name) != dead, within=20)  # type: ignore[misc]
+            crowd.goes_on()
+    eventually(own.drained, within=30)
+    assert crowd.statuses <= {200, 503}
+    assert crowd.acknowledged > 400
+
+    def all_counted() -> bool:
+        rows = own.rows("SELECT choice, entry_ms || '-' || entry_seq FROM votes")
+        held = {receipt: choice for choice, receipt in rows}
+        # the row of a voter whose last answer never came may be newer than the last receipt it got; there is one row each
+        exact = sum(held.get(receipt) == choice for choice, receipt in crowd.last.values())
+        return exact >= len(crowd.last) - 2 and len(rows) >= len(crowd.last)
+
+    eventually(all_counted)
+    voters = own.rows("SELECT count(*) FROM votes")[0][0]
+    eventually(lambda: sum(own.tally().values()) == voters)
+    assert own.rows(
+        "SELECT choice, votes - (SELECT count(*) FROM votes v WHERE v.choice = t.choice) FROM tallies t ORDER BY 1"
+    ) == [("a", 0), ("b", 0)]
+    assert own.rows("SELECT count(*) FROM dead_letters") == [(0,)]
+    assert "started again" in own.output.read_text()
+
+
+def test_stopping_is_clean_and_starting_again_shows_the_same(own: Stack) -> None:
+    for choice in "aab":
+        httpx.post(own.vote_url, data={"vote": choice})
+    eventually(lambda: own.tally() == {"a": 2, "b": 1})
+    pids = [own.pid(name) for name in PARTS]
+    assert own.stop() == 0
+    assert sorted(file.name for file in (own.data / "run").glob("*.pid")) == []
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    own.start()
+    assert own.tally() == {"a": 2, "b": 1}
+
+
+def test_everything_killed_at_once_starts_again_without_a_manual_step(own: Stack) -> None:
+    with Crowd(own.vote_url, voters=4).voting() as crowd:
+        crowd.goes_on()
+        own.process.kill()
+        own.process.wait()
+        os.kill(own.pid("postgres"), signal.SIGKILL)
+        os.kill(own.pid("worker-1"), signal.SIGKILL)
+    own.start()
+    said = own.output.read_text()
+    assert "left over" in said
+    eventually(own.drained, within=30)
+    rows = {receipt for (receipt,) in own.rows("SELECT entry_ms || '-' || entry_seq FROM votes")}
+    assert {receipt for _, receipt in crowd.last.values()} <= rows
+
+
+def test_a_second_run_on_the_same_data_says_so_and_touches_nothing(stack: Stack) -> None:
+    before = [stack.pid(name) for name in PARTS]
+    second = command("up", "--data", str(stack.data), "--vote-port", "50123", "--result-port", "50124")
+    assert second.returncode == 1
+    assert f"process {stack.process.pid}" in second.stdout
+    assert [stack.pid(name) for name in PARTS] == before
+
+
+@pytest.mark.parametrize("flag", ["--vote-port", "--result-port"])
+def test_a_port_in_use_is_found_before_anything_starts_and_the_message_names_the_flag(
+    tmp_path: Path, flag: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        run = command("up", "--data", str(tmp_path / "data"), flag, str(taken.getsockname()[1]))
+    assert run.returncode == 1
+    assert f"choose another with {flag}" in run.stdout
+    assert not (tmp_path / "data" / "log" / "valkey.log").exists()
+
+
+def test_a_bad_setting_ends_the_start_with_its_name(tmp_path: Path) -> None:
+    stack = Stack(tmp_path / "data", OPTIONS="just-one")
+    process = stack.launch()
+    assert process.wait(30) == 2
+    assert "OPTIONS" in stack.output.read_text()
+
+
+def test_a_signal_during_the_start_stops_it_cleanly(tmp_path: Path) -> None:
+    stack = Stack(tmp_path / "data")
+    process = stack.launch()
+    eventually(lambda: (stack.data / "run" / "postgres.pid").exists(), within=30)
+    pid = stack.pid("postgres")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert list((stack.data / "run").glob("*.pid")) == []
+
+
+def test_the_options_come_from_the_environment_and_a_deep_data_directory_works(tmp_path: Path) -> None:
+    deep = tmp_path / ("a-directory-with-a-long-name-" * 3) / "data"
+    deep.parent.mkdir()
+    stack = Stack(deep, workers=1, OPTIONS="Red,Green,Blue", POLL_QUESTION="Which?").start()
+    assert httpx.post(stack.vote_url, data={"vote": "c"}).status_code == 200
+    eventually(lambda: stack.tally() == {"a": 0, "b": 0, "c": 1})
+    assert stack.results()["question"] == "Which?"
+    assert stack.stop() == 0
+
+
+def test_browser_policy_counts_only_browsers_that_were_given_the_page(tmp_path: Path) -> None:
+    stack = Stack(tmp_path / "data", workers=1, BALLOT_POLICY="browser").start()
+    answer = httpx.post(stack.vote_url, data={"vote": "a"})
+    assert answer.status_code == 403
+    assert "cookies" in answer.text
+    with httpx.Client(base_url=stack.vote_url) as browser:
+        browser.get("/")
+        assert browser.post("/", data={"vote": "a"}).status_code == 200
+        browser.cookies.set("voter_id", "forged.forged", domain="127.0.0.1")
+        assert httpx.post(stack.vote_url, data={"vote": "a"}, cookies={"voter_id": "x" * 45}).status_code == 403
+    eventually(lambda: stack.tally() == {"a": 1, "b": 0})
+    assert stack.stop() == 0
+
+
+def test_files_and_sockets_are_private_to_the_user(stack: Stack) -> None:
+    for place in (stack.data / "log", stack.data / "valkey", stack.data / "postgres", stack.data / "secret_key"):
+        assert place.stat().st_mode & 0o077 == 0, place
+    for sock in (stack.data / "run").glob("*.sock"):
+        assert sock.stat().st_mode & 0o077 == 0, sock
+    assert stack.data.stat().st_mode & 0o066 == 0
+
+
+def test_status_is_well_when_all_is_well(stack: Stack) -> None:
+    eventually(stack.drained)
+    run = command("status", "--data", str(stack.data))
+    assert run.returncode == 0, run.stdout
+    assert "All is well." in run.stdout
+    for part in ("broker", "database", "worker-1", "worker-2", "vote", "result"):
+        assert part in run.stdout
+
+
+def test_status_says_what_is_wrong(own: Stack) -> None:
+    for name in ("worker-1", "worker-2"):
+        os.kill(own.pid(name), signal.SIGSTOP)
+    httpx.post(own.vote_url, data={"vote": "a"})
+    run = eventually(lambda: (r := command("status", "--data", str(own.data), "--json")).returncode and r)
+    assert '"lag": 1' in run.stdout or '"pending": 1' in run.stdout
+    eventually(lambda: "No worker counts" in command("status", "--data", str(own.data)).stdout)
+    for name in ("worker-1", "worker-2"):
+        os.kill(own.pid(name), signal.SIGCONT)
+    eventually(lambda: command("status", "--data", str(own.data)).returncode == 0, within=20)
+
+
+def test_status_looks_at_any_stores_that_the_environment_names(stack: Stack, tmp_path: Path) -> None:
+    state = stack.state
+    urls = {"REDIS_URL": state["redis_url"], "DATABASE_URL": state["database_url"], "VOTE_URL": stack.vote_url}
+    eventually(stack.drained)
+    assert command("status", **urls).returncode == 0
+    nowhere = command("status", **(urls | {"REDIS_URL": f"unix://{tmp_path}/none.sock"}))
+    assert nowhere.returncode == 1
+    assert "does not answer" in nowhere.stdout
+
+
+def test_status_with_nothing_running_names_the_command_that_starts_it(tmp_path: Path) -> None:
+    run = command("status", "--data", str(tmp_path))
+    assert run.returncode == 2
+    assert "./voting up" in run.stderr
+
+
+def test_a_service_with_bad_settings_names_all_of_them_and_exits_2() -> None:
+    run = command("worker", REDIS_URL="nonsense", DATABASE_URL="nonsense", BATCH_SIZE="0")
+    assert run.returncode == 2
+    for name in ("REDIS_URL", "DATABASE_URL", "BATCH_SIZE"):
+        assert name in run.stderr
