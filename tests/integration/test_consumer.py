@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from voting.core import metrics, stream
-from voting.core.ballot import VOTER_BYTES
+from voting.core.ballot import VOTER_BYTES, EntryId
 from voting.core.config import WorkerSettings
 from voting.core.stream import GROUP, STREAM
 from voting.worker.app import Worker
@@ -36,7 +36,7 @@ class Bench:
         with redis.Redis.from_url(self.redis_url) as client:
             fields = {b"poll": b"default", b"voter": number.to_bytes(VOTER_BYTES), b"choice": choice}
             fields |= {name.encode(): value for name, value in more.items()}
-            entry: bytes = client.xadd(STREAM, fields)  # type: ignore[arg-type]
+            entry: bytes = client.xadd(STREAM, fields)
             return entry
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
@@ -50,9 +50,9 @@ class Bench:
         """Entries on the stream, and pending ones: -1 as long as there is no group."""
         with redis.Redis.from_url(self.redis_url) as client:
             try:
-                return client.xlen(STREAM), client.xpending(STREAM, GROUP)["pending"]  # type: ignore[return-value,index]
+                return client.xlen(STREAM), client.xpending(STREAM, GROUP)["pending"]
             except redis.ResponseError:
-                return client.xlen(STREAM), -1  # type: ignore[return-value]
+                return client.xlen(STREAM), -1
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ async def test_stopping_in_the_middle_of_a_backlog_leaves_nothing_pending(bench:
 async def test_the_pending_entries_of_a_dead_worker_are_counted_by_another(bench: Bench) -> None:
     async with stream.connect(bench.redis_url, timeout=5) as client:
         dead = stream.Consumer(client, "dead")
-        await dead.ensure_group(stream.EntryId(0, 0))
+        await dead.ensure_group(EntryId(0, 0))
         for number in range(10):
             bench.cast(number)
         assert len(await dead.read_new(10, 0.1)) == 10

@@ -69,7 +69,7 @@ async def deaf(port: int) -> asyncio.StreamWriter:
     raw = socket.socket()
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     raw.connect(("127.0.0.1", port))
-    raw.setblocking(False)  # noqa: FBT003
+    raw.setblocking(False)
     reader, writer = await asyncio.open_connection(sock=raw, limit=2)
     key = base64.b64encode(os.urandom(16)).decode()
     writer.write(

@@ -170,7 +170,7 @@ async def test_migrating_twice_changes_nothing_and_a_new_label_is_a_new_revision
     tea = Poll("default", "Tea?", (Option("a", "Yes"), Option("b", "No")))
     async with connections(database_url, 2) as (one, two):
         first = next(s for s in await store.standings(one) if s.poll.slug == "default")
-        assert await asyncio.gather(store.migrate(one, cats), store.migrate(two, cats)) == [[], []]
+        assert list(await asyncio.gather(store.migrate(one, cats), store.migrate(two, cats))) == [[], []]
         assert next(s for s in await store.standings(one) if s.poll.slug == "default") == first
         await store.migrate(one, tea)
         changed = next(s for s in await store.standings(one) if s.poll.slug == "default")

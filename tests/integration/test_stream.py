@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest
 from redis.asyncio import Redis
@@ -22,7 +23,7 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 
 
 async def add(redis: Redis, number: int) -> list[EntryId]:
-    return [EntryId.parse(await redis.xadd(STREAM, {"n": str(n)})) for n in range(number)]
+    return [EntryId.parse(cast("bytes", await redis.xadd(STREAM, {"n": str(n)}))) for n in range(number)]
 
 
 async def test_votes_cast_before_the_first_worker_are_read(redis: Redis) -> None:

@@ -47,7 +47,8 @@ class DataDir:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Busy(f"already running with {self.root} (process {self.pid('up')}); stop that, or choose another --data") from None
+            who = self.pid("up")
+            raise Busy(f"already runs with {self.root}, process {who}: stop that, or choose another --data") from None
         self.sockets = self._place_for_sockets(passage)
         self.write_pid("up", os.getpid())
 

