@@ -78,7 +78,7 @@ class Crowd:
                     voter.uncertain = True
 
     def check(self, stack: Stack) -> None:
-        """Each voter has one row: its last acknowledged vote, or a later one without a clear answer. Nobody else has."""
+        """Each voter has one row: its last acknowledged vote, or a later one without a clear answer; nobody else."""
         voters = Voters((stack.data / "secret_key").read_text(), (), https=False)
         rows = {bytes(name): (choice, f"{ms}-{seq}") for name, choice, ms, seq in stack.rows(VOTES)}
         for voter in self.voters:
