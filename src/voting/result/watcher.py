@@ -16,7 +16,7 @@ from voting.core.lifecycle import Backoff, Stop, pause
 from voting.core.metrics import ResultMetrics
 from voting.result.hub import Hub
 
-FRAME_SECONDS = 0.04
+FRAME_SECONDS = 0.025
 POLL_SECONDS = 1.0
 PATIENCE = 2.0  # seconds that the database may take; viewers learn of staleness within three
 
