@@ -30,11 +30,12 @@ def _settings(class_name: str, service: str) -> Any:
 
 
 def _serve(service: str) -> None:
-    from voting.core import lifecycle
+    from voting.core import config
 
     settings = _settings(f"{service.capitalize()}Settings", service)
-    app = importlib.import_module(f"voting.{service}.app")
-    lifecycle.run(lambda stop: app.main(settings, stop))
+    if getattr(settings, "web_concurrency", 1) != 1:
+        config.share_metrics()
+    importlib.import_module(f"voting.{service}.app").run(settings)
 
 
 @cli.command()
@@ -68,7 +69,12 @@ def migrate() -> None:
 
     async def apply() -> list[str]:
         async with store.connect(settings.database_url, name="migrate", patience=60) as connection:
-            return await store.migrate(connection, settings.poll)
+            applied = await store.migrate(connection, settings.poll)
+            if settings.worker_database_password:
+                await store.define_role(connection, "worker", settings.worker_database_password)
+            if settings.result_database_password:
+                await store.define_role(connection, "result", settings.result_database_password)
+            return applied
 
     try:
         applied = asyncio.run(apply())
@@ -110,6 +116,22 @@ def status(
         print("voting status: " + "\n  ".join(bad.problems), file=sys.stderr)
         raise typer.Exit(2) from None
     raise typer.Exit(code)
+
+
+@cli.command(name="secrets")
+def make_secrets(
+    folder: Annotated[Path, typer.Argument(help="Where each service's directory of secrets is.")],
+    given: Annotated[Path, typer.Option(help="Files to use instead of random values.")] = Path("secrets"),
+) -> None:
+    """Make the passwords and keys of an installation, at random unless given; keep those made before."""
+    from voting import secrets
+
+    try:
+        new = secrets.lay_out(folder, given)
+    except (secrets.BadSecret, OSError) as error:
+        print(f"voting secrets: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    print(f"secrets: {len(secrets.GIVEN)} in place, new: {', '.join(new) or 'none'}")
 
 
 @cli.command()

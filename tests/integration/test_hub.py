@@ -45,7 +45,9 @@ async def serving(ping: float = 5) -> AsyncIterator[tuple[Hub, metrics.ResultMet
     stop = asyncio.Event()
     options = {"ws": module.viewer_protocol(measures), "ws_ping_interval": ping, "ws_ping_timeout": ping}
     app = Starlette(routes=[WebSocketRoute("/ws", follow)])
-    server = asyncio.create_task(web.serve(app, f"127.0.0.1:{port}", stop, ws_per_message_deflate=False, **options))
+    server = asyncio.create_task(
+        web.serve(app, web.listen(f"127.0.0.1:{port}"), stop, ws_per_message_deflate=False, **options)
+    )
     while True:
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -7,6 +7,7 @@ is no default password or key. Each service has its own class, so none holds a c
 
 import os
 import socket
+import tempfile
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
@@ -80,6 +81,7 @@ class VoteSettings(WebSettings, RedisSettings):
     secret_key: Annotated[str, Field(min_length=32)]
     secret_key_old: CommaList = ()
     ballot_policy: Literal["open", "browser"] = "open"
+    web_concurrency: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = 1
     max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 4096
 
 
@@ -98,7 +100,10 @@ class WorkerSettings(ServiceSettings, RedisSettings, DatabaseSettings):
 
 
 class MigrateSettings(ServiceSettings, DatabaseSettings):
-    """Settings of the schema migration, which also writes the default poll."""
+    """Settings of the schema migration, which also writes the default poll, and the roles whose passwords are given."""
+
+    worker_database_password: str = ""
+    result_database_password: str = ""
 
     poll_question: Label = "Cats or dogs?"
     option_a: Label = "Cats"
@@ -135,6 +140,14 @@ class StatusSettings(RedisSettings, DatabaseSettings):
 
 
 Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def share_metrics() -> None:
+    """Let several processes of a service add up their metrics; to be called before prometheus-client is imported.
+
+    https://prometheus.github.io/client_python/multiprocess/
+    """
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="voting-metrics-")
 
 
 OWN_OF_UP = frozenset(

@@ -6,11 +6,13 @@ it is not stopping, else 503. `/metrics` is for Prometheus and never on a public
 
 from collections.abc import Callable
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+
+from voting.core.metrics import exposition
 
 
 def probes(is_ready: Callable[[], bool]) -> list[Route]:
@@ -29,6 +31,6 @@ def ops_app(is_ready: Callable[[], bool], registry: CollectorRegistry) -> Starle
     """What a service answers on its private port, METRICS_LISTEN."""
 
     async def metrics(_: Request) -> Response:
-        return Response(generate_latest(registry), headers={"content-type": CONTENT_TYPE_LATEST})
+        return Response(exposition(registry), headers={"content-type": CONTENT_TYPE_LATEST})
 
     return Starlette(routes=[*probes(is_ready), Route("/metrics", metrics)])

@@ -3,10 +3,12 @@
 Names follow https://prometheus.io/docs/practices/naming/: base units, `_total` for counters.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from voting import __version__
 
+_SHARED = values.ValueClass is not values.MutexValue  # prometheus-client decides at import, by the environment
 FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 SIZES = (1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
 
@@ -14,8 +16,23 @@ SIZES = (1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
 def registry(service: str) -> CollectorRegistry:
     """A new registry that says which version of which service it belongs to."""
     made = CollectorRegistry()
-    Info("voting_build", "Version of the software", registry=made).info({"version": __version__, "service": service})
+    build = Gauge("voting_build_info", "Version", ["version", "service"], registry=made, multiprocess_mode="max")
+    build.labels(__version__, service).set(1)
     return made
+
+
+def exposition(made: CollectorRegistry) -> bytes:
+    """What Prometheus gets: of this process, or, where several share the work, of all of them."""
+    if _SHARED:
+        made = CollectorRegistry()
+        MultiProcessCollector(made)  # type: ignore[no-untyped-call]
+    return generate_latest(made)
+
+
+def forget(pid: int) -> None:
+    """A process that shared the work has ended: its gauges no longer count; its counters do."""
+    if _SHARED:
+        mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 class VoteMetrics:
@@ -27,7 +44,9 @@ class VoteMetrics:
         self.seconds = Histogram(
             "voting_vote_duration_seconds", "From request to answer, accepted votes", buckets=FAST, registry=made
         )
-        self.in_flight = Gauge("voting_votes_in_flight", "Votes that wait for the answer of Redis", registry=made)
+        self.in_flight = Gauge(
+            "voting_votes_in_flight", "Votes that wait for Redis", registry=made, multiprocess_mode="livesum"
+        )
 
 
 class WorkerMetrics:

@@ -14,9 +14,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from importlib import resources
-from typing import Any, LiteralString, NamedTuple, cast
+from typing import Any, Literal, LiteralString, NamedTuple, cast
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import TupleRow, dict_row
 
 from voting.core.ballot import Backlog, EntryId, Poll, Vote
@@ -163,12 +164,28 @@ async def report(connection: Connection, worker: str, backlog: Backlog, *, count
     await connection.execute(_QUERIES["report"], parameters, prepare=True)
 
 
+async def retire(connection: Connection, worker: str) -> None:
+    """Say that a worker has stopped because it was told to."""
+    await connection.execute(_QUERIES["retire"], {"name": worker})
+
+
 async def status(connection: Connection) -> dict[str, Any]:
     """What `voting status` shows of the database: counted, dead, last_count (seconds), workers (name -> age)."""
     async with connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(_QUERIES["status"])
         row = await cursor.fetchone()
     return row or {}
+
+
+async def define_role(connection: Connection, service: Literal["worker", "result"], password: str) -> None:
+    """Make the role `voting_<service>`, with just the rights that the service needs, or give it a new password."""
+    role = sql.Identifier(f"voting_{service}")
+    async with connection.transaction():
+        cursor = await connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [f"voting_{service}"])
+        verb = sql.SQL("ALTER" if await cursor.fetchone() else "CREATE")
+        # a role's password cannot be a parameter; psycopg quotes it
+        await connection.execute(sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(verb, role, sql.Literal(password)))
+        await connection.execute(_QUERIES[f"grant_{service}"])
 
 
 async def migrate(connection: Connection, poll: Poll) -> list[str]:

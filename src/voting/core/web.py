@@ -71,9 +71,8 @@ def listen(address: str) -> socket.socket:
     return sock
 
 
-async def serve(app: ASGIApp, address: str, stop: Stop, **options: Any) -> None:
-    """Serve until told to stop; then take no more connections, and finish what is in flight."""
-    sock = listen(address)
+async def serve(app: ASGIApp, sock: socket.socket, stop: Stop, **options: Any) -> None:
+    """Serve on a listening socket until told to stop; then take no more connections, and finish what is in flight."""
     config = uvicorn.Config(
         app,
         loop="none",
@@ -83,6 +82,7 @@ async def serve(app: ASGIApp, address: str, stop: Stop, **options: Any) -> None:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        workers=1,  # or uvicorn would read WEB_CONCURRENCY, which is our own setting
         timeout_keep_alive=30,
         timeout_graceful_shutdown=DRAIN_SECONDS,
         **({"ws": "none"} | options),

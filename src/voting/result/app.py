@@ -12,11 +12,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from voting.core import health, logs, metrics
+from voting.core import health, lifecycle, logs, metrics
 from voting.core.ballot import DEFAULT_POLL
 from voting.core.config import ResultSettings
 from voting.core.lifecycle import Stop
-from voting.core.web import HEADERS, Pages, application, neighbour, same_site, serve
+from voting.core.web import HEADERS, Pages, application, listen, neighbour, same_site, serve
 from voting.result.hub import Channel, Hub, viewer_protocol
 from voting.result.watcher import Watcher
 
@@ -65,6 +65,11 @@ def create_app(settings: ResultSettings, pages: Pages, hub: Hub, stop: Stop) -> 
     return application(pages, [*routes(""), *routes("/p/{poll}"), pages.route(), *probes])
 
 
+def run(settings: ResultSettings) -> None:
+    """Show results until told to stop."""
+    lifecycle.run(lambda stop: main(settings, stop))
+
+
 async def main(settings: ResultSettings, stop: Stop) -> None:
     """Show results until told to stop; viewers are told to come back (1012)."""
     registry = metrics.registry("result")
@@ -75,11 +80,11 @@ async def main(settings: ResultSettings, stop: Stop) -> None:
     log.info("result.starting", host=settings.host, port=settings.result_port)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(Watcher(settings, hub, measures).run(stop))
-        tasks.create_task(serve(ops, settings.metrics_listen, stop))
+        tasks.create_task(serve(ops, listen(settings.metrics_listen), stop))
         tasks.create_task(
             serve(
                 app,
-                f"{settings.host}:{settings.result_port}",
+                listen(f"{settings.host}:{settings.result_port}"),
                 stop,
                 ws=viewer_protocol(measures),
                 ws_max_size=1024,

@@ -5,6 +5,7 @@ votes again by itself within a second of Redis coming back.
 """
 
 import asyncio
+from socket import socket
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -14,7 +15,8 @@ from starlette.routing import Route
 from voting.core import health, logs, metrics
 from voting.core.config import VoteSettings
 from voting.core.lifecycle import Stop
-from voting.core.web import Pages, application, neighbour, serve
+from voting.core.processes import Processes, available_cores
+from voting.core.web import Pages, application, listen, neighbour, serve
 from voting.vote.booth import Booth
 
 log = logs.get()
@@ -39,7 +41,14 @@ def create_app(settings: VoteSettings, pages: Pages, booth: Booth, stop: Stop) -
     )
 
 
-async def main(settings: VoteSettings, stop: Stop) -> None:
+def run(settings: VoteSettings) -> None:
+    """Serve votes in as many processes as WEB_CONCURRENCY says, all on the same sockets, until told to stop."""
+    public, private = listen(f"{settings.host}:{settings.vote_port}"), listen(settings.metrics_listen)
+    number = available_cores() if settings.web_concurrency == "auto" else settings.web_concurrency
+    Processes(lambda stop: main(settings, stop, public, private), metrics.forget).run(number)
+
+
+async def main(settings: VoteSettings, stop: Stop, public: socket, private: socket) -> None:
     """Serve votes until told to stop; then finish those in flight."""
     registry = metrics.registry("vote")
     pages = Pages("voting.vote")
@@ -50,8 +59,8 @@ async def main(settings: VoteSettings, stop: Stop) -> None:
     carrying = asyncio.create_task(booth.box.run())
     try:
         async with asyncio.TaskGroup() as servers:
-            servers.create_task(serve(app, f"{settings.host}:{settings.vote_port}", stop))
-            servers.create_task(serve(ops, settings.metrics_listen, stop))
+            servers.create_task(serve(app, public, stop))
+            servers.create_task(serve(ops, private, stop))
     finally:
         carrying.cancel()
     log.info("vote.stopped")

@@ -77,7 +77,6 @@ class Booth:
         self._origins = settings.allowed_origins
         self._papers: dict[str, Paper] = {}
         self.box = BallotBox(settings.redis_url, limit=settings.max_in_flight, on_polls=self._prepare)
-        metrics.in_flight.set_function(lambda: self.box.in_flight)
 
     def _prepare(self, polls: dict[str, Poll]) -> None:
         self._papers = {slug: Paper(poll, self._pages) for slug, poll in polls.items()}
@@ -138,7 +137,8 @@ class Booth:
                 )
             voter = self._voters.new()
         try:
-            receipt = await self.box.cast(paper.slug, voter.pseudonym, choice)
+            with self._metrics.in_flight.track_inprogress():
+                receipt = await self.box.cast(paper.slug, voter.pseudonym, choice)
         except Refused as refused:
             message = "The vote could not be stored just now. Please send it again in a moment."
             raise Problem(503, refused.reason, message) from None

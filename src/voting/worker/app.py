@@ -11,10 +11,10 @@ import psycopg
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from voting.core import health, logs, metrics, store, stream
+from voting.core import health, lifecycle, logs, metrics, store, stream
 from voting.core.config import WorkerSettings, redacted
 from voting.core.lifecycle import Backoff, Stop, pause
-from voting.core.web import serve
+from voting.core.web import listen, serve
 from voting.worker.consumer import PATIENCE, Counter
 
 REPORT_SECONDS = 1.0
@@ -91,9 +91,16 @@ class Worker:
                 self._metrics.oldest.set(backlog.oldest)
                 self._reported = time.monotonic()
             await pause(stop, REPORT_SECONDS)
+        async with store.deadline(database, 2):
+            await store.retire(database, self._settings.worker_name)
 
     def _note(self, entries: int) -> None:
         self._processed += entries
+
+
+def run(settings: WorkerSettings) -> None:
+    """Count until told to stop."""
+    lifecycle.run(lambda stop: main(settings, stop))
 
 
 async def main(settings: WorkerSettings, stop: Stop) -> None:
@@ -105,5 +112,5 @@ async def main(settings: WorkerSettings, stop: Stop) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(worker.count(stop))
         tasks.create_task(worker.report(stop))
-        tasks.create_task(serve(ops, settings.metrics_listen, stop))
+        tasks.create_task(serve(ops, listen(settings.metrics_listen), stop))
     log.info("worker.stopped")

@@ -88,14 +88,29 @@ INSERT INTO workers AS w (name, seen, lag, pending, oldest, counted)
 VALUES (%(name)s, now(), %(lag)s, %(pending)s, %(oldest)s, CASE WHEN %(counted)s THEN now() END)
 ON CONFLICT (name) DO UPDATE
 SET seen = now(), lag = excluded.lag, pending = excluded.pending, oldest = excluded.oldest,
-    counted = coalesce(excluded.counted, w.counted)
+    counted = coalesce(excluded.counted, w.counted), stopped = false
+
+
+-- name: retire
+UPDATE workers SET stopped = true WHERE name = %(name)s
 
 
 -- name: status
 SELECT (SELECT coalesce(sum(votes), 0) FROM tallies)::bigint AS counted,
        (SELECT count(*) FROM dead_letters) AS dead,
        extract(epoch FROM now() - (SELECT max(counted) FROM workers))::float AS last_count,
-       (SELECT coalesce(json_object_agg(name, extract(epoch FROM now() - seen)), '{}') FROM workers) AS workers
+       (SELECT coalesce(json_object_agg(name, extract(epoch FROM now() - seen)), '{}') FROM workers WHERE NOT stopped) AS workers
+
+
+-- name: grant_worker
+GRANT SELECT, INSERT, UPDATE ON votes, tallies TO voting_worker;
+GRANT SELECT, UPDATE (revision, entry_ms, entry_seq) ON polls TO voting_worker;
+GRANT SELECT, INSERT ON dead_letters TO voting_worker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON workers TO voting_worker
+
+
+-- name: grant_result
+GRANT SELECT ON polls, tallies, workers TO voting_result
 
 
 -- name: define_poll

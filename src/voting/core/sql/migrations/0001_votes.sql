@@ -42,5 +42,6 @@ CREATE TABLE workers (
     lag     bigint NOT NULL,
     pending bigint NOT NULL,
     oldest  double precision NOT NULL,        -- age of the oldest waiting entry, seconds
-    counted timestamptz                       -- when this worker last counted a vote
+    counted timestamptz,                      -- when this worker last counted a vote
+    stopped boolean NOT NULL DEFAULT false    -- it was told to stop, and is not missed
 ) WITH (fillfactor = 50);

@@ -1,0 +1,29 @@
+# One image for every service: `voting vote`, `voting worker`, `voting result`, `voting migrate`, `voting secrets`.
+
+FROM python:3.13-slim AS build
+WORKDIR /build
+# Dependencies have a layer of their own, which only a changed lock makes anew.
+COPY requirements/service.txt requirements/build.txt requirements/
+RUN python -m venv --without-pip /opt/voting \
+ && pip --python /opt/voting/bin/python install --no-cache-dir --require-hashes -r requirements/service.txt \
+ && python -m venv --without-pip /opt/build \
+ && pip --python /opt/build/bin/python install --no-cache-dir --require-hashes -r requirements/build.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY src src
+RUN /opt/build/bin/python -m hatchling build -t wheel \
+ && pip --python /opt/voting/bin/python install --no-cache-dir --no-deps dist/*.whl
+
+
+FROM python:3.13-slim
+LABEL org.opencontainers.image.title="voting" \
+      org.opencontainers.image.description="A voting application that people can rely on" \
+      org.opencontainers.image.licenses="MIT"
+# A named volume takes over the owner of the directory that it is mounted on: /volumes is where `voting secrets` writes.
+RUN groupadd --gid 10001 voting \
+ && useradd --uid 10001 --gid voting --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin voting \
+ && for name in secrets vote worker result migrate db redis; do install -d -o voting -g voting "/volumes/$name"; done
+COPY --from=build /opt/voting /opt/voting
+ENV PATH=/opt/voting/bin:$PATH PYTHONUNBUFFERED=1
+USER 10001:10001
+ENTRYPOINT ["voting"]
+CMD ["--help"]

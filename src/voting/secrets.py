@@ -1,0 +1,103 @@
+"""`voting secrets`: the passwords and keys of an installation, made once at random and laid out for each service.
+
+Each service gets a directory of its own with just the files that it needs, so that each can be mounted alone. What an
+operator gives as a file (`GIVEN` lists the names) is used instead of a random value; what was made before is kept.
+Redis gets only hashes of its users' passwords. See docs/operations.md.
+"""
+
+import hashlib
+import secrets
+from pathlib import Path
+
+GIVEN = (
+    "secret_key",
+    "redis_vote_password",
+    "redis_worker_password",
+    "redis_health_password",
+    "postgres_password",
+    "postgres_worker_password",
+    "postgres_result_password",
+)
+
+# What each user of Redis may do, https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/
+_HANDSHAKE = "+ping +client|setinfo"
+ACL = {
+    "vote": f"%W~votes %R~polls -@all {_HANDSHAKE} +xadd +hgetall +info",
+    "worker": f"~votes ~polls -@all {_HANDSHAKE} +multi +exec +discard +watch +unwatch +exists +time "
+    "+hgetall +hset +hdel "
+    "+xreadgroup +xautoclaim +xack +xdel +xpending +xinfo|stream +xinfo|groups +xgroup|create +xsetid",
+    "health": f"-@all {_HANDSHAKE} +info",
+}
+
+
+class BadSecret(Exception):
+    """A given secret cannot be used; the message says which and why."""
+
+
+def lay_out(kept: Path, given: Path) -> list[str]:
+    """Write every service's files below `kept`; return the names of secrets that are new.
+
+    Raises:
+        BadSecret: a given file is empty or has characters that a URL or an ACL would not take.
+    """
+    values: dict[str, str] = {}
+    new = []
+    for name in GIVEN:
+        value, is_new = _value(name, kept / "secrets" / name, given / name)
+        values[name] = value
+        if is_new:
+            new.append(name)
+    vote, worker = values["redis_vote_password"], values["redis_worker_password"]
+    health, owner = values["redis_health_password"], values["postgres_password"]
+    files = {
+        "vote/secret_key": values["secret_key"],
+        "vote/redis_url": f"redis://vote:{vote}@redis:6379/0",
+        "worker/redis_url": f"redis://worker:{worker}@redis:6379/0",
+        "worker/database_url": _database("voting_worker", values["postgres_worker_password"]),
+        "result/database_url": _database("voting_result", values["postgres_result_password"]),
+        "migrate/database_url": _database("voting", owner),
+        "migrate/worker_database_password": values["postgres_worker_password"],
+        "migrate/result_database_password": values["postgres_result_password"],
+        "db/password": owner,
+        "redis/health_password": health,
+        "redis/users.acl": _acl({"vote": vote, "worker": worker, "health": health}),
+    }
+    for name, content in files.items():
+        _write(kept / name, content, 0o444)  # who may read is decided by who mounts the directory
+    return new
+
+
+def _value(name: str, kept: Path, given: Path) -> tuple[str, bool]:
+    if given.exists():
+        value = given.read_text(encoding="utf-8").strip()
+        least = 32 if name == "secret_key" else 12
+        if len(value) < least or not value.isascii() or not value.replace("-", "").replace("_", "").isalnum():
+            raise BadSecret(f"{given}: use at least {least} letters, digits, - and _")
+    elif kept.exists():
+        return kept.read_text(encoding="utf-8"), False
+    else:
+        value = secrets.token_hex(32)
+    is_new = not kept.exists() or kept.read_text(encoding="utf-8") != value
+    _write(kept, value, 0o400)
+    return value, is_new
+
+
+def _database(role: str, password: str) -> str:
+    return f"postgresql://{role}:{password}@db:5432/voting"
+
+
+def _acl(passwords: dict[str, str]) -> str:
+    lines = ["user default off resetkeys resetchannels -@all"]
+    for user, password in passwords.items():
+        digest = hashlib.sha256(password.encode()).hexdigest()
+        lines.append(f"user {user} on #{digest} resetkeys resetchannels {ACL[user]}")
+    return "\n".join(lines) + "\n"
+
+
+def _write(path: Path, content: str, mode: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".new")
+    draft.unlink(missing_ok=True)
+    draft.write_text(content, encoding="utf-8")
+    draft.chmod(mode)
+    draft.rename(path)
