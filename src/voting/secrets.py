@@ -87,7 +87,9 @@ def _database(role: str, password: str) -> str:
 
 
 def _acl(passwords: dict[str, str]) -> str:
-    lines = ["user default off resetkeys resetchannels -@all"]
+    # `off`: nobody can log in as default. It keeps its rights, since Redis replays its append-only file as this user:
+    # without them it skips each EXEC in the file, and acknowledged entries come back with every restart.
+    lines = ["user default off resetpass ~* &* +@all"]
     for user, password in passwords.items():
         digest = hashlib.sha256(password.encode()).hexdigest()
         lines.append(f"user {user} on #{digest} resetkeys resetchannels {ACL[user]}")

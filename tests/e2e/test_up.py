@@ -1,27 +1,21 @@
 """`voting up` and `voting status`: one command that starts, keeps, restarts and stops everything."""
 
-import itertools
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.e2e.crowd import VOTES, Crowd
 from tests.e2e.stack import Stack
 from tests.waiting import eventually
-from voting.core.ballot import EntryId
-from voting.vote.voter import Voters
 
-VOTES = "SELECT voter, choice, entry_ms, entry_seq FROM votes"
 PARTS = ["valkey", "postgres", "worker-1", "worker-2", "vote", "result"]
 
 
@@ -36,75 +30,9 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
-@dataclass
-class Voter:
-    """What one voter was told last, and whether a later vote of it got no answer or a no that may be a yes."""
-
-    cookie: str = ""
-    choice: str = ""
-    receipt: str = ""
-    uncertain: bool = False
-
-
-class Crowd:
-    """Voters that vote and change their minds until told to stop; remembers what each was told."""
-
-    def __init__(self, url: str, voters: int) -> None:
-        self._url = url
-        self._stop = threading.Event()
-        self.acknowledged = 0
-        self.statuses: set[int] = set()
-        self.voters = [Voter() for _ in range(voters)]
-        self._threads = [threading.Thread(target=self._vote, args=(voter,)) for voter in self.voters]
-
-    def _vote(self, voter: Voter) -> None:
-        headers = {"accept": "application/json"}
-        choices = itertools.cycle("ab")
-        with httpx.Client(base_url=self._url, timeout=5) as client:
-            cookie = client.get("/").cookies["voter_id"]
-            voter.cookie = f"voter_id={cookie}"
-            while not self._stop.is_set():
-                choice = next(choices)
-                try:
-                    answer = client.post("/", data={"vote": choice}, headers=headers)
-                except httpx.TransportError:
-                    voter.uncertain = True
-                    continue
-                self.statuses.add(answer.status_code)
-                if answer.status_code == 200:
-                    voter.choice, voter.receipt, voter.uncertain = choice, answer.json()["receipt"], False
-                    self.acknowledged += 1
-                else:
-                    voter.uncertain = True
-
-    def check(self, stack: Stack) -> None:
-        """Each voter has one row: its last acknowledged vote, or a later one without a clear answer; nobody else."""
-        voters = Voters((stack.data / "secret_key").read_text(), (), https=False)
-        rows = {bytes(name): (choice, f"{ms}-{seq}") for name, choice, ms, seq in stack.rows(VOTES)}
-        for voter in self.voters:
-            known = voters.recognise(voter.cookie.encode())
-            assert known
-            choice, receipt = rows.pop(known.pseudonym)
-            if (choice, receipt) != (voter.choice, voter.receipt):
-                assert voter.uncertain
-                assert EntryId.parse(receipt.encode()) > EntryId.parse(voter.receipt.encode())
-        assert rows == {}
-
-    @contextmanager
-    def voting(self) -> Iterator["Crowd"]:
-        for thread in self._threads:
-            thread.start()
-        try:
-            yield self
-        finally:
-            self._stop.set()
-            for thread in self._threads:
-                thread.join()
-
-    def goes_on(self, votes: int = 50) -> None:
-        """Wait until that many more votes were acknowledged."""
-        held = self.acknowledged
-        eventually(lambda: self.acknowledged >= held + votes, within=30)
+def check_rows(stack: Stack, crowd: Crowd) -> None:
+    rows = {bytes(name): (choice, f"{ms}-{seq}") for name, choice, ms, seq in stack.rows(VOTES)}
+    crowd.check(rows, (stack.data / "secret_key").read_text())
 
 
 @pytest.fixture
@@ -128,7 +56,7 @@ def test_killing_a_worker_valkey_and_postgres_under_votes_loses_and_doubles_noth
     assert crowd.statuses <= {200, 503}
     assert crowd.acknowledged > 400
 
-    crowd.check(own)
+    check_rows(own, crowd)
     voters = own.rows("SELECT count(*) FROM votes")[0][0]
     eventually(lambda: sum(own.tally().values()) == voters)
     assert own.rows(
@@ -163,7 +91,7 @@ def test_everything_killed_at_once_starts_again_without_a_manual_step(own: Stack
     said = own.output.read_text()
     assert "left over" in said
     eventually(own.drained, within=30)
-    crowd.check(own)
+    check_rows(own, crowd)
 
 
 def test_a_second_run_on_the_same_data_says_so_and_touches_nothing(stack: Stack) -> None:

@@ -1,0 +1,84 @@
+"""`docker compose` as a user runs it, as a project of its own on free ports."""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.e2e.stack import free_port
+
+ROOT = Path(__file__).parents[2]
+
+
+class Compose:
+    """One Compose project."""
+
+    def __init__(self, name: str, **environment: str) -> None:
+        self.name = name
+        self.vote_port, self.result_port = free_port(), free_port()
+        self.vote_url, self.result_url = f"http://127.0.0.1:{self.vote_port}", f"http://127.0.0.1:{self.result_port}"
+        ports = {"BIND": "127.0.0.1", "VOTE_PORT": str(self.vote_port), "RESULT_PORT": str(self.result_port)}
+        self._environment = os.environ | ports | environment  # noqa: TID251
+
+    def run(self, *arguments: str, check: bool = True, timeout: float = 300) -> str:
+        """Run `docker compose ...` and return what it printed; if it fails, that is the error."""
+        command = ["docker", "compose", "-p", self.name, *arguments]
+        done = subprocess.run(
+            command, cwd=ROOT, env=self._environment, capture_output=True, text=True, check=False, timeout=timeout
+        )
+        if check and done.returncode:
+            raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        return done.stdout + ("" if check else done.stderr)
+
+    def up(self, *arguments: str) -> None:
+        """Start everything and wait until it is healthy."""
+        try:
+            self.run("up", "-d", "--wait", "--wait-timeout", "120", *arguments)
+        except RuntimeError as error:
+            raise RuntimeError(f"{error}\n{self.run('logs', '--tail', '20', check=False)}") from None
+
+    def execute(self, service: str, *command: str, check: bool = True) -> str:
+        """Run a command in a service's container."""
+        return self.run("exec", "-T", service, *command, check=check)
+
+    def python(self, service: str, program: str, *, check: bool = True) -> str:
+        """Run a Python program in a container of our image."""
+        return self.execute(service, "python", "-c", program, check=check)
+
+    def sql(self, query: str) -> list[list[str]]:
+        """Ask the database as its owner; rows of text."""
+        found = self.execute("db", "psql", "-U", "voting", "-AtXc", query)
+        return [line.split("|") for line in found.splitlines()]
+
+    def tally(self) -> dict[str, int]:
+        """Votes by key, as the result service shows them."""
+        answer = httpx.get(f"{self.result_url}/api/results")
+        assert answer.status_code == 200
+        return {option["key"]: option["votes"] for option in answer.json()["options"]}
+
+    def rows(self) -> dict[bytes, tuple[str, str]]:
+        """Every counted vote: voter -> choice and entry id."""
+        query = "SELECT encode(voter, 'hex'), choice, entry_ms || '-' || entry_seq FROM votes"
+        return {bytes.fromhex(voter): (choice, entry) for voter, choice, entry in self.sql(query)}
+
+    def containers(self, service: str) -> list[str]:
+        """The ids of a service's containers, also of one that has ended."""
+        return self.run("ps", "-aq", service).split()
+
+    def drained(self) -> bool:
+        """Whether nothing waits to be counted, as `voting status` sees it."""
+        return '"lag": 0' in (found := self.execute("worker", "voting", "status", "--json", check=False)) and (
+            '"pending": 0' in found
+        )
+
+
+def docker(*arguments: str) -> str:
+    """Run `docker ...` and return what it printed."""
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+def inspect(container: str, template: str) -> Any:
+    """One fact about a container."""
+    return docker("inspect", "--format", template, container).strip()

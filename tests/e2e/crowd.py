@@ -1,0 +1,91 @@
+"""A crowd that votes and changes its mind while parts of the stack fail, and knows what each voter was told."""
+
+import itertools
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+
+from tests.waiting import eventually
+from voting.core.ballot import EntryId
+from voting.vote.voter import Voters
+
+VOTES = "SELECT voter, choice, entry_ms, entry_seq FROM votes"
+
+
+@dataclass
+class Voter:
+    """What one voter was told last, and whether a later vote of it got no answer or a no that may be a yes."""
+
+    cookie: str = ""
+    choice: str = ""
+    receipt: str = ""
+    uncertain: bool = False
+
+
+class Crowd:
+    """Voters that vote and change their minds until told to stop; remembers what each was told."""
+
+    def __init__(self, url: str, voters: int) -> None:
+        self._url = url
+        self._stop = threading.Event()
+        self.acknowledged = 0
+        self.statuses: set[int] = set()
+        self.voters = [Voter() for _ in range(voters)]
+        self._threads = [threading.Thread(target=self._vote, args=(voter,)) for voter in self.voters]
+
+    def _vote(self, voter: Voter) -> None:
+        headers = {"accept": "application/json"}
+        choices = itertools.cycle("ab")
+        with httpx.Client(base_url=self._url, timeout=5) as client:
+            cookie = client.get("/").cookies["voter_id"]
+            voter.cookie = f"voter_id={cookie}"
+            while not self._stop.is_set():
+                choice = next(choices)
+                try:
+                    answer = client.post("/", data={"vote": choice}, headers=headers)
+                except httpx.TransportError:
+                    voter.uncertain = True
+                    continue
+                self.statuses.add(answer.status_code)
+                if answer.status_code == 200:
+                    voter.choice, voter.receipt, voter.uncertain = choice, answer.json()["receipt"], False
+                    self.acknowledged += 1
+                else:
+                    voter.uncertain = True
+
+    def check(self, rows: dict[bytes, tuple[str, str]], secret_key: str) -> None:
+        """Each voter has one row: its last acknowledged vote, or a later one without a clear answer; nobody else.
+
+        Args:
+            rows: voter -> choice and entry id.
+            secret_key: of the vote service, to know whose row is whose.
+        """
+        voters = Voters(secret_key, (), https=False)
+        for voter in self.voters:
+            known = voters.recognise(voter.cookie.encode())
+            assert known
+            choice, receipt = rows.pop(known.pseudonym)
+            if (choice, receipt) != (voter.choice, voter.receipt):
+                assert voter.uncertain, f"has {choice} {receipt}, was told {voter.choice} {voter.receipt}"
+                later = EntryId.parse(receipt.encode()) > EntryId.parse(voter.receipt.encode())
+                assert later, f"has {choice} {receipt}, was told {voter.choice} {voter.receipt}"
+        assert rows == {}
+
+    @contextmanager
+    def voting(self) -> Iterator["Crowd"]:
+        for thread in self._threads:
+            thread.start()
+        try:
+            yield self
+        finally:
+            self._stop.set()
+            for thread in self._threads:
+                thread.join()
+
+    def goes_on(self, votes: int = 50) -> None:
+        """Wait until that many more votes were acknowledged."""
+        held = self.acknowledged
+        eventually(lambda: self.acknowledged >= held + votes, within=30)

@@ -1,0 +1,350 @@
+"""The stack in containers, on a real engine: it comes up in order, counts, keeps its tiers apart, and survives."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from websockets.sync.client import connect
+
+from tests.e2e.compose import Compose, docker, inspect
+from tests.e2e.crowd import Crowd
+from tests.waiting import eventually
+
+IMAGE = "voting:0.1.0"
+SERVICES = ["vote", "result", "worker", "redis", "db"]
+OURS = ["vote", "result", "worker"]
+
+
+@pytest.fixture(scope="module")
+def compose(engine: None) -> Iterator[Compose]:  # noqa: ARG001
+    project = Compose(f"voting-test-{os.getpid()}")
+    project.run("--profile", "seed", "build", timeout=900)
+    project.up()
+    yield project
+    project.run("--profile", "seed", "down", "-v", "--remove-orphans")
+
+
+def time_of(compose: Compose, service: str, field: str) -> str:
+    return str(inspect(compose.containers(service)[0], "{{.State." + field + "}}"))
+
+
+def forget_votes(compose: Compose) -> None:
+    compose.sql("DELETE FROM votes; UPDATE tallies SET votes = 0")
+
+
+@pytest.mark.usefixtures("engine")
+def test_the_file_is_valid() -> None:
+    Compose("voting-check").run("config", "-q")
+
+
+def test_it_comes_up_healthy_from_nothing_and_in_order(compose: Compose) -> None:
+    for service in SERVICES:
+        assert inspect(compose.containers(service)[0], "{{.State.Health.Status}}") == "healthy"
+        assert inspect(compose.containers(service)[0], "{{.RestartCount}}") == "0"
+    for one_shot in ("secrets", "migrate"):
+        assert inspect(compose.containers(one_shot)[0], "{{.State.ExitCode}}") == "0"
+    assert time_of(compose, "secrets", "FinishedAt") < time_of(compose, "db", "StartedAt")
+    assert time_of(compose, "db", "StartedAt") < time_of(compose, "migrate", "StartedAt")
+    assert time_of(compose, "migrate", "FinishedAt") < time_of(compose, "worker", "StartedAt")
+    assert time_of(compose, "worker", "StartedAt") < time_of(compose, "vote", "StartedAt")
+
+
+def test_a_vote_travels_through_the_published_ports(compose: Compose) -> None:
+    with connect(f"ws://127.0.0.1:{compose.result_port}/ws") as socket:
+        before = json.loads(socket.recv(timeout=5))
+        answer = httpx.post(compose.vote_url, data={"vote": "a"}, headers={"accept": "application/json"})
+        assert answer.status_code == 200
+        while (after := json.loads(socket.recv(timeout=5)))["total"] == before["total"]:
+            pass
+    assert after["total"] == before["total"] + 1
+
+
+def test_the_classic_seed_is_exact(compose: Compose) -> None:
+    before = compose.tally()
+    said = compose.run("run", "--rm", "seed")
+    assert "3000 accepted, 0 refused or failed" in said
+    assert "exactly as many as were sent" in said
+    assert compose.tally() == {"a": before["a"] + 2000, "b": before["b"] + 1000}
+
+
+def test_the_seed_fails_when_the_tally_does_not_match(compose: Compose) -> None:
+    said = compose.run("run", "--rm", "-e", "VOTES_A=2", "-e", "VOTES_B=1", "-e", "WAIT=1", "-e", "VOTE_URL=http://result:8081",
+                       "seed", check=False)  # fmt: skip
+    assert "refused or failed" in said
+    assert "exactly as many" not in said
+
+
+MEETS = """
+import socket, sys
+for host in sys.argv[2:]:
+    try: socket.create_connection((host, int(sys.argv[1])), 2).close()
+    except OSError as error: print(type(error).__name__)
+    else: print("reached")
+"""
+
+
+def meets(compose: Compose, tier: str, port: int, *hosts: str) -> list[str]:
+    """Try to connect from a container that is in one tier alone; "reached", or the kind of failure, for each host."""
+    network = f"{compose.name}_{tier}"
+    program = ["--entrypoint", "python", IMAGE, "-c", MEETS]
+    return docker("run", "--rm", "--network", network, *program, str(port), *hosts).split()
+
+
+def address(compose: Compose, service: str, tier: str) -> str:
+    template = '{{(index .NetworkSettings.Networks "' + f"{compose.name}_{tier}" + '").IPAddress}}'
+    return str(inspect(compose.containers(service)[0], template))
+
+
+@pytest.mark.parametrize(("host", "port"), [("redis", 6379), ("db", 5432)])
+def test_from_the_front_tier_alone_the_stores_cannot_be_resolved_or_reached(
+    compose: Compose, host: str, port: int
+) -> None:
+    hosts = host, address(compose, host, "back-tier")
+    by_name, by_address = meets(compose, "front-tier", port, *hosts)
+    assert by_name == "gaierror"
+    assert by_address != "reached"
+    assert meets(compose, "back-tier", port, *hosts) == ["reached", "reached"]
+
+
+def test_the_back_tier_has_no_way_out(compose: Compose) -> None:
+    outside = address(compose, "vote", "front-tier")
+    assert meets(compose, "back-tier", 8080, outside) != ["reached"]
+    assert meets(compose, "front-tier", 8080, outside) == ["reached"]
+
+
+def test_only_the_two_ports_are_published(compose: Compose) -> None:
+    published = {
+        service: inspect(compose.containers(service)[0], "{{json .HostConfig.PortBindings}}") for service in SERVICES
+    }
+    for service in ("worker", "redis", "db"):
+        assert published[service] in {"{}", "null"}
+    assert list(json.loads(published["vote"])) == ["8080/tcp"]
+    assert list(json.loads(published["result"])) == ["8081/tcp"]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_container_is_not_root_has_no_capability_and_cannot_write_its_own_image(
+    compose: Compose, service: str
+) -> None:
+    status = dict(
+        line.split(":\t", 1) for line in compose.execute(service, "cat", "/proc/1/status").splitlines() if ":\t" in line
+    )
+    assert status["Uid"].split()[0] != "0"
+    assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == int(status["CapBnd"], 16) == 0
+    assert status["NoNewPrivs"] == "1"
+    root = next(line for line in compose.execute(service, "cat", "/proc/mounts").splitlines() if line.split()[1] == "/")
+    assert root.split()[3].startswith("ro")
+
+
+def test_each_container_holds_only_its_own_secrets(compose: Compose) -> None:
+    held = {
+        "vote": {"secret_key", "redis_url"},
+        "worker": {"redis_url", "database_url"},
+        "result": {"database_url"},
+        "redis": {"users.acl", "health_password"},
+        "db": {"password"},
+    }
+    for service, names in held.items():
+        assert set(compose.execute(service, "ls", "/run/secrets").split()) == names
+    values = [
+        compose.execute("vote", "cat", "/run/secrets/secret_key"),
+        compose.execute("db", "cat", "/run/secrets/password"),
+    ]
+    for service in held:
+        shown = docker("inspect", compose.containers(service)[0])
+        assert not any(value in shown for value in values)
+
+
+REDIS = """
+import redis, pathlib
+client = redis.Redis.from_url(pathlib.Path('/run/secrets/redis_url').read_text())
+for command in {commands!r}:
+    try: client.execute_command(*command)
+    except redis.exceptions.NoPermissionError: print('refused', command[0])
+    except redis.exceptions.ResponseError as error: print('failed', command[0], error)
+    else: print('allowed', command[0])
+"""
+
+
+def test_vote_may_only_add_votes_and_read_polls(compose: Compose) -> None:
+    refused = [
+        ("XRANGE", "votes", "-", "+"), ("XREADGROUP", "GROUP", "workers", "x", "STREAMS", "votes", ">"),
+        ("XTRIM", "votes", "MAXLEN", 0), ("HSET", "polls", "x", "y"), ("SET", "x", "y"), ("KEYS", "*"), ("FLUSHALL",),
+        ("CONFIG", "GET", "*"), ("ACL", "LIST"), ("XADD", "other", "*", "a", "b"), ("EVAL", "return 1", 0),
+        ("SHUTDOWN",), ("DEL", "votes"),
+    ]  # fmt: skip
+    said = compose.python("vote", REDIS.format(commands=[*refused, ("PING",), ("HGETALL", "polls")]))
+    assert said.split("\n")[:-1] == [
+        *(f"refused {command[0]}" for command in refused),
+        "allowed PING",
+        "allowed HGETALL",
+    ]
+
+
+def test_the_worker_may_not_add_votes_or_administrate(compose: Compose) -> None:
+    refused = [("XADD", "votes", "*", "a", "b"), ("FLUSHALL",), ("CONFIG", "GET", "*"), ("KEYS", "*"), ("GET", "other"),
+               ("DEL", "votes"), ("ACL", "WHOAMI"), ("XTRIM", "votes", "MAXLEN", 0)]  # fmt: skip
+    said = compose.python("worker", REDIS.format(commands=[*refused, ("XINFO", "STREAM", "votes")]))
+    assert said.split("\n")[:-1] == [*(f"refused {command[0]}" for command in refused), "allowed XINFO"]
+
+
+def test_nobody_gets_in_without_a_password(compose: Compose) -> None:
+    program = "import redis; redis.Redis(host='redis').ping()"
+    assert "AuthenticationError" in compose.python("worker", program, check=False)
+    program = "import psycopg; psycopg.connect('postgresql://voting@db/voting', password='guess')"
+    assert "password authentication failed" in compose.python("worker", program, check=False)
+
+
+DATABASE = """
+import psycopg, pathlib
+with psycopg.connect(pathlib.Path('/run/secrets/database_url').read_text(), autocommit=True) as connection:
+    for statement in {statements!r}:
+        try: connection.execute(statement)
+        except psycopg.errors.InsufficientPrivilege: print('refused')
+        else: print('allowed')
+"""
+
+
+@pytest.mark.parametrize(
+    ("service", "allowed", "refused"),
+    [
+        (
+            "result",
+            ["SELECT * FROM tallies", "SELECT * FROM polls", "SELECT * FROM workers", "LISTEN tallies"],
+            ["SELECT * FROM votes", "SELECT * FROM dead_letters", "INSERT INTO tallies VALUES ('default', 'a', 1)",
+             "UPDATE tallies SET votes = 0", "DELETE FROM workers", "CREATE TABLE x ()", "CREATE ROLE x"],
+        ),
+        (
+            "worker",
+            ["SELECT * FROM votes LIMIT 1", "SELECT * FROM polls", "UPDATE polls SET revision = revision"],
+            ["DELETE FROM votes", "TRUNCATE votes", "UPDATE polls SET question = 'x'", "DELETE FROM dead_letters",
+             "INSERT INTO polls (slug, question, options) VALUES ('x', 'x', '[]')", "DROP TABLE votes",
+             "CREATE ROLE x"],
+        ),
+    ],
+)  # fmt: skip
+def test_each_role_may_do_its_own_work_and_nothing_else(
+    compose: Compose, service: str, allowed: list[str], refused: list[str]
+) -> None:
+    said = compose.python(service, DATABASE.format(statements=[*allowed, *refused])).split()
+    assert said == ["allowed"] * len(allowed) + ["refused"] * len(refused)
+
+
+def test_vote_uses_its_cores_and_its_metrics_are_those_of_all_processes(compose: Compose) -> None:
+    read = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:9100/metrics').read().decode())"
+
+    def accepted() -> float:
+        lines = compose.python("vote", read).splitlines()
+        return sum(float(line.split()[1]) for line in lines if line.startswith("voting_votes_accepted_total"))
+
+    before = accepted()
+    with httpx.Client() as client:
+        for _ in range(40):
+            assert client.post(compose.vote_url, data={"vote": "a"}, headers={"connection": "close"}).status_code == 200
+    assert {accepted() for _ in range(6)} == {before + 40}
+    processes = compose.execute("vote", "sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+    assert processes.count("voting vote") >= 3
+
+
+def test_four_workers_stay_exact_and_one_can_be_taken_away(compose: Compose) -> None:
+    forget_votes(compose)
+    with Crowd(compose.vote_url, voters=8).voting() as crowd:
+        compose.up("--scale", "worker=4", "--no-recreate")
+        assert len(compose.containers("worker")) == 4
+        crowd.goes_on(300)
+        compose.up("--scale", "worker=1", "--no-recreate")
+        crowd.goes_on(100)
+    eventually(compose.drained, within=30)
+    crowd.check(compose.rows(), compose.execute("vote", "cat", "/run/secrets/secret_key"))
+    assert crowd.statuses == {200}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_killing_and_restarting_a_container_loses_nothing(compose: Compose, service: str) -> None:
+    forget_votes(compose)
+    with Crowd(compose.vote_url, voters=6).voting() as crowd:
+        crowd.goes_on()
+        compose.run("kill", "-s", "KILL", service)
+        compose.up("--no-recreate")
+        crowd.goes_on()
+    eventually(compose.drained, within=30)
+    crowd.check(compose.rows(), compose.execute("vote", "cat", "/run/secrets/secret_key"))
+    assert crowd.statuses <= {200, 503}
+
+
+def test_redis_replays_its_file_whole_and_nothing_that_was_counted_comes_back(compose: Compose) -> None:
+    httpx.post(compose.vote_url, data={"vote": "a"})
+    eventually(compose.drained, within=30)
+    compose.run("stop", "worker")
+    compose.run("kill", "-s", "KILL", "redis")
+    compose.run("up", "-d", "--wait", "--no-recreate", "redis")
+    compose.up("--no-recreate")
+    assert "CRITICAL" not in compose.run("logs", "redis")
+    assert '"lag": 0' in compose.execute("worker", "voting", "status", "--json")
+    processed = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9100/metrics').read().decode())"
+    assert "voting_entries_processed_total 0.0" in compose.python("worker", processed)
+
+
+def test_restarting_worker_and_vote_under_load_loses_no_acknowledged_vote(compose: Compose) -> None:
+    forget_votes(compose)
+    with Crowd(compose.vote_url, voters=6).voting() as crowd:
+        crowd.goes_on()
+        for service in ("worker", "vote"):
+            compose.run("restart", service)
+            assert inspect(compose.containers(service)[0], "{{.State.ExitCode}}") == "0"
+            compose.up("--no-recreate")
+            crowd.goes_on()
+    eventually(compose.drained, within=30)
+    crowd.check(compose.rows(), compose.execute("vote", "cat", "/run/secrets/secret_key"))
+
+
+def test_dependants_wait_for_a_slow_store_and_do_not_crash(compose: Compose) -> None:
+    signal_redis = "kill -$0 $(grep -lx redis-server /proc/[0-9]*/comm | cut -d/ -f3)"
+    compose.run("stop", "vote", "worker", "result")
+    container = compose.containers("redis")[0]
+    compose.execute("redis", "sh", "-c", signal_redis, "STOP")
+    try:
+        eventually(lambda: inspect(container, "{{.State.Health.Status}}") == "unhealthy", within=60)
+        assert "unhealthy" in compose.run("up", "-d", "--no-recreate", check=False)
+        assert inspect(compose.containers("worker")[0], "{{.State.Running}}") == "false"
+    finally:
+        compose.execute("redis", "sh", "-c", signal_redis, "CONT")
+    eventually(lambda: inspect(container, "{{.State.Health.Status}}") == "healthy", within=60)
+    compose.up("--no-recreate")
+    for service in OURS:
+        assert inspect(compose.containers(service)[0], "{{.RestartCount}}") == "0"
+
+
+def test_a_missing_or_wrong_secret_is_named(compose: Compose) -> None:
+    said = compose.run("run", "--rm", "--no-deps", "-e", "SECRET_KEY_FILE=/run/secrets/none", "vote", check=False)
+    assert "SECRET_KEY_FILE: /run/secrets/none cannot be read" in said
+    said = compose.run("run", "--rm", "--no-deps", "-e", "DATABASE_URL_FILE=", "-e", "DATABASE_URL=postgresql://voting:no@db/voting",
+                       "migrate", check=False)  # fmt: skip
+    assert "password authentication failed" in said
+
+
+def test_secrets_of_ones_own_are_used_and_bad_ones_refused(compose: Compose, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "secret_key").write_text("my own key, with spaces and so unusable")
+    said = Compose(compose.name, SECRETS_DIR=str(tmp_path)).run("run", "--rm", "secrets", check=False)
+    assert "secret_key: use at least 32 letters" in said
+    (tmp_path / "secret_key").write_text("k" * 40)
+    kept = compose.execute("vote", "cat", "/run/secrets/secret_key")
+    said = Compose(compose.name, SECRETS_DIR=str(tmp_path)).run("run", "--rm", "secrets")
+    assert "new: secret_key" in said
+    assert compose.execute("vote", "cat", "/run/secrets/secret_key") == "k" * 40 != kept
+
+
+def test_down_and_up_keep_the_votes_and_down_v_forgets_them(compose: Compose) -> None:
+    forget_votes(compose)
+    httpx.post(compose.vote_url, data={"vote": "b"})
+    eventually(lambda: compose.tally()["b"] == 1)
+    compose.run("down", timeout=15)
+    compose.up()
+    assert compose.tally() == {"a": 0, "b": 1}
+    compose.run("down", "-v", timeout=15)
+    compose.up()
+    assert compose.tally() == {"a": 0, "b": 0}

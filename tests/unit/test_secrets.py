@@ -1,0 +1,55 @@
+"""The secrets of an installation: made once, kept, and each service given its own alone."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from voting import secrets
+
+
+def laid_out(kept: Path) -> dict[str, str]:
+    return {str(file.relative_to(kept)): file.read_text() for file in kept.rglob("*") if file.is_file()}
+
+
+def test_secrets_are_made_at_random_and_kept(tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    assert secrets.lay_out(tmp_path / "one", given) == list(secrets.GIVEN)
+    first = laid_out(tmp_path / "one")
+    assert secrets.lay_out(tmp_path / "one", given) == []
+    assert laid_out(tmp_path / "one") == first
+    secrets.lay_out(tmp_path / "two", given)
+    assert not set(first.values()) & set(laid_out(tmp_path / "two").values())
+
+
+def test_each_service_has_only_what_it_needs_and_redis_only_hashes(tmp_path: Path) -> None:
+    secrets.lay_out(tmp_path, tmp_path / "given")
+    files = laid_out(tmp_path)
+    passwords = {name: files[f"secrets/{name}"] for name in secrets.GIVEN}
+    assert passwords["postgres_password"] not in files["worker/database_url"] + files["result/database_url"]
+    for name in ("vote", "worker", "health"):
+        password = passwords[f"redis_{name}_password"]
+        assert password not in files["redis/users.acl"]
+        assert f"user {name} on #{hashlib.sha256(password.encode()).hexdigest()} " in files["redis/users.acl"]
+    assert "user default off" in files["redis/users.acl"]
+
+
+def test_a_given_secret_is_used_and_can_be_changed(tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    given.mkdir()
+    kept = tmp_path / "kept"
+    secrets.lay_out(kept, given)
+    (given / "redis_vote_password").write_text("correct-horse-battery\n")
+    assert secrets.lay_out(kept, given) == ["redis_vote_password"]
+    assert (kept / "vote" / "redis_url").read_text() == "redis://vote:correct-horse-battery@redis:6379/0"
+
+
+@pytest.mark.parametrize(
+    "bad", ["", "short", "with space in it", "percent%20sign%20", "newline\ninside-it", "ümläute-überall"]
+)
+def test_a_given_secret_that_would_break_an_address_is_refused_by_name(tmp_path: Path, bad: str) -> None:
+    given = tmp_path / "given"
+    given.mkdir()
+    (given / "postgres_password").write_text(bad, encoding="utf-8")
+    with pytest.raises(secrets.BadSecret, match="postgres_password: use at least 12"):
+        secrets.lay_out(tmp_path / "kept", given)
