@@ -66,6 +66,27 @@ def test_killing_a_worker_valkey_and_postgres_under_votes_loses_and_doubles_noth
     assert "started again" in own.output.read_text()
 
 
+def test_while_the_database_is_silent_votes_are_taken_and_the_result_says_that_it_is_old(own: Stack) -> None:
+    httpx.post(own.vote_url, data={"vote": "a"})
+    eventually(lambda: own.tally() == {"a": 1, "b": 0})
+    postmaster = own.pid("postgres")
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(postmaster)], capture_output=True, text=True, check=True)
+    everything = [postmaster, *map(int, found.stdout.split())]
+    for pid in everything:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        eventually(lambda: own.results()["stale_since"] is not None, within=3.5)
+        assert httpx.post(own.vote_url, data={"vote": "b"}).status_code == 200
+        assert own.tally() == {"a": 1, "b": 0}
+        assert "Last known result" in httpx.get(own.result_url).text
+    finally:
+        for pid in everything:
+            os.kill(pid, signal.SIGCONT)
+    eventually(lambda: own.tally() == {"a": 1, "b": 1}, within=20)
+    assert own.results()["stale_since"] is None
+    assert own.output.read_text().count("ended") == 0
+
+
 def test_stopping_is_clean_and_starting_again_shows_the_same(own: Stack) -> None:
     for choice in "aab":
         httpx.post(own.vote_url, data={"vote": choice})

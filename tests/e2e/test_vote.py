@@ -169,6 +169,18 @@ def test_the_two_pages_lead_to_each_other(stack: Stack) -> None:
     assert back.headers["location"] == f"{stack.vote_url}/"
 
 
+@pytest.mark.parametrize("host", ["[", "x:y:z", "", "\xff", "a" * 5000, "evil.example@localhost"])
+def test_a_host_that_makes_no_sense_is_never_an_error_of_ours(stack: Stack, host: str) -> None:
+    for url in (
+        f"{stack.vote_url}/results",
+        f"{stack.vote_url}/results/",
+        f"{stack.vote_url}/",
+        f"{stack.result_url}/vote",
+    ):
+        answer = httpx.get(url, headers=[(b"host", host.encode("latin-1"))])
+        assert answer.status_code < 500, (url, answer.text)
+
+
 def test_a_second_poll_needs_no_more_than_its_definition(stack: Stack) -> None:
     with psycopg.connect(stack.state["database_url"]) as connection:
         options = '[{"key": "a", "label": "Soup"}, {"key": "b", "label": "Salad"}]'

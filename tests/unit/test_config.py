@@ -50,6 +50,14 @@ def test_a_file_that_cannot_be_read_is_named_with_its_path(monkeypatch: pytest.M
     ]
 
 
+def test_an_empty_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("\n")
+    monkeypatch.setenv("DATABASE_URL_FILE", str(tmp_path / "url"))
+    with pytest.raises(config.BadSettings) as caught:
+        config.load(config.ResultSettings)
+    assert caught.value.problems == [f"DATABASE_URL_FILE: {tmp_path}/url is empty"]
+
+
 def test_a_setting_given_twice_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "url").write_text("postgresql://x")
     monkeypatch.setenv("DATABASE_URL", "postgresql://y")

@@ -177,6 +177,24 @@ def load(settings_class: type[Settings]) -> Settings:
     Raises:
         BadSettings: with a sentence for every setting that is missing, unreadable or wrong.
     """
+    values, problems = _read(settings_class)
+    reported = {field for field, value in values.items() if not value}
+    try:
+        settings = settings_class.model_validate(values)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False, include_input=False):
+            field = str(detail["loc"][0]) if detail["loc"] else ""
+            if field not in reported:
+                examples = settings_class.model_fields[field].examples if field else None
+                problems.append(_sentence(field, detail["type"], detail["msg"], examples or []))
+        raise BadSettings(problems) from None
+    if problems:
+        raise BadSettings(problems)
+    return settings
+
+
+def _read(settings_class: type[BaseModel]) -> tuple[dict[str, str], list[str]]:
+    """What is given for each field, and what is wrong with how; a value that could not be read is empty."""
     values: dict[str, str] = {}
     problems: list[str] = []
     for field in settings_class.model_fields:
@@ -185,26 +203,17 @@ def load(settings_class: type[Settings]) -> Settings:
         if path and name in os.environ:
             problems.append(f"{name} and {name}_FILE are both set; keep one")
         if path:
+            values[field] = ""
             try:
                 values[field] = Path(path).read_text(encoding="utf-8").strip()
             except (OSError, UnicodeDecodeError) as error:
                 problems.append(f"{name}_FILE: {path} cannot be read: {error}")
-                values[field] = ""
+            else:
+                if not values[field]:
+                    problems.append(f"{name}_FILE: {path} is empty")
         elif os.environ.get(name):  # an empty value means "not set": compose passes those on
             values[field] = os.environ[name]
-    unreadable = {field for field, value in values.items() if not value}
-    try:
-        settings = settings_class.model_validate(values)
-    except ValidationError as error:
-        for detail in error.errors(include_url=False, include_input=False):
-            field = str(detail["loc"][0]) if detail["loc"] else ""
-            if field not in unreadable:
-                examples = settings_class.model_fields[field].examples if field else None
-                problems.append(_sentence(field, detail["type"], detail["msg"], examples or []))
-        raise BadSettings(problems) from None
-    if problems:
-        raise BadSettings(problems)
-    return settings
+    return values, problems
 
 
 def _sentence(field: str, kind: str, message: str, examples: list[str]) -> str:

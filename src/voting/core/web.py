@@ -34,6 +34,7 @@ HEADERS = {
 RAW_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 
 MESSAGES = {
+    400: ("Not understood", "The address in this request cannot be right. Open the poll's page instead."),
     404: ("Not here", "There is no such page or poll. Check the address, or go back to the poll."),
     405: ("Not like this", "This address does not take that kind of request. Open the poll's page instead."),
     503: ("Not yet", "There is nothing to show yet. Please try again in a moment."),
@@ -164,7 +165,9 @@ def application(pages: Pages, routes: list[Any]) -> Starlette:
         headers = HEADERS | {"content-type": kind} | dict(getattr(error, "headers", None) or {})
         return Response(body, status, headers)
 
-    return Starlette(routes=routes, exception_handlers={HTTPException: refuse})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: refuse})
+    app.router.redirect_slashes = False  # it would build addresses from whatever Host says
+    return app
 
 
 def same_site(headers: Mapping[bytes, bytes], allowed_origins: tuple[str, ...]) -> bool:
@@ -186,7 +189,10 @@ def same_site(headers: Mapping[bytes, bytes], allowed_origins: tuple[str, ...]) 
 def neighbour(request: Request, url: str, port: int) -> RedirectResponse:
     """Lead to the other web service: at its public address if that is set, else on the same host at its port."""
     if not url:
-        host = request.url.hostname or "localhost"
+        try:
+            host = request.url.hostname or "localhost"
+        except ValueError:  # Host can be anything
+            raise HTTPException(400) from None
         url = f"{request.url.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
     slug = request.path_params.get("poll")
     return RedirectResponse(

@@ -56,11 +56,10 @@ async def main(settings: VoteSettings, stop: Stop, public: socket, private: sock
     app = create_app(settings, pages, booth, stop)
     ops = health.ops_app(lambda: booth.box.ready and not stop.is_set(), registry)
     log.info("vote.starting", host=settings.host, port=settings.vote_port)
-    carrying = asyncio.create_task(booth.box.run())
-    try:
+    async with asyncio.TaskGroup() as tasks:
+        carrying = tasks.create_task(booth.box.run())
         async with asyncio.TaskGroup() as servers:
             servers.create_task(serve(app, public, stop))
             servers.create_task(serve(ops, private, stop))
-    finally:
-        carrying.cancel()
+        carrying.cancel()  # only now: what was in flight has its answer
     log.info("vote.stopped")
