@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
@@ -60,6 +61,24 @@ def test_a_vote_in_one_browser_moves_the_result_in_another(
         expect(ballot.get_by_role("button", name="Dogs")).to_have_attribute("aria-pressed", "true")
         eventually(lambda: (votes(result, "a"), votes(result, "b")) == (before[0], before[1] + 1))
     assert complaints == []
+
+
+def test_the_chart_shows_the_votes_of_the_last_minute_also_to_one_who_comes_later(
+    stack: Stack, context: BrowserContext
+) -> None:
+    for _ in range(5):
+        httpx.post(stack.vote_url, data={"vote": "a"})
+    first, later = context.new_page(), context.new_page()
+    first.goto(stack.result_url)
+    eventually(lambda: sum(map(int, pace(later, stack))) >= 5)
+    for page in (first, later):
+        assert len(page.locator("#pace rect").all()) == 60
+        assert int(page.inner_text("#pace-most")) >= 1
+
+
+def pace(page: Page, stack: Stack) -> list[str]:
+    page.goto(stack.result_url)
+    return str(page.get_attribute("#pace", "data-rates")).split()
 
 
 def test_two_browsers_are_two_voters(stack: Stack, chromium: Browser) -> None:

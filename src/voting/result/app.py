@@ -17,7 +17,7 @@ from voting.core.ballot import DEFAULT_POLL
 from voting.core.config import ResultSettings
 from voting.core.lifecycle import Stop
 from voting.core.web import HEADERS, Pages, application, listen, neighbour, same_site, serve
-from voting.result.hub import Channel, Hub, viewer_protocol
+from voting.result.hub import Channel, Hub, shares, viewer_protocol
 from voting.result.watcher import Watcher
 
 PING_SECONDS = 10
@@ -35,9 +35,17 @@ def create_app(settings: ResultSettings, pages: Pages, hub: Hub, stop: Stop) -> 
         return channel
 
     async def page(request: Request) -> Response:
-        snapshot = find(request).snapshot
+        channel = find(request)
+        snapshot = channel.snapshot
         prefix = request.url.path.rstrip("/")
-        body = pages.render("result.html", snapshot=snapshot, ws_path=f"{prefix}/ws", vote_href=f"{prefix}/vote")
+        context = {
+            "snapshot": snapshot,
+            "shares": shares([option["votes"] for option in snapshot["options"]]),
+            "rates": list(channel.rates),
+            "ws_path": f"{prefix}/ws",
+            "vote_href": f"{prefix}/vote",
+        }
+        body = pages.render("result.html", **context)
         return Response(body, headers=HEADERS | {"content-type": "text/html; charset=utf-8"})
 
     async def results(request: Request) -> Response:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 from asyncio import TimerHandle
+from collections import deque
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +22,7 @@ from voting.core.store import Standing
 STUCK_SECONDS = 10.0
 KEEPALIVE_SECONDS = 15.0  # a snapshot goes out at least this often, so that a viewer notices a dead connection
 UNSUPPORTED_DATA = 1003
+MINUTE = 60
 
 Snapshot = dict[str, Any]
 
@@ -59,11 +61,13 @@ def viewer_protocol(metrics: ResultMetrics) -> type[WebSocketsSansIOProtocol]:
 
 
 class Channel:
-    """One poll: its newest snapshot, and a future that the next one resolves."""
+    """One poll: its newest snapshot, a future that the next one resolves, and the votes of each second of a minute."""
 
     def __init__(self) -> None:
         self.snapshot: Snapshot = {}
         self.text = ""
+        self.rates: deque[int] = deque([0] * MINUTE, maxlen=MINUTE)
+        self._total: int | None = None
         self.changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def publish(self, snapshot: Snapshot) -> None:
@@ -72,6 +76,12 @@ class Channel:
         self.text = json.dumps(snapshot, ensure_ascii=False, separators=(",", ":"))
         done, self.changed = self.changed, asyncio.get_running_loop().create_future()
         done.set_result(None)
+
+    def tick(self) -> None:
+        """A second has passed."""
+        total = self.snapshot["total"]
+        self.rates.append(0 if self._total is None else max(0, total - self._total))
+        self._total = total
 
 
 class Hub:
@@ -99,6 +109,11 @@ class Hub:
             snapshot = snapshot_of(standing)
             if snapshot != channel.snapshot:
                 channel.publish(snapshot)
+
+    def tick(self) -> None:
+        """A second has passed, for every poll."""
+        for channel in self._channels.values():
+            channel.tick()
 
     def mark_stale(self) -> None:
         """The database does not answer: keep showing the last snapshots, and say since when they are old."""
@@ -130,6 +145,21 @@ class Hub:
                 await socket.send_text(channel.text)
                 self._metrics.frames.inc()
                 await asyncio.wait([changed], timeout=KEEPALIVE_SECONDS)
+
+
+def shares(votes: list[int]) -> list[float]:
+    """Percentages with one decimal that add up to 100.0, by the largest remainder; all 0 without votes.
+
+    https://en.wikipedia.org/wiki/Quota_method
+    """
+    total = sum(votes)
+    if not total:
+        return [0.0] * len(votes)
+    tenths = [1000 * count // total for count in votes]
+    by_remainder = sorted(range(len(votes)), key=lambda n: (-(1000 * votes[n] % total), n))
+    for number in by_remainder[: 1000 - sum(tenths)]:
+        tenths[number] += 1
+    return [tenth / 10 for tenth in tenths]
 
 
 def snapshot_of(standing: Standing) -> Snapshot:

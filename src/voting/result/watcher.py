@@ -52,12 +52,16 @@ class Watcher:
     async def _watch(self, database: store.Connection, stop: Stop) -> None:
         async with store.deadline(database, PATIENCE):
             await database.execute(f"LISTEN {store.NOTIFY_CHANNEL}")
+        second = time.monotonic()
         while not stop.is_set():
             began = time.monotonic()
             async with store.deadline(database, PATIENCE):
                 standings = await store.standings(database)
             self._hub.update(standings)
             self._read_at = time.monotonic()
+            while second + 1 <= self._read_at:
+                second += 1
+                self._hub.tick()
             await asyncio.sleep(max(0.0, began + FRAME_SECONDS - time.monotonic()))
             async for _ in database.notifies(timeout=POLL_SECONDS, stop_after=1):
                 pass

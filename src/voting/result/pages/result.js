@@ -1,53 +1,100 @@
-// Follows the result over a WebSocket. Each message is one whole snapshot; one that is older than what is shown is
-// ignored, so the numbers never jump back. A lost connection is made again with growing, jittered waits.
+// Follows the result over a WebSocket. Each message is one whole snapshot; the counts of one that is older than what
+// is shown are ignored, so the numbers never jump back. A lost connection is made again with growing, jittered waits.
 "use strict";
 
 const tally = document.getElementById("tally");
 const state = document.getElementById("state");
 const spoken = document.getElementById("spoken");
-const number = new Intl.NumberFormat();
+const rows = new Map([...tally.children].map((row) => [row.dataset.key, row]));
+const language = document.documentElement.lang; // of the words on the page, so of its numbers too
+const number = new Intl.NumberFormat(language);
+const percent = new Intl.NumberFormat(language, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const SILENCE = 40_000; // the server sends at least every 15 s
+const SPEAK = 5_000;
 let revision = Number(tally.dataset.revision); // of what is shown
 let tries = 0;
 let latest = null; // the snapshot to draw in the next animation frame
-let spokenAt = 0;
+let leaving = false;
+const pace = document.getElementById("pace");
+const rates = pace.dataset.rates.split(" ").map(Number); // votes in each second of the last minute
+let total = 0; // as of the last snapshot, and a second ago
+let before = null;
 
 const votes = (count) => `${number.format(count)} ${count === 1 ? "vote" : "votes"}`;
 const clock = (iso) => new Date(iso).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+const text = (element, value) => { if (element.textContent !== value) element.textContent = value; };
 
-function condition(text, warn) {
-  if (state.textContent !== text) state.textContent = text;
-  state.classList.toggle("warn", warn);
+function condition(words, kind) {
+  text(state, words);
+  state.className = `state ${kind}`;
 }
 
 function describe(snapshot) {
-  if (snapshot.stale_since) condition(`Last known result, from ${clock(snapshot.stale_since)}`, true);
-  else if (snapshot.paused_since) condition(`Counting paused since ${clock(snapshot.paused_since)}`, true);
-  else if (snapshot.waiting > 0) condition(`Live, ${number.format(snapshot.waiting)} waiting to be counted`, false);
-  else condition("Live", false);
+  if (snapshot.stale_since) condition(`Last known result, from ${clock(snapshot.stale_since)}`, "warn");
+  else if (snapshot.paused_since) condition(`Counting paused since ${clock(snapshot.paused_since)}`, "warn");
+  else if (snapshot.waiting > 0) condition(`Live, ${number.format(snapshot.waiting)} waiting to be counted`, "live");
+  else condition("Live", "live");
+}
+
+// Whether the page was made for another poll than the one that the snapshot shows.
+function outdated({ question, options }) {
+  return question !== document.getElementById("question").textContent || options.length !== rows.size
+    || options.some(({ key, label }) => rows.get(key)?.querySelector(".label").textContent !== label);
+}
+
+// Percentages with one decimal that add up to 100.0, by the largest remainder, as the server reckons them.
+function shares(counts) {
+  const total = counts.reduce((sum, count) => sum + count, 0);
+  if (!total) return counts.map(() => 0);
+  const tenths = counts.map((count) => Math.floor((1000 * count) / total));
+  const rest = (index) => (1000 * counts[index]) % total;
+  const order = [...counts.keys()].sort((one, other) => rest(other) - rest(one) || one - other);
+  const missing = 1000 - tenths.reduce((sum, tenth) => sum + tenth, 0);
+  for (const index of order.slice(0, missing)) tenths[index] += 1;
+  return tenths.map((tenth) => tenth / 10);
 }
 
 function draw() {
   const snapshot = latest;
   latest = null;
-  const rows = new Map([...tally.children].map((row) => [row.dataset.key, row]));
-  const same = snapshot.options.every((o) => rows.get(o.key)?.querySelector(".label").textContent === o.label);
-  if (!same || rows.size !== snapshot.options.length) {
-    location.reload(); // the poll itself has changed
+  if (leaving) return;
+  if (outdated(snapshot)) {
+    leaving = true;
+    setTimeout(() => location.reload(), 1000 + 2000 * Math.random()); // not every page in the hall at once
     return;
   }
-  for (const option of snapshot.options) {
+  const parts = shares(snapshot.options.map((option) => option.votes));
+  snapshot.options.forEach((option, index) => {
     const row = rows.get(option.key);
-    const share = snapshot.total ? (100 * option.votes) / snapshot.total : 0;
-    row.querySelector(".share").textContent = `${share.toFixed(1)} %`;
-    row.querySelector(".votes").textContent = votes(option.votes);
-    row.querySelector("progress").value = share;
-  }
-  document.getElementById("total").textContent = votes(snapshot.total);
-  if (Date.now() - spokenAt > 5000) {
-    spokenAt = Date.now();
-    spoken.textContent = snapshot.options.map((o) => `${o.label}: ${votes(o.votes)}`).join(", ");
-  }
+    text(row.querySelector(".share"), `${percent.format(parts[index])} %`);
+    text(row.querySelector(".votes"), votes(option.votes));
+    row.querySelector("progress").value = parts[index];
+  });
+  text(document.getElementById("total"), votes(snapshot.total));
+  total = snapshot.total;
+  before ??= total;
+}
+
+// A second has passed: the chart moves on.
+function tick() {
+  if (before === null) return;
+  rates.shift();
+  rates.push(Math.max(0, total - before));
+  before = total;
+  const most = Math.max(1, ...rates);
+  rates.forEach((rate, index) => {
+    const height = (20 * rate) / most;
+    pace.children[index].setAttribute("y", 20 - height);
+    pace.children[index].setAttribute("height", height);
+  });
+  text(document.getElementById("pace-now"), number.format(rates.at(-1)));
+  text(document.getElementById("pace-most"), number.format(Math.max(...rates)));
+}
+
+// What a screen reader says: the whole state of affairs, when it changed, and not more often than people can listen.
+function speak() {
+  const counts = [...rows.values()].map((row) => `${row.querySelector(".label").textContent}: ${row.querySelector(".votes").textContent}`);
+  text(spoken, `${state.textContent}. ${counts.join(", ")}`);
 }
 
 function connect() {
@@ -59,7 +106,10 @@ function connect() {
     clearTimeout(silence);
     silence = setTimeout(() => socket.close(), SILENCE);
     const snapshot = JSON.parse(message.data);
-    if (snapshot.revision < revision) return;
+    if (snapshot.revision < revision) { // a replica that lags, or a database that was restored
+      condition("Connected, waiting for newer numbers", "warn");
+      return;
+    }
     revision = snapshot.revision;
     describe(snapshot);
     if (!latest) requestAnimationFrame(draw);
@@ -68,9 +118,11 @@ function connect() {
   socket.onclose = () => {
     clearTimeout(silence);
     tries = opened && Date.now() - opened > 5000 ? 0 : tries + 1;
-    condition("Connection lost, reconnecting …", true);
+    condition("Connection lost, reconnecting …", "warn");
     setTimeout(connect, Math.random() * Math.min(10_000, 1000 * 2 ** tries));
   };
 }
 
 connect();
+setInterval(speak, SPEAK);
+setInterval(tick, 1000);
