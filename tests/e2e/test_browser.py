@@ -157,3 +157,33 @@ def test_a_vote_cast_while_the_broker_is_away_goes_in_by_itself_and_the_result_r
         expect(result.locator("[data-key=a] .votes")).to_have_text("0 votes")
     finally:
         stack.stop()
+
+
+def test_the_big_screen_invites_and_obeys_its_keys(stack: Stack, chromium: Browser) -> None:
+    with chromium.new_context(viewport={"width": 1280, "height": 720}) as hall:
+        page = hall.new_page()
+        complaints = watch(page)
+        page.goto(f"{stack.result_url}/present")
+        expect(page.locator("#state")).to_have_text("Live")
+        expect(page.locator(".address")).to_have_text(stack.vote_url.removeprefix("http://"))
+        assert page.locator(".invite svg path").count() >= 1
+        share = page.locator("[data-key=a] .share")
+        page.keyboard.press("h")
+        expect(share).to_be_hidden()
+        page.keyboard.press("H")
+        expect(share).to_be_visible()
+        before = votes(page, "a")
+        page.keyboard.press("Space")
+        httpx.post(stack.vote_url, data={"vote": "a"})
+        eventually(lambda: stack.tally()["a"] == before + 1)
+        late = hall.new_page()
+        late.goto(stack.result_url)
+        expect(late.locator("#state")).to_have_text("Live")
+        assert votes(page, "a") == before
+        page.screenshot(path="test-artefacts/present-1280.png")
+        page.keyboard.press("Space")
+        eventually(lambda: votes(page, "a") == before + 1)
+        page.bring_to_front()
+        page.keyboard.press("f")
+        eventually(lambda: page.evaluate("!!document.fullscreenElement"))
+        assert complaints == []

@@ -186,8 +186,8 @@ def same_site(headers: Mapping[bytes, bytes], allowed_origins: tuple[str, ...]) 
     return headers.get(b"sec-fetch-site", b"none") in {b"same-origin", b"none"}
 
 
-def neighbour(request: Request, url: str, port: int) -> RedirectResponse:
-    """Lead to the other web service: at its public address if that is set, else on the same host at its port."""
+def neighbour_url(request: Request, url: str, port: int) -> str:
+    """Where the other web service is: at its public address if that is set, else on the same host at its port."""
     if not url:
         try:
             host = request.url.hostname or "localhost"
@@ -195,6 +195,9 @@ def neighbour(request: Request, url: str, port: int) -> RedirectResponse:
             raise HTTPException(400) from None
         url = f"{request.url.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
     slug = request.path_params.get("poll")
-    return RedirectResponse(
-        url.rstrip("/") + (f"/p/{slug}" if slug else "/"), 302, headers={"cache-control": "no-store"}
-    )
+    return url.rstrip("/") + (f"/p/{slug}" if slug else "/")
+
+
+def neighbour(request: Request, url: str, port: int) -> RedirectResponse:
+    """Lead to the other web service."""
+    return RedirectResponse(neighbour_url(request, url, port), 302, headers={"cache-control": "no-store"})

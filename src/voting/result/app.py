@@ -6,18 +6,13 @@ While the database is away it keeps showing the last numbers, and says since whe
 import asyncio
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket
 
 from voting.core import health, lifecycle, logs, metrics
-from voting.core.ballot import DEFAULT_POLL
 from voting.core.config import ResultSettings
 from voting.core.lifecycle import Stop
-from voting.core.web import HEADERS, Pages, application, listen, neighbour, same_site, serve
-from voting.result.hub import Channel, Hub, shares, viewer_protocol
+from voting.core.web import Pages, application, listen, serve
+from voting.result.hub import Hub, viewer_protocol
+from voting.result.screens import Screens
 from voting.result.watcher import Watcher
 
 PING_SECONDS = 10
@@ -27,50 +22,9 @@ log = logs.get()
 
 def create_app(settings: ResultSettings, pages: Pages, hub: Hub, stop: Stop) -> Starlette:
     """The public application; a `Watcher` must run beside it."""
-
-    def find(connection: Request | WebSocket) -> Channel:
-        channel = hub.channel(connection.path_params.get("poll", DEFAULT_POLL))
-        if channel is None:
-            raise HTTPException(404 if hub.loaded else 503, headers={} if hub.loaded else {"retry-after": "1"})
-        return channel
-
-    async def page(request: Request) -> Response:
-        channel = find(request)
-        snapshot = channel.snapshot
-        prefix = request.url.path.rstrip("/")
-        context = {
-            "snapshot": snapshot,
-            "shares": shares([option["votes"] for option in snapshot["options"]]),
-            "rates": list(channel.rates),
-            "ws_path": f"{prefix}/ws",
-            "vote_href": f"{prefix}/vote",
-        }
-        body = pages.render("result.html", **context)
-        return Response(body, headers=HEADERS | {"content-type": "text/html; charset=utf-8"})
-
-    async def results(request: Request) -> Response:
-        return JSONResponse(find(request).snapshot, headers=HEADERS)
-
-    async def ballot(request: Request) -> Response:
-        return neighbour(request, settings.vote_url, settings.vote_port)
-
-    async def follow(socket: WebSocket) -> None:
-        channel = hub.channel(socket.path_params.get("poll", DEFAULT_POLL))
-        if channel is None or not same_site(dict(socket.scope["headers"]), settings.allowed_origins):
-            await socket.close()  # before accept: the client gets 403
-            return
-        await hub.attend(socket, channel)
-
-    def routes(prefix: str) -> list[Route | WebSocketRoute]:
-        return [
-            Route(prefix or "/", page),
-            Route(f"{prefix}/api/results", results),
-            WebSocketRoute(f"{prefix}/ws", follow),
-            Route(f"{prefix}/vote", ballot),
-        ]
-
+    screens = Screens(settings, pages, hub)
     probes = health.probes(lambda: hub.loaded and not stop.is_set())
-    return application(pages, [*routes(""), *routes("/p/{poll}"), pages.route(), *probes])
+    return application(pages, [*screens.routes(""), *screens.routes("/p/{poll}"), pages.route(), *probes])
 
 
 def run(settings: ResultSettings) -> None:

@@ -147,21 +147,6 @@ class Hub:
                 await asyncio.wait([changed], timeout=KEEPALIVE_SECONDS)
 
 
-def shares(votes: list[int]) -> list[float]:
-    """Percentages with one decimal that add up to 100.0, by the largest remainder; all 0 without votes.
-
-    https://en.wikipedia.org/wiki/Quota_method
-    """
-    total = sum(votes)
-    if not total:
-        return [0.0] * len(votes)
-    tenths = [1000 * count // total for count in votes]
-    by_remainder = sorted(range(len(votes)), key=lambda n: (-(1000 * votes[n] % total), n))
-    for number in by_remainder[: 1000 - sum(tenths)]:
-        tenths[number] += 1
-    return [tenth / 10 for tenth in tenths]
-
-
 def snapshot_of(standing: Standing) -> Snapshot:
     """What a viewer gets to see of a poll: the JSON contract of `/api/results` and `/ws`."""
     options = [

@@ -15,6 +15,8 @@ let revision = Number(tally.dataset.revision); // of what is shown
 let tries = 0;
 let latest = null; // the snapshot to draw in the next animation frame
 let leaving = false;
+let drawing = 0;
+const frozen = () => document.documentElement.classList.contains("frozen"); // the big screen can do that
 const pace = document.getElementById("pace");
 const rates = pace.dataset.rates.split(" ").map(Number); // votes in each second of the last minute
 let total = 0; // as of the last snapshot, and a second ago
@@ -55,9 +57,10 @@ function shares(counts) {
 }
 
 function draw() {
+  drawing = 0;
+  if (leaving || !latest || frozen()) return;
   const snapshot = latest;
   latest = null;
-  if (leaving) return;
   if (outdated(snapshot)) {
     leaving = true;
     setTimeout(() => location.reload(), 1000 + 2000 * Math.random()); // not every page in the hall at once
@@ -77,7 +80,7 @@ function draw() {
 
 // A second has passed: the chart moves on.
 function tick() {
-  if (before === null) return;
+  if (before === null || frozen()) return;
   rates.shift();
   rates.push(Math.max(0, total - before));
   before = total;
@@ -112,8 +115,8 @@ function connect() {
     }
     revision = snapshot.revision;
     describe(snapshot);
-    if (!latest) requestAnimationFrame(draw);
     latest = snapshot;
+    if (!drawing) drawing = requestAnimationFrame(draw);
   };
   socket.onclose = () => {
     clearTimeout(silence);
@@ -123,6 +126,7 @@ function connect() {
   };
 }
 
+document.documentElement.addEventListener("frozen", draw);
 connect();
 setInterval(speak, SPEAK);
 setInterval(tick, 1000);

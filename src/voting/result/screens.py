@@ -1,0 +1,98 @@
+"""What people see of a result: the page, the big screen, the JSON and the WebSocket, for each poll."""
+
+from typing import Any
+
+import segno
+from markupsafe import Markup
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from voting.core.ballot import DEFAULT_POLL
+from voting.core.config import ResultSettings
+from voting.core.web import HEADERS, Pages, neighbour, neighbour_url, same_site
+from voting.result.hub import Channel, Hub
+
+
+class Screens:
+    """The endpoints of the result service."""
+
+    def __init__(self, settings: ResultSettings, pages: Pages, hub: Hub) -> None:
+        self._settings = settings
+        self._pages = pages
+        self._hub = hub
+
+    def routes(self, prefix: str) -> list[Route | WebSocketRoute]:
+        """All that is below `prefix`: nothing for the default poll, `/p/{poll}` for the others."""
+        return [
+            Route(prefix or "/", self.page),
+            Route(f"{prefix}/present", self.present),
+            Route(f"{prefix}/api/results", self.results),
+            WebSocketRoute(f"{prefix}/ws", self.follow),
+            Route(f"{prefix}/vote", self.ballot),
+        ]
+
+    async def page(self, request: Request) -> Response:
+        """The live result."""
+        return self._render("result.html", request)
+
+    async def present(self, request: Request) -> Response:
+        """The same for a big screen, with the way to the ballot as a QR code."""
+        url = neighbour_url(request, self._settings.vote_url, self._settings.vote_port)
+        qr = Markup(segno.make(url, micro=False).svg_inline(border=3, omitsize=True))  # noqa: S704 - segno's own output
+        return self._render("present.html", request, vote_url=url, qr=qr)
+
+    async def results(self, request: Request) -> Response:
+        """The current snapshot."""
+        return JSONResponse(self._find(request).snapshot, headers=HEADERS)
+
+    async def ballot(self, request: Request) -> Response:
+        """The way to the ballot."""
+        return neighbour(request, self._settings.vote_url, self._settings.vote_port)
+
+    async def follow(self, socket: WebSocket) -> None:
+        """Every snapshot from now on."""
+        channel = self._hub.channel(socket.path_params.get("poll", DEFAULT_POLL))
+        if channel is None or not same_site(dict(socket.scope["headers"]), self._settings.allowed_origins):
+            await socket.close()  # before accept: the client gets 403
+            return
+        await self._hub.attend(socket, channel)
+
+    def _find(self, request: Request) -> Channel:
+        channel = self._hub.channel(request.path_params.get("poll", DEFAULT_POLL))
+        if channel is None:
+            loaded = self._hub.loaded
+            raise HTTPException(404 if loaded else 503, headers={} if loaded else {"retry-after": "1"})
+        return channel
+
+    def _render(self, template: str, request: Request, **more: Any) -> Response:
+        channel = self._find(request)
+        slug = request.path_params.get("poll")
+        prefix = f"/p/{slug}" if slug else ""
+        context = {
+            "snapshot": channel.snapshot,
+            "shares": shares([option["votes"] for option in channel.snapshot["options"]]),
+            "rates": list(channel.rates),
+            "ws_path": f"{prefix}/ws",
+            "vote_href": f"{prefix}/vote",
+            "present_href": f"{prefix}/present",
+        }
+        body = self._pages.render(template, **context, **more)
+        return Response(body, headers=HEADERS | {"content-type": "text/html; charset=utf-8"})
+
+
+def shares(votes: list[int]) -> list[float]:
+    """Percentages with one decimal that add up to 100.0, by the largest remainder; all 0 without votes.
+
+    https://en.wikipedia.org/wiki/Quota_method
+    """
+    total = sum(votes)
+    if not total:
+        return [0.0] * len(votes)
+    tenths = [1000 * count // total for count in votes]
+    by_remainder = sorted(range(len(votes)), key=lambda n: (-(1000 * votes[n] % total), n))
+    for number in by_remainder[: 1000 - sum(tenths)]:
+        tenths[number] += 1
+    return [tenth / 10 for tenth in tenths]
