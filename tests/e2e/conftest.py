@@ -1,12 +1,16 @@
-"""A running `voting up`, shared by the tests that leave it running, and a Docker engine."""
+"""What several tests share: a running `voting up` (they leave it running), Chromium, a Docker engine."""
 
 import subprocess
 from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from tests.conftest import require
 from tests.e2e.stack import Stack
+
+
+QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-sandbox"]
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +27,11 @@ def engine() -> None:
     running = subprocess.run(["docker", "info"], capture_output=True, text=True, check=False)
     if found.returncode or running.returncode:
         pytest.skip("needs a running Docker engine with the Compose plugin (https://docs.docker.com/engine/install/)")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=require("chromium", "chromium"), args=QUIET)
+        yield browser
+        browser.close()

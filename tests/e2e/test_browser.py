@@ -6,21 +6,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.conftest import require
 from tests.e2e.stack import Stack
 from tests.waiting import eventually
-
-QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-sandbox"]
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=require("chromium", "chromium"), args=QUIET)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

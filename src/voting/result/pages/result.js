@@ -72,6 +72,11 @@ function draw() {
     text(row.querySelector(".share"), `${percent.format(parts[index])} %`);
     text(row.querySelector(".votes"), votes(option.votes));
     row.querySelector("progress").value = parts[index];
+    const cells = document.querySelectorAll(`[data-option="${option.key}"] td`); // the big screen has no table
+    if (cells.length) {
+      text(cells[0], number.format(option.votes));
+      text(cells[1], `${percent.format(parts[index])} %`);
+    }
   });
   text(document.getElementById("total"), votes(snapshot.total));
   total = snapshot.total;

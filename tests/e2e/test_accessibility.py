@@ -1,0 +1,63 @@
+"""axe-core finds nothing to complain of, on every page and in every state, in light and dark."""
+
+from collections.abc import Iterator
+from importlib import resources
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.e2e.stack import Stack
+
+AXE = (resources.files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+@pytest.fixture(params=["light", "dark"])
+def page(request: pytest.FixtureRequest, chromium: Browser) -> Iterator[Page]:
+    with chromium.new_context(color_scheme=request.param, reduced_motion="reduce") as context:
+        yield context.new_page()
+
+
+def violations(page: Page) -> list[str]:
+    page.evaluate(AXE)
+    found = page.evaluate("rules => axe.run(document, {runOnly: rules})", RULES)
+    assert found["passes"]
+    return [f"{each['id']}: {each['help']}: {node['html']}" for each in found["violations"] for node in each["nodes"]]
+
+
+def test_the_ballot_before_and_after_a_vote(stack: Stack, page: Page) -> None:
+    page.goto(stack.vote_url)
+    assert violations(page) == []
+    page.get_by_role("button", name="Cats").click()
+    expect(page.get_by_role("status")).to_contain_text("is in")
+    assert violations(page) == []
+
+
+def test_the_ballot_when_the_vote_does_not_get_through(stack: Stack, page: Page) -> None:
+    page.goto(stack.vote_url)
+    page.route("**/*", lambda route: route.abort())
+    page.get_by_role("button", name="Cats").click()
+    expect(page.get_by_role("status")).to_contain_text("sent again")
+    assert violations(page) == []
+
+
+def test_the_result_live_opened_and_disconnected(stack: Stack, page: Page) -> None:
+    page.goto(stack.result_url)
+    expect(page.locator("#state")).to_have_text("Live")
+    page.get_by_text("The numbers as a table").click()
+    expect(page.get_by_role("table")).to_be_visible()
+    assert violations(page) == []
+    page.evaluate("condition('Connection lost, reconnecting …', 'warn')")
+    assert violations(page) == []
+
+
+def test_the_big_screen(stack: Stack, page: Page) -> None:
+    page.goto(f"{stack.result_url}/present")
+    expect(page.locator("#state")).to_have_text("Live")
+    assert violations(page) == []
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/p/no-such-poll"])
+def test_the_error_pages(stack: Stack, page: Page, path: str) -> None:
+    page.goto(stack.vote_url + path)
+    assert violations(page) == []
