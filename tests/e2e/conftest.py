@@ -9,7 +9,6 @@ from playwright.sync_api import Browser, sync_playwright
 from tests.conftest import require
 from tests.e2e.stack import Stack
 
-
 QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-sandbox"]
 
 
