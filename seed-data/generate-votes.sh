@@ -25,7 +25,7 @@ a=${VOTES_A:-2000}
 b=${VOTES_B:-1000}
 concurrency=${CONCURRENCY:-50}
 wait=${WAIT:-30}
-here=$(cd "$(dirname "$0")" && pwd)
+here=$(CDPATH='' cd -- "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM

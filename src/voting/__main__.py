@@ -95,6 +95,8 @@ def up(
     """Run everything on this machine, without Docker: stores, workers, ballot and result."""
     from voting.local import app
 
+    if vote_port == result_port:
+        raise typer.BadParameter(f"--vote-port and --result-port are both {vote_port}; they need two different ports")
     raise typer.Exit(app.up(data, app.Options(host, vote_port, result_port, workers)))
 
 

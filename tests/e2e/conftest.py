@@ -14,7 +14,7 @@ QUIET = ["--disable-background-networking", "--disable-component-update", "--dis
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    started = Stack(tmp_path_factory.mktemp("stack") / "data").start()
+    started = Stack(tmp_path_factory.mktemp("stack") / "a, 'b' & 50%20 ü").start()
     yield started
     assert started.stop() == 0
 

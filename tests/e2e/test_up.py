@@ -134,6 +134,21 @@ def test_a_port_in_use_is_found_before_anything_starts_and_the_message_names_the
     assert not (tmp_path / "data" / "log" / "valkey.log").exists()
 
 
+def test_two_services_on_one_port_are_refused_at_once() -> None:
+    run = command("up", "--vote-port", "50123", "--result-port", "50123")
+    assert run.returncode == 2
+    assert "--vote-port" in run.stderr
+
+
+def test_the_launcher_works_whatever_the_shell_makes_of_cd() -> None:
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"CDPATH": str(root.parent)}  # noqa: TID251
+    found = subprocess.run(
+        [f"{root.name}/voting", "--help"], cwd=root.parent, capture_output=True, text=True, check=False, env=environment
+    )
+    assert "Usage: voting" in found.stdout, found.stderr
+
+
 def test_a_bad_setting_ends_the_start_with_its_name(tmp_path: Path) -> None:
     stack = Stack(tmp_path / "data", OPTIONS="just-one")
     process = stack.launch()

@@ -8,6 +8,7 @@ in the data directory between runs.
 import asyncio
 import errno
 import functools
+import shlex
 import signal
 import socket
 import sys
@@ -131,7 +132,7 @@ async def _start(data: DataDir, supervisor: Supervisor, options: Options) -> Non
     vote_url, result_url = f"http://{host}:{options.vote_port}", f"http://{host}:{options.result_port}"
     sockets = {part.name: str(data.sockets / f"{part.name}.sock") for part in parts}
     data.write_state({"redis_url": redis_url, "database_url": database_url, "parts": sockets})
-    where = "" if data.root == Path.cwd() / ".voting" else f" --data {data.root}"
+    where = "" if data.root == Path.cwd() / ".voting" else f" --data {shlex.quote(str(data.root))}"
     say(f"Ready in {time.monotonic() - began:.1f} s.\n")
     say(f"  Vote    {vote_url}\n  Result  {result_url}\n")
     say(f"Where every vote is: ./voting status{where}    Logs: {data.log}    Stop: Ctrl-C")

@@ -4,12 +4,14 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 import subprocess
 import tempfile
 from pathlib import Path
 
 MAX_SOCKET_PATH = 100  # bytes; the system's own limit is 104 to 108
+PLAIN = re.compile(r"[A-Za-z0-9_./+-]+")  # what means itself in a URL, and in PostgreSQL's lists
 MAX_LOG = 5_000_000
 IS_ROOT = os.geteuid() == 0
 
@@ -53,8 +55,9 @@ class DataDir:
         self.write_pid("up", os.getpid())
 
     def _place_for_sockets(self, mode: int) -> Path:
-        """`run/`, or where its path is too long for a socket, a private directory with a short one."""
-        if len(os.fsencode(self.run / "postgres" / ".s.PGSQL.5432.lock")) <= MAX_SOCKET_PATH:
+        """`run/`, or where its path is too long for a socket or odd in a URL, a private directory with a plain one."""
+        longest = str(self.run / "postgres" / ".s.PGSQL.5432.lock")
+        if len(longest) <= MAX_SOCKET_PATH and PLAIN.fullmatch(longest):
             return self.run
         digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:12]
         place = Path(tempfile.gettempdir()) / f"voting-{os.geteuid()}-{digest}"
