@@ -10,7 +10,8 @@ from starlette.applications import Starlette
 from voting.core import health, lifecycle, logs, metrics
 from voting.core.config import ResultSettings
 from voting.core.lifecycle import Stop
-from voting.core.web import Pages, application, listen, serve
+from voting.core.rendering import Pages, application
+from voting.core.web import listen, serve
 from voting.result.hub import Hub, viewer_protocol
 from voting.result.screens import Screens
 from voting.result.watcher import Watcher

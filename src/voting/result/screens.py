@@ -4,15 +4,16 @@ from typing import Any
 
 import segno
 from markupsafe import Markup
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from voting.core import language
 from voting.core.ballot import DEFAULT_POLL
 from voting.core.config import ResultSettings
-from voting.core.web import HEADERS, Pages, neighbour, neighbour_url, same_site
+from voting.core.origin import neighbour, neighbour_url, same_site
+from voting.core.rendering import HEADERS, Pages, Problem
 from voting.result.hub import Channel, Hub
 
 
@@ -63,8 +64,7 @@ class Screens:
     def _find(self, request: Request) -> Channel:
         channel = self._hub.channel(request.path_params.get("poll", DEFAULT_POLL))
         if channel is None:
-            loaded = self._hub.loaded
-            raise HTTPException(404 if loaded else 503, headers={} if loaded else {"retry-after": "1"})
+            raise Problem(404, "unknown_poll") if self._hub.loaded else Problem(503, "no_polls")
         return channel
 
     def _render(self, template: str, request: Request, **more: Any) -> Response:
@@ -79,8 +79,12 @@ class Screens:
             "vote_href": f"{prefix}/vote",
             "present_href": f"{prefix}/present",
         }
-        body = self._pages.render(template, **context, **more)
-        return Response(body, headers=HEADERS | {"content-type": "text/html; charset=utf-8"})
+        query = request.scope["query_string"]
+        reader = language.choose(dict(request.scope["headers"]), query)
+        headers = HEADERS | {"content-type": "text/html; charset=utf-8"}
+        if asked := language.asked(query):
+            headers["set-cookie"] = language.cookie(asked).decode()
+        return Response(self._pages.render(template, reader, **context, **more), headers=headers)
 
 
 def shares(votes: list[int]) -> list[float]:

@@ -15,8 +15,10 @@ from starlette.routing import Route
 from voting.core import health, logs, metrics
 from voting.core.config import VoteSettings
 from voting.core.lifecycle import Stop
+from voting.core.origin import neighbour
 from voting.core.processes import Processes, available_cores
-from voting.core.web import Pages, application, listen, neighbour, serve
+from voting.core.rendering import Pages, application
+from voting.core.web import listen, serve
 from voting.vote.booth import Booth
 
 log = logs.get()

@@ -11,27 +11,21 @@ from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
+from voting.core import language
 from voting.core.ballot import Poll
 from voting.core.ballotbox import BallotBox, Refused
 from voting.core.config import VoteSettings
+from voting.core.language import Language, mark
 from voting.core.metrics import VoteMetrics
-from voting.core.web import RAW_HEADERS, Pages, prefers_json, same_site
+from voting.core.origin import same_site
+from voting.core.rendering import RAW_HEADERS, RETRY_AFTER, Pages, Problem, prefers_json
 from voting.vote.voter import Voter, Voters
 
 MAX_BODY = 4096
-RETRY_AFTER = b"1"
 _FORM = b"application/x-www-form-urlencoded"
 _RECEIPT = "0000000000000-receipt"  # stands for the entry id in prepared pages
 _HTML = b"text/html; charset=utf-8"
 _JSON = b"application/json"
-
-
-class Problem(Exception):
-    """A vote that is answered with a no: the status, a word for the metrics, and a sentence for the voter."""
-
-    def __init__(self, status: int, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.reason, self.message = status, reason, message
 
 
 class Paper:
@@ -42,12 +36,18 @@ class Paper:
         self.choices = {f"vote={option.key}".encode(): option.key.encode() for option in poll.options}
         self.keys = {option.key: option.key.encode() for option in poll.options}
         self.expected = ", ".join(f"{option.key} ({option.label})" for option in poll.options)
-        context = {"poll": poll, "action": poll.path or "/", "results_href": f"{poll.path}/results"}
-        self.page = pages.render("ballot.html", choice=None, receipt=None, **context)
-        self.thanks = {
-            option.key.encode(): pages.render("ballot.html", choice=option.key, receipt=_RECEIPT, **context)
-            for option in poll.options
-        }
+        self._context = {"poll": poll, "action": poll.path or "/", "results_href": f"{poll.path}/results"}
+        self._pages = pages
+        self._ready: dict[tuple[str, bytes | None], bytes] = {}
+
+    def page(self, reader: Language, choice: bytes | None = None) -> bytes:
+        """The ballot in the reader's language, with a place for the receipt if there is a choice; made once."""
+        page = self._ready.get((reader.code, choice))
+        if page is None:
+            chosen, receipt = (choice.decode(), _RECEIPT) if choice else (None, None)
+            page = self._pages.render("ballot.html", reader, choice=chosen, receipt=receipt, **self._context)
+            self._ready[reader.code, choice] = page
+        return page
 
     def choice(self, body: bytes) -> bytes:
         """The option that a form body chooses.
@@ -60,9 +60,8 @@ class Paper:
         except UnicodeDecodeError:
             given = []
         if len(given) != 1 or given[0] not in self.keys:
-            raise Problem(
-                400, "bad_choice", f"Choose exactly one option: send the form field vote as one of {self.expected}."
-            )
+            message = mark("Choose exactly one option: send the form field vote as one of {expected}.")
+            raise Problem(400, "bad_choice", message, expected=self.expected)
         return self.keys[given[0]]
 
 
@@ -94,17 +93,19 @@ class Booth:
                 self._metrics.seconds.observe(time.perf_counter() - started)
             else:
                 voter = voter or self._voters.new()
-                status, kind, body = 200, _HTML, paper.page
+                status, kind, body = 200, _HTML, paper.page(language.choose(headers, scope["query_string"]))
         except Problem as problem:
             if scope["method"] == "POST":
                 self._metrics.refused.labels(problem.reason).inc()
             status = problem.status
-            kind, body = self._explain(problem, scope["path"], headers)
+            kind, body = self._explain(problem, scope, headers)
         extra = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
         if voter is not None and voter.cookie is not None:
             extra.append((b"set-cookie", voter.cookie))
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
-            extra.append((b"retry-after", RETRY_AFTER))
+            extra.append((b"retry-after", RETRY_AFTER.encode()))
+        if asked := language.asked(scope["query_string"]):
+            extra.append((b"set-cookie", language.cookie(asked)))
         await send({"type": "http.response.start", "status": status, "headers": RAW_HEADERS + extra})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
@@ -113,8 +114,8 @@ class Booth:
         if paper is not None:
             return paper
         if not self._papers:
-            raise Problem(503, "no_polls", "Voting has not opened yet. Please try again in a moment.")
-        raise Problem(404, "unknown_poll", "There is no such poll. Check the address.")
+            raise Problem(503, "no_polls", mark("Voting has not opened yet. Please try again in a moment."))
+        raise Problem(404, "unknown_poll")
 
     async def _vote(
         self, paper: Paper, headers: dict[bytes, bytes], voter: Voter | None, receive: Receive
@@ -125,49 +126,49 @@ class Booth:
             Problem: it was not taken, for the reason that the problem names.
         """
         if not same_site(headers, self._origins):
-            raise Problem(403, "cross_site", "This vote was sent by another site. Open the ballot and vote there.")
+            message = mark("This vote was sent by another site. Open the ballot and vote there.")
+            raise Problem(403, "cross_site", message)
         if not headers.get(b"content-type", b"").startswith(_FORM):
-            raise Problem(415, "media_type", f"Send the vote as a form: {_FORM.decode()} with the field vote.")
+            message = mark("Send the vote as a form: {type} with the field vote.")
+            raise Problem(415, "media_type", message, type=_FORM.decode())
         body = await _read(headers, receive)
         choice = paper.choices.get(body) or paper.choice(body)
         if voter is None:
             if self._browsers_only:
-                raise Problem(
-                    403, "no_cookie", "This poll counts browsers. Open the ballot with cookies allowed, and vote there."
-                )
+                message = mark("This poll counts browsers. Open the ballot with cookies allowed, and vote there.")
+                raise Problem(403, "no_cookie", message)
             voter = self._voters.new()
         try:
             with self._metrics.in_flight.track_inprogress():
                 receipt = await self.box.cast(paper.slug, voter.pseudonym, choice)
         except Refused as refused:
-            message = "The vote could not be stored just now. Please send it again in a moment."
+            message = mark("The vote could not be stored just now. Please send it again in a moment.")
             raise Problem(503, refused.reason, message) from None
-        if prefers_json(headers.get(b"accept", b"").decode("latin-1")):
+        if prefers_json(headers):
             answer = {"poll": paper.slug.decode(), "choice": choice.decode(), "receipt": receipt.decode()}
             return voter, 200, _JSON, json.dumps(answer).encode()
-        return voter, 200, _HTML, paper.thanks[choice].replace(_RECEIPT.encode(), receipt)
+        return voter, 200, _HTML, paper.page(language.choose(headers), choice).replace(_RECEIPT.encode(), receipt)
 
-    def _explain(self, problem: Problem, path: str, headers: dict[bytes, bytes]) -> tuple[bytes, bytes]:
-        accept = headers.get(b"accept", b"").decode("latin-1")
-        back = path if problem.reason != "unknown_poll" else "/"
-        title = HTTPStatus(problem.status).phrase
-        body, kind = self._pages.problem(accept, problem.status, title, problem.message, back)
+    def _explain(self, problem: Problem, scope: Scope, headers: dict[bytes, bytes]) -> tuple[bytes, bytes]:
+        back = scope["path"] if problem.reason != "unknown_poll" else "/"
+        body, kind = self._pages.explain(problem, headers, scope["query_string"], back)
         return kind.encode(), body
 
 
 async def _read(headers: dict[bytes, bytes], receive: Receive) -> bytes:
     """The request's body, if it is small enough to be a vote."""
-    too_large = Problem(413, "too_large", f"A vote has at most {MAX_BODY} bytes. Send only the form field vote.")
+    message = mark("A vote has at most {size} bytes. Send only the form field vote.")
+    too_large = Problem(413, "too_large", message, size=MAX_BODY)
     length = headers.get(b"content-length", b"0")
     if not length.isdigit() or int(length) > MAX_BODY:
         raise too_large
     body = bytearray()
     while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Problem(400, "disconnected", "The request ended early.")
-        body += message.get("body", b"")
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise Problem(400, "disconnected")
+        body += event.get("body", b"")
         if len(body) > MAX_BODY:
             raise too_large
-        if not message.get("more_body"):
+        if not event.get("more_body"):
             return bytes(body)

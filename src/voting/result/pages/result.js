@@ -7,8 +7,12 @@ const state = document.getElementById("state");
 const spoken = document.getElementById("spoken");
 const rows = new Map([...tally.children].map((row) => [row.dataset.key, row]));
 const language = document.documentElement.lang; // of the words on the page, so of its numbers too
-const number = new Intl.NumberFormat(language);
-const percent = new Intl.NumberFormat(language, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
+const words = JSON.parse(tally.dataset.words);
+const digits = { numberingSystem: "latn", useGrouping: "always" }; // as the server writes them
+const number = new Intl.NumberFormat(language, digits);
+const percent = new Intl.NumberFormat(language, { ...digits, style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
+const plural = new Intl.PluralRules(language);
+const hours = new Intl.DateTimeFormat(language, { numberingSystem: "latn", hour: "2-digit", minute: "2-digit" });
 const SILENCE = 40_000; // the server sends at least every 15 s
 const SPEAK = 5_000;
 let revision = Number(tally.dataset.revision); // of what is shown
@@ -22,8 +26,8 @@ const rates = pace.dataset.rates.split(" ").map(Number); // votes in each second
 let total = 0; // as of the last snapshot, and a second ago
 let before = null;
 
-const votes = (count) => `${number.format(count)} ${count === 1 ? "vote" : "votes"}`;
-const clock = (iso) => new Date(iso).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+const counted = (forms, count) => (forms[plural.select(count)] ?? forms.other).replace("{n}", number.format(count));
+const since = (sentence, iso) => sentence.replace("{time}", hours.format(new Date(iso)));
 const text = (element, value) => { if (element.textContent !== value) element.textContent = value; };
 
 function condition(words, kind) {
@@ -32,10 +36,10 @@ function condition(words, kind) {
 }
 
 function describe(snapshot) {
-  if (snapshot.stale_since) condition(`Last known result, from ${clock(snapshot.stale_since)}`, "warn");
-  else if (snapshot.paused_since) condition(`Counting paused since ${clock(snapshot.paused_since)}`, "warn");
-  else if (snapshot.waiting > 0) condition(`Live, ${number.format(snapshot.waiting)} waiting to be counted`, "live");
-  else condition("Live", "live");
+  if (snapshot.stale_since) condition(since(words.stale, snapshot.stale_since), "warn");
+  else if (snapshot.paused_since) condition(since(words.paused, snapshot.paused_since), "warn");
+  else if (snapshot.waiting > 0) condition(`${words.live} · ${counted(words.waiting, snapshot.waiting)}`, "live");
+  else condition(words.live, "live");
 }
 
 // Whether the page was made for another poll than the one that the snapshot shows.
@@ -69,16 +73,16 @@ function draw() {
   const parts = shares(snapshot.options.map((option) => option.votes));
   snapshot.options.forEach((option, index) => {
     const row = rows.get(option.key);
-    text(row.querySelector(".share"), `${percent.format(parts[index])} %`);
-    text(row.querySelector(".votes"), votes(option.votes));
+    text(row.querySelector(".share"), percent.format(parts[index] / 100));
+    text(row.querySelector(".votes"), counted(words.votes, option.votes));
     row.querySelector("progress").value = parts[index];
     const cells = document.querySelectorAll(`[data-option="${option.key}"] td`); // the big screen has no table
     if (cells.length) {
       text(cells[0], number.format(option.votes));
-      text(cells[1], `${percent.format(parts[index])} %`);
+      text(cells[1], percent.format(parts[index] / 100));
     }
   });
-  text(document.getElementById("total"), votes(snapshot.total));
+  text(document.getElementById("total"), counted(words.votes, snapshot.total));
   total = snapshot.total;
   before ??= total;
 }
@@ -115,7 +119,7 @@ function connect() {
     silence = setTimeout(() => socket.close(), SILENCE);
     const snapshot = JSON.parse(message.data);
     if (snapshot.revision < revision) { // a replica that lags, or a database that was restored
-      condition("Connected, waiting for newer numbers", "warn");
+      condition(words.behind, "warn");
       return;
     }
     revision = snapshot.revision;
@@ -126,7 +130,7 @@ function connect() {
   socket.onclose = () => {
     clearTimeout(silence);
     tries = opened && Date.now() - opened > 5000 ? 0 : tries + 1;
-    condition("Connection lost, reconnecting …", "warn");
+    condition(words.lost, "warn");
     setTimeout(connect, Math.random() * Math.min(10_000, 1000 * 2 ** tries));
   };
 }

@@ -5,6 +5,7 @@
 
 const form = document.getElementById("ballot");
 const said = document.getElementById("said");
+const words = JSON.parse(form.dataset.words);
 const buttons = [...form.querySelectorAll("button")];
 let wanted = null; // the button last tapped, until its vote is in or refused
 let sending = false;
@@ -14,12 +15,22 @@ let notBefore = 0; // the server asked us to leave it alone until then
 
 const label = (button) => button.querySelector(".label").textContent;
 
-function say(text, { problem = false, receipt = "" } = {}) {
-  said.textContent = text;
+// Put a text into an element; the one {place} in it becomes a value that keeps its own direction of writing.
+function put(element, text, value) {
+  const [before, after] = text.split(/{\w+}/);
+  element.replaceChildren(before);
+  if (after === undefined) return;
+  const isolated = document.createElement("bdi");
+  isolated.textContent = value;
+  element.append(isolated, after);
+}
+
+function say(text, { value = "", problem = false, receipt = "" } = {}) {
+  put(said, text, value);
   said.classList.toggle("problem", problem);
   if (receipt) {
     const small = document.createElement("small");
-    small.textContent = `Receipt ${receipt}`;
+    put(small, words.receipt, receipt);
     said.append(small);
   }
   for (const button of buttons) button.classList.toggle("sending", button === wanted);
@@ -41,12 +52,12 @@ async function attempt(choice) {
     });
     if (answer.ok) return { receipt: (await answer.json()).receipt };
     if (answer.status >= 500 || answer.status === 429) {
-      return { again: "Voting is busy just now.", wait: Number(answer.headers.get("Retry-After")) || 1 };
+      return { again: words.busy, wait: Number(answer.headers.get("Retry-After")) || 1 };
     }
     const told = await answer.json().catch(() => null); // a proxy may refuse in its own words
-    return { refusal: told?.error?.message ?? `The vote was refused (${answer.status}). Load this page again and vote.` };
+    return { refusal: told?.error?.message ?? words.refused.replace("{status}", answer.status) };
   } catch {
-    return { again: "No answer from the server just now.", wait: 0.5 }; // offline, too slow, or an answer that is not ours
+    return { again: words.silent, wait: 0.5 }; // offline, too slow, or an answer that is not ours
   }
 }
 
@@ -59,7 +70,7 @@ async function send() {
   if (again) {
     tries += 1;
     notBefore = Date.now() + 1000 * wait;
-    say(`${again} Your vote for ${label(wanted)} will be sent again in a moment; keep this page open.`, { problem: true });
+    say(`${again} ${words.again}`, { value: label(wanted), problem: true });
     sendIn(1000 * (wait + Math.random() * Math.min(10, 0.5 * 2 ** tries)));
     return;
   }
@@ -73,15 +84,38 @@ async function send() {
     say(refusal, { problem: true });
     return;
   }
+  remember(button, receipt);
+  thank(button, receipt);
+}
+
+function thank(button, receipt) {
   for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
-  say(`Your vote for ${label(button)} is in. Choose another to change it.`, { receipt });
+  say(words.thanks, { value: label(button), receipt });
+}
+
+// The server has no word of what this browser chose (it only hands votes on), so the browser keeps it for a reload.
+const memory = `vote ${form.getAttribute("action")} ${document.title}`;
+
+function remember(button, receipt) {
+  try {
+    localStorage.setItem(memory, JSON.stringify({ label: label(button), receipt }));
+  } catch { /* storage is off: the vote is in all the same */ }
+}
+
+function recall() {
+  try {
+    const { label: chosen, receipt } = JSON.parse(localStorage.getItem(memory)) ?? {};
+    const button = buttons.find((each) => label(each) === chosen);
+    if (button) thank(button, receipt);
+  } catch { /* nothing to recall */ }
 }
 
 form.addEventListener("submit", (event) => {
   if (!event.submitter || !AbortSignal.timeout) return; // an older browser sends the form itself
   event.preventDefault();
   wanted = event.submitter;
-  say(`Sending your vote for ${label(wanted)} …`);
+  say(words.sending, { value: label(wanted) });
   sendIn(Math.max(0, notBefore - Date.now()));
 });
 window.addEventListener("online", () => sendIn(0));
+if (!buttons.some((button) => button.ariaPressed === "true")) recall();

@@ -1,8 +1,8 @@
-"""What both web services share."""
+"""Where a request comes from."""
 
 import pytest
 
-from voting.core.web import prefers_json, same_site
+from voting.core.origin import same_site
 
 
 @pytest.mark.parametrize(
@@ -27,11 +27,3 @@ from voting.core.web import prefers_json, same_site
 def test_only_our_own_page_or_no_page_at_all_may_send_a_vote(headers: dict[str, str], *, is_same: bool) -> None:
     raw = {name.encode(): value.encode() for name, value in headers.items()}
     assert same_site(raw, ("https://public.example",)) is is_same
-
-
-@pytest.mark.parametrize(
-    ("accept", "json"),
-    [("", False), ("*/*", False), ("application/json", True), ("text/html,application/json;q=0.9", False)],
-)
-def test_json_is_for_those_who_ask_for_it(accept: str, *, json: bool) -> None:
-    assert prefers_json(accept) is json
