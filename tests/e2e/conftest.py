@@ -1,10 +1,12 @@
 """What several tests share: a running `voting up` (they leave it running), Chromium, a Docker engine."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
 from tests.conftest import require
 from tests.e2e.stack import Stack
@@ -34,3 +36,39 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=require("chromium", "chromium"), args=QUIET)
         yield browser
         browser.close()
+
+
+OpenBrowser = Callable[..., BrowserContext]
+NETWORK = ("Failed to load resource", "WebSocket connection to")  # what a test that cuts the network makes Chromium say
+
+
+@pytest.fixture
+def open_browser(chromium: Browser) -> Iterator[OpenBrowser]:
+    """Open separate browsers; no page in them may put anything on the console, as each violation of the CSP would."""
+    opened: list[BrowserContext] = []
+    complaints: list[str] = []
+
+    def open_one(**options: Any) -> BrowserContext:
+        context = chromium.new_context(**options)
+        context.on("console", lambda message: complaints.append(message.text))
+        context.on("weberror", lambda error: complaints.append(str(error.error)))
+        opened.append(context)
+        return context
+
+    yield open_one
+    for context in opened:
+        context.close()
+    assert [each for each in complaints if not each.startswith(NETWORK)] == []
+
+
+@pytest.fixture(scope="session")
+def artefacts() -> Path:
+    """Where screenshots are left, to be looked at."""
+    folder = Path("test-artefacts")
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def context(open_browser: OpenBrowser) -> BrowserContext:
+    return open_browser()

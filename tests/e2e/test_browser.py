@@ -1,55 +1,69 @@
 """The two pages in a real Chromium: with and without JavaScript, with the keyboard, on a phone, through a restart."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+import zxingcpp
+from PIL import Image
+from playwright.sync_api import BrowserContext, Page, expect
 
+from tests.e2e.conftest import OpenBrowser
 from tests.e2e.stack import Stack
 from tests.waiting import eventually
-
-
-@pytest.fixture
-def context(chromium: Browser) -> Iterator[BrowserContext]:
-    opened = chromium.new_context()
-    yield opened
-    opened.close()
-
-
-def watch(page: Page) -> list[str]:
-    """Collect what the page complains of: script errors and everything on the console, CSP violations too."""
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    return complaints
 
 
 def votes(page: Page, key: str) -> int:
     return int(re.sub(r"\D", "", page.inner_text(f"[data-key={key}] .votes")))
 
 
-def test_a_vote_in_one_browser_moves_the_result_in_another(
-    stack: Stack, chromium: Browser, context: BrowserContext
-) -> None:
-    result = context.new_page()
-    complaints = watch(result)
+def test_a_vote_in_one_browser_moves_the_result_in_another(stack: Stack, open_browser: OpenBrowser) -> None:
+    result = open_browser().new_page()
     result.goto(stack.result_url)
     expect(result.locator("#state")).to_have_text("Live")
     before = votes(result, "a"), votes(result, "b")
-    with chromium.new_context() as other:
-        ballot = other.new_page()
-        complaints += watch(ballot)
-        ballot.goto(stack.vote_url)
-        ballot.get_by_role("button", name="Cats").click()
-        expect(ballot.get_by_role("status")).to_contain_text("Your vote for Cats is in")
-        eventually(lambda: (votes(result, "a"), votes(result, "b")) == (before[0] + 1, before[1]))
-        ballot.get_by_role("button", name="Dogs").click()
-        expect(ballot.get_by_role("button", name="Dogs")).to_have_attribute("aria-pressed", "true")
-        eventually(lambda: (votes(result, "a"), votes(result, "b")) == (before[0], before[1] + 1))
-    assert complaints == []
+    ballot = open_browser().new_page()
+    ballot.goto(stack.vote_url)
+    ballot.get_by_role("button", name="Cats").click()
+    expect(ballot.get_by_role("status")).to_contain_text("Your vote for Cats is in")
+    eventually(lambda: (votes(result, "a"), votes(result, "b")) == (before[0] + 1, before[1]))
+    ballot.get_by_role("button", name="Dogs").click()
+    expect(ballot.get_by_role("button", name="Dogs")).to_have_attribute("aria-pressed", "true")
+    eventually(lambda: (votes(result, "a"), votes(result, "b")) == (before[0], before[1] + 1))
+
+
+def test_the_choice_is_still_marked_when_the_ballot_is_loaded_again(stack: Stack, context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto(stack.vote_url)
+    page.get_by_role("button", name="Dogs").click()
+    expect(page.get_by_role("status")).to_contain_text("is in")
+    said = page.inner_text("#said")
+    page.reload()
+    expect(page.get_by_role("button", name="Dogs")).to_have_attribute("aria-pressed", "true")
+    assert page.inner_text("#said") == said
+
+
+@pytest.mark.parametrize("where", ["ballot", "result", "present"])
+def test_a_page_is_small_and_a_second_visit_asks_only_for_the_page_itself(
+    stack: Stack, context: BrowserContext, where: str
+) -> None:
+    url = {"ballot": stack.vote_url, "result": stack.result_url, "present": f"{stack.result_url}/present"}[where]
+    page = context.new_page()
+    sizes: dict[str, int] = {}
+    page.on("requestfinished", lambda request: sizes.update({request.url: sum_of(request.sizes())}))
+    page.goto(url, wait_until="networkidle")
+    assert all(each.startswith((stack.vote_url, stack.result_url)) for each in sizes)
+    assert sum(sizes.values()) < 60_000, sizes
+    assert len(sizes) <= 4
+    page.reload(wait_until="networkidle")
+    again = page.evaluate("performance.getEntriesByType('resource').map(each => each.transferSize)")
+    assert set(again) == {0}  # from the browser's own store
+
+
+def sum_of(sizes: Any) -> int:
+    return int(sizes["responseBodySize"] + sizes["responseHeadersSize"])
 
 
 def test_the_chart_shows_the_votes_of_the_last_minute_also_to_one_who_comes_later(
@@ -70,28 +84,29 @@ def pace(page: Page, stack: Stack) -> list[str]:
     return str(page.get_attribute("#pace", "data-rates")).split()
 
 
-def test_two_browsers_are_two_voters(stack: Stack, chromium: Browser) -> None:
+def test_two_browsers_are_two_voters(stack: Stack, open_browser: OpenBrowser) -> None:
     before = stack.tally()["a"]
     for _ in range(2):
-        with chromium.new_context() as browser:
-            page = browser.new_page()
-            page.goto(stack.vote_url)
-            page.get_by_role("button", name="Cats").click()
-            expect(page.get_by_role("status")).to_contain_text("is in")
+        page = open_browser().new_page()
+        page.goto(stack.vote_url)
+        page.get_by_role("button", name="Cats").click()
+        expect(page.get_by_role("status")).to_contain_text("is in")
     eventually(lambda: stack.tally()["a"] == before + 2)
 
 
-def test_both_pages_work_without_javascript(stack: Stack, chromium: Browser) -> None:
-    with chromium.new_context(java_script_enabled=False) as plain:
-        page = plain.new_page()
-        page.goto(stack.vote_url)
-        page.get_by_role("button", name="Dogs").click()
-        expect(page.get_by_role("status")).to_contain_text("Your vote for Dogs is in")
-        expect(page.get_by_role("button", name="Dogs")).to_have_attribute("aria-pressed", "true")
-        eventually(stack.drained)
-        page.get_by_role("link", name="See the live result").click()
-        expect(page).to_have_url(f"{stack.result_url}/")
-        assert votes(page, "b") == stack.tally()["b"]
+def test_both_pages_work_without_javascript(stack: Stack, open_browser: OpenBrowser) -> None:
+    page = open_browser(java_script_enabled=False).new_page()
+    page.goto(stack.vote_url)
+    page.get_by_role("button", name="Dogs").click()
+    expect(page.get_by_role("status")).to_contain_text("Your vote for Dogs is in")
+    expect(page.get_by_role("button", name="Dogs")).to_have_attribute("aria-pressed", "true")
+    eventually(stack.drained)
+    page.get_by_role("link", name="See the live result").click()
+    expect(page).to_have_url(f"{stack.result_url}/")
+    shown = votes(page, "b")
+    assert shown == stack.tally()["b"]
+    httpx.post(stack.vote_url, data={"vote": "b"})
+    expect(page.locator("[data-key=b] .votes")).to_contain_text(f"{shown + 1:,}", timeout=8000)  # it loads itself again
 
 
 def test_the_ballot_works_with_the_keyboard_alone(stack: Stack, context: BrowserContext) -> None:
@@ -106,23 +121,16 @@ def test_the_ballot_works_with_the_keyboard_alone(stack: Stack, context: Browser
 
 @pytest.mark.parametrize(("width", "scheme"), [(320, "light"), (1280, "dark")])
 def test_nothing_is_cut_off_on_a_small_phone_or_a_desk(
-    stack: Stack, chromium: Browser, width: int, scheme: str
+    stack: Stack, open_browser: OpenBrowser, artefacts: Path, width: int, scheme: str
 ) -> None:
-    folder = Path("test-artefacts")
-    folder.mkdir(exist_ok=True)
-    with chromium.new_context(viewport={"width": width, "height": 720}, color_scheme=scheme) as sized:  # type: ignore[arg-type]
-        page = sized.new_page()
-        for name, url in (
-            ("ballot", stack.vote_url),
-            ("result", stack.result_url),
-            ("missing", f"{stack.vote_url}/none"),
-        ):
-            page.goto(url)
-            if name == "ballot":
-                page.get_by_role("button", name="Cats").click()
-                expect(page.get_by_role("status")).to_contain_text("is in")
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
-            page.screenshot(path=folder / f"{name}-{width}-{scheme}.png", full_page=True)
+    page = open_browser(viewport={"width": width, "height": 720}, color_scheme=scheme).new_page()
+    for name, url in (("ballot", stack.vote_url), ("result", stack.result_url), ("missing", f"{stack.vote_url}/none")):
+        page.goto(url)
+        if name == "ballot":
+            page.get_by_role("button", name="Cats").click()
+            expect(page.get_by_role("status")).to_contain_text("is in")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.screenshot(path=artefacts / f"{name}-{width}-{scheme}.png", full_page=True)
 
 
 def test_a_vote_cast_while_the_broker_is_away_goes_in_by_itself_and_the_result_reconnects(
@@ -148,31 +156,64 @@ def test_a_vote_cast_while_the_broker_is_away_goes_in_by_itself_and_the_result_r
         stack.stop()
 
 
-def test_the_big_screen_invites_and_obeys_its_keys(stack: Stack, chromium: Browser) -> None:
-    with chromium.new_context(viewport={"width": 1280, "height": 720}) as hall:
-        page = hall.new_page()
-        complaints = watch(page)
-        page.goto(f"{stack.result_url}/present")
-        expect(page.locator("#state")).to_have_text("Live")
-        expect(page.locator(".address")).to_have_text(stack.vote_url.removeprefix("http://"))
-        assert page.locator(".invite svg path").count() >= 1
-        share = page.locator("[data-key=a] .share")
-        page.keyboard.press("h")
-        expect(share).to_be_hidden()
-        page.keyboard.press("H")
-        expect(share).to_be_visible()
-        before = votes(page, "a")
-        page.keyboard.press("Space")
-        httpx.post(stack.vote_url, data={"vote": "a"})
-        eventually(lambda: stack.tally()["a"] == before + 1)
-        late = hall.new_page()
-        late.goto(stack.result_url)
-        expect(late.locator("#state")).to_have_text("Live")
-        assert votes(page, "a") == before
-        page.screenshot(path="test-artefacts/present-1280.png")
-        page.keyboard.press("Space")
-        eventually(lambda: votes(page, "a") == before + 1)
-        page.bring_to_front()
-        page.keyboard.press("f")
-        eventually(lambda: page.evaluate("!!document.fullscreenElement"))
-        assert complaints == []
+def test_the_big_screen_invites_and_obeys_its_keys(stack: Stack, open_browser: OpenBrowser, artefacts: Path) -> None:
+    hall = open_browser(viewport={"width": 1280, "height": 720})
+    page = hall.new_page()
+    page.goto(f"{stack.result_url}/present")
+    expect(page.locator("#state")).to_have_text("Live")
+    expect(page.locator(".address")).to_have_text(stack.vote_url.removeprefix("http://"))
+    page.screenshot(path=artefacts / "present-1280.png")
+    with Image.open(artefacts / "present-1280.png") as seen:
+        assert [code.text for code in zxingcpp.read_barcodes(seen)] == [f"{stack.vote_url}/"]
+    share = page.locator("[data-key=a] .share")
+    page.keyboard.press("h")
+    expect(share).to_be_hidden()
+    page.keyboard.press("H")
+    expect(share).to_be_visible()
+    before = votes(page, "a")
+    page.keyboard.press("Space")
+    httpx.post(stack.vote_url, data={"vote": "a"})
+    eventually(lambda: stack.tally()["a"] == before + 1)
+    late = hall.new_page()
+    late.goto(stack.result_url)
+    expect(late.locator("#state")).to_have_text("Live")
+    assert votes(page, "a") == before
+    page.keyboard.press("Space")
+    eventually(lambda: votes(page, "a") == before + 1)
+    page.bring_to_front()
+    page.keyboard.press("f")
+    eventually(lambda: page.evaluate("!!document.fullscreenElement"))
+
+
+def test_ten_thousand_updates_leave_nothing_behind(stack: Stack, context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto(f"{stack.result_url}/present")
+    expect(page.locator("#state")).to_have_text("Live")
+    devtools = context.new_cdp_session(page)
+    devtools.send("Performance.enable")
+
+    def weigh() -> dict[str, float]:
+        devtools.send("HeapProfiler.collectGarbage")
+        found = devtools.send("Performance.getMetrics")["metrics"]
+        return {each["name"]: each["value"] for each in found}
+
+    many = """([from, to]) => {
+        const snapshot = JSON.parse(window.seen);
+        for (let n = from; n < to; n += 1) {
+            snapshot.options.forEach((option, index) => { option.votes = n * (index + 1); });
+            snapshot.total = n * 3;
+            snapshot.revision += 1;
+            take(JSON.parse(JSON.stringify(snapshot)));
+            draw();
+            tick();
+        }
+    }"""
+    page.evaluate("seen => { window.seen = seen; }", httpx.get(f"{stack.result_url}/api/results").text)
+    page.evaluate(many, [0, 500])  # what the first ones leave is there for good
+    before = weigh()
+    page.evaluate(many, [500, 10_500])
+    after = weigh()
+    assert votes(page, "a") == 10_499
+    assert after["JSEventListeners"] <= before["JSEventListeners"]
+    assert after["Nodes"] <= before["Nodes"] + 10
+    assert after["JSHeapUsedSize"] <= before["JSHeapUsedSize"] + 200_000

@@ -58,11 +58,12 @@ class Problem(Exception):
         status: of HTTP.
         reason: a word for the metrics.
         message: a sentence for the reader, in English, with {names} for `values`; by default the status's own.
+        again: the choice whose vote is worth sending once more.
     """
 
-    def __init__(self, status: int, reason: str, message: str = "", **values: object) -> None:
+    def __init__(self, status: int, reason: str, message: str = "", again: str = "", **values: object) -> None:
         super().__init__(message)
-        self.status, self.reason = status, reason
+        self.status, self.reason, self.again = status, reason, again
         self.message, self.values = message or _MESSAGES[status], values
 
 
@@ -115,7 +116,8 @@ class Pages:
             body = json.dumps({"error": {"code": problem.status, "message": message}}, ensure_ascii=False)
             return body.encode(), "application/json"
         title = reader.text(TITLES[problem.status])
-        page = self.render("error.html", reader, status=problem.status, title=title, message=message, back_href=back)
+        context = {"status": problem.status, "title": title, "message": message, "again": problem.again}
+        page = self.render("error.html", reader, back_href=back, **context)
         return page, "text/html; charset=utf-8"
 
 

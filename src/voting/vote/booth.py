@@ -143,7 +143,7 @@ class Booth:
                 receipt = await self.box.cast(paper.slug, voter.pseudonym, choice)
         except Refused as refused:
             message = mark("The vote could not be stored just now. Please send it again in a moment.")
-            raise Problem(503, refused.reason, message) from None
+            raise Problem(503, refused.reason, message, again=choice.decode()) from None
         if prefers_json(headers):
             answer = {"poll": paper.slug.decode(), "choice": choice.decode(), "receipt": receipt.decode()}
             return voter, 200, _JSON, json.dumps(answer).encode()

@@ -109,6 +109,17 @@ function speak() {
   text(spoken, `${state.textContent}. ${counts.join(", ")}`);
 }
 
+function take(snapshot) {
+  if (snapshot.revision < revision) { // a replica that lags, or a database that was restored
+    condition(words.behind, "warn");
+    return;
+  }
+  revision = snapshot.revision;
+  describe(snapshot);
+  latest = snapshot;
+  if (!drawing) drawing = requestAnimationFrame(draw);
+}
+
 function connect() {
   const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${tally.dataset.ws}`);
   let opened = 0;
@@ -117,15 +128,7 @@ function connect() {
   socket.onmessage = (message) => {
     clearTimeout(silence);
     silence = setTimeout(() => socket.close(), SILENCE);
-    const snapshot = JSON.parse(message.data);
-    if (snapshot.revision < revision) { // a replica that lags, or a database that was restored
-      condition(words.behind, "warn");
-      return;
-    }
-    revision = snapshot.revision;
-    describe(snapshot);
-    latest = snapshot;
-    if (!drawing) drawing = requestAnimationFrame(draw);
+    take(JSON.parse(message.data));
   };
   socket.onclose = () => {
     clearTimeout(silence);
