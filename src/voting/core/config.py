@@ -73,6 +73,9 @@ class WebSettings(ServiceSettings):
     result_url: PublicUrl = ""
     https: bool = False
     allowed_origins: CommaList = ()
+    trusted_proxies: Annotated[int, Field(ge=0, le=10)] = 0
+    rate_limit: Annotated[float, Field(ge=0, le=1_000_000)] = 0
+    rate_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 50
 
 
 class VoteSettings(WebSettings, RedisSettings):
@@ -83,10 +86,14 @@ class VoteSettings(WebSettings, RedisSettings):
     ballot_policy: Literal["open", "browser"] = "open"
     web_concurrency: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = 1
     max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 4096
+    new_voters_per_hour: Annotated[int, Field(ge=0, le=1_000_000)] = 0
 
 
 class ResultSettings(WebSettings, DatabaseSettings):
     """Settings of the result service."""
+
+    max_viewers: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+    viewers_per_address: Annotated[int, Field(ge=0, le=1_000_000)] = 0
 
 
 class WorkerSettings(ServiceSettings, RedisSettings, DatabaseSettings):

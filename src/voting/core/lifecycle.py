@@ -8,6 +8,7 @@ not caught here: it ends the process with its traceback, and whatever runs the p
 import asyncio
 import contextlib
 import random
+import resource
 import signal
 from collections.abc import Awaitable, Callable
 
@@ -18,6 +19,8 @@ Stop = asyncio.Event
 
 def run(main: Callable[[Stop], Awaitable[None]]) -> None:
     """Run a service until it returns; SIGTERM and SIGINT set the event that it gets."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a shell's usual 1,024 would be 1,000 viewers
 
     async def supervised() -> None:
         stop = Stop()

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Scope
 
 from voting.core import language
 from voting.core.language import Language, mark
@@ -29,7 +30,6 @@ HEADERS = {
     "cache-control": "no-store",
 }
 RAW_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-RETRY_AFTER = "1"  # seconds
 
 TITLES = {
     400: mark("Not understood"),
@@ -59,11 +59,22 @@ class Problem(Exception):
         reason: a word for the metrics.
         message: a sentence for the reader, in English, with {names} for `values`; by default the status's own.
         again: the choice whose vote is worth sending once more.
+        retry_after: seconds; None where waiting would not help.
     """
 
-    def __init__(self, status: int, reason: str, message: str = "", again: str = "", **values: object) -> None:
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        message: str = "",
+        *,
+        again: str = "",
+        retry_after: int | None = None,
+        **values: object,
+    ) -> None:
         super().__init__(message)
         self.status, self.reason, self.again = status, reason, again
+        self.retry_after = 1 if status == 503 else retry_after
         self.message, self.values = message or _MESSAGES[status], values
 
 
@@ -108,17 +119,24 @@ class Pages:
 
         return Route("/static/{name}", static)
 
-    def explain(self, problem: Problem, headers: Mapping[bytes, bytes], query: bytes, back: str) -> tuple[bytes, str]:
-        """A problem as (body, content type), in JSON for those who ask for it, else as a page that leads `back`."""
+    def refusal(self, problem: Problem, scope: Scope, back: str = "/") -> Response:
+        """The answer to a request that has a problem: JSON for programs, else a page that leads `back`."""
+        headers, query = dict(scope["headers"]), scope["query_string"]
         reader = language.choose(headers, query)
         message = reader.text(problem.message).format(**problem.values)
+        extra = {"retry-after": str(problem.retry_after)} if problem.retry_after else {}
         if prefers_json(headers):
-            body = json.dumps({"error": {"code": problem.status, "message": message}}, ensure_ascii=False)
-            return body.encode(), "application/json"
-        title = reader.text(TITLES[problem.status])
-        context = {"status": problem.status, "title": title, "message": message, "again": problem.again}
-        page = self.render("error.html", reader, back_href=back, **context)
-        return page, "text/html; charset=utf-8"
+            error = {"code": problem.status, "message": message}
+            return Response(
+                json.dumps({"error": error}, ensure_ascii=False),
+                problem.status,
+                HEADERS | extra | {"content-type": "application/json"},
+            )
+        if asked := language.asked(query):
+            extra["set-cookie"] = language.cookie(asked).decode()
+        context = {"status": problem.status, "title": reader.text(TITLES[problem.status]), "message": message}
+        page = self.render("error.html", reader, back_href=back, again=problem.again, **context)
+        return Response(page, problem.status, HEADERS | extra | {"content-type": "text/html; charset=utf-8"})
 
 
 def fill(text: str, **values: object) -> Markup:
@@ -137,17 +155,12 @@ def application(pages: Pages, routes: list[Any]) -> Starlette:
     """A Starlette application whose refusals look like the rest of the site."""
 
     async def refuse(request: Request, error: Exception) -> Response:
-        headers = dict(HEADERS)
         if isinstance(error, HTTPException):  # Starlette's own: no such route, not that method
-            headers |= error.headers or {}
-            error = Problem(error.status_code, "http")
+            refusal = pages.refusal(Problem(error.status_code, "http"), request.scope)
+            refusal.headers.update(error.headers or {})
+            return refusal
         assert isinstance(error, Problem)  # noqa: S101 - registered for nothing else
-        body, headers["content-type"] = pages.explain(
-            error, dict(request.scope["headers"]), request.scope["query_string"], "/"
-        )
-        if error.status == 503:
-            headers["retry-after"] = RETRY_AFTER
-        return Response(body, error.status, headers)
+        return pages.refusal(error, request.scope)
 
     app = Starlette(routes=routes, exception_handlers={HTTPException: refuse, Problem: refuse})
     app.router.redirect_slashes = False  # it would build addresses from whatever Host says

@@ -9,10 +9,73 @@ from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from voting.core.lifecycle import Stop
 
 DRAIN_SECONDS = 8
+REQUEST_SECONDS = 10  # from its first byte, or the connection's, to its last
+MAX_HEAD = 64 * 1024  # bytes
+
+
+class Protocol(HttpToolsProtocol):
+    """Uvicorn's HTTP, but a request has to come in good time, and its head may not go on for ever.
+
+    https://cheatsheetseries.owasp.org/cheatsheets/Denial_of_Service_Cheat_Sheet.html
+    """
+
+    late: asyncio.TimerHandle | None = None
+    unread = 0  # bytes of a head that has not ended
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """The clock starts."""
+        super().connection_made(transport)
+        self.late = self.loop.call_later(REQUEST_SECONDS, transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, up to a limit."""
+        self.unread += len(data)
+        super().data_received(data)
+        if self.unread > MAX_HEAD and not self.transport.is_closing():
+            self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        """The clock starts again on a connection that is kept."""
+        super().on_message_begin()
+        if self.late is None:
+            self.late = self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
+
+    def on_headers_complete(self) -> None:
+        """The head has ended."""
+        super().on_headers_complete()
+        self.unread = 0
+
+    def on_body(self, body: bytes) -> None:
+        """A body is its reader's to limit."""
+        super().on_body(body)
+        self.unread = 0
+
+    def on_message_complete(self) -> None:
+        """The request is here."""
+        super().on_message_complete()
+        self.unread = 0
+        self.in_time()
+
+    def handle_websocket_upgrade(self) -> None:
+        """From here on the WebSocket's own keep-alive counts."""
+        self.in_time()
+        super().handle_websocket_upgrade()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing to wait for."""
+        self.in_time()
+        super().connection_lost(exc)
+
+    def in_time(self) -> None:
+        """Stop the clock."""
+        if self.late:
+            self.late.cancel()
+            self.late = None
 
 
 class Server(uvicorn.Server):
@@ -50,7 +113,7 @@ async def serve(app: ASGIApp, sock: socket.socket, stop: Stop, **options: Any) -
     config = uvicorn.Config(
         app,
         loop="none",
-        http="httptools",
+        http=Protocol,
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from voting.core import health, lifecycle, logs, metrics
 from voting.core.config import ResultSettings
 from voting.core.lifecycle import Stop
+from voting.core.limits import guarded
 from voting.core.rendering import Pages, application
 from voting.core.web import listen, serve
 from voting.result.hub import Hub, viewer_protocol
@@ -38,7 +39,8 @@ async def main(settings: ResultSettings, stop: Stop) -> None:
     registry = metrics.registry("result")
     measures = metrics.ResultMetrics(registry)
     hub = Hub(measures)
-    app = create_app(settings, Pages("voting.result"), hub, stop)
+    pages = Pages("voting.result")
+    app = create_app(settings, pages, hub, stop)
     ops = health.ops_app(lambda: hub.loaded and not stop.is_set(), registry)
     log.info("result.starting", host=settings.host, port=settings.result_port)
     async with asyncio.TaskGroup() as tasks:
@@ -46,7 +48,7 @@ async def main(settings: ResultSettings, stop: Stop) -> None:
         tasks.create_task(serve(ops, listen(settings.metrics_listen), stop))
         tasks.create_task(
             serve(
-                app,
+                guarded(app, settings, pages),
                 listen(f"{settings.host}:{settings.result_port}"),
                 stop,
                 ws=viewer_protocol(measures),

@@ -12,7 +12,8 @@ from starlette.websockets import WebSocket
 from voting.core import language
 from voting.core.ballot import DEFAULT_POLL
 from voting.core.config import ResultSettings
-from voting.core.origin import neighbour, neighbour_url, same_site
+from voting.core.limits import Seats
+from voting.core.origin import client_address, neighbour, neighbour_url, same_site
 from voting.core.rendering import HEADERS, Pages, Problem
 from voting.result.hub import Channel, Hub
 
@@ -24,6 +25,7 @@ class Screens:
         self._settings = settings
         self._pages = pages
         self._hub = hub
+        self._seats = Seats(settings.max_viewers, settings.viewers_per_address)
 
     def routes(self, prefix: str) -> list[Route | WebSocketRoute]:
         """All that is below `prefix`: nothing for the default poll, `/p/{poll}` for the others."""
@@ -59,7 +61,11 @@ class Screens:
         if channel is None or not same_site(dict(socket.scope["headers"]), self._settings.allowed_origins):
             await socket.close()  # before accept: the client gets 403
             return
-        await self._hub.attend(socket, channel)
+        try:
+            with self._seats.taken(client_address(socket.scope, self._settings.trusted_proxies)):
+                await self._hub.attend(socket, channel)
+        except Problem as problem:
+            await socket.send_denial_response(self._pages.refusal(problem, socket.scope))
 
     def _find(self, request: Request) -> Channel:
         channel = self._hub.channel(request.path_params.get("poll", DEFAULT_POLL))

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from voting.core import health, logs, metrics
 from voting.core.config import VoteSettings
 from voting.core.lifecycle import Stop
+from voting.core.limits import guarded
 from voting.core.origin import neighbour
 from voting.core.processes import Processes, available_cores
 from voting.core.rendering import Pages, application
@@ -61,7 +62,7 @@ async def main(settings: VoteSettings, stop: Stop, public: socket, private: sock
     async with asyncio.TaskGroup() as tasks:
         carrying = tasks.create_task(booth.box.run())
         async with asyncio.TaskGroup() as servers:
-            servers.create_task(serve(app, public, stop))
+            servers.create_task(serve(guarded(app, settings, pages), public, stop))
             servers.create_task(serve(ops, private, stop))
         carrying.cancel()  # only now: what was in flight has its answer
     log.info("vote.stopped")

@@ -6,7 +6,6 @@ a form can send) is made when a poll arrives, and a request costs little more th
 
 import json
 import time
-from http import HTTPStatus
 from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
@@ -16,9 +15,10 @@ from voting.core.ballot import Poll
 from voting.core.ballotbox import BallotBox, Refused
 from voting.core.config import VoteSettings
 from voting.core.language import Language, mark
+from voting.core.limits import RateLimit, too_many
 from voting.core.metrics import VoteMetrics
-from voting.core.origin import same_site
-from voting.core.rendering import RAW_HEADERS, RETRY_AFTER, Pages, Problem, prefers_json
+from voting.core.origin import client_address, same_site
+from voting.core.rendering import RAW_HEADERS, Pages, Problem, prefers_json
 from voting.vote.voter import Voter, Voters
 
 MAX_BODY = 4096
@@ -74,6 +74,9 @@ class Booth:
         self._voters = Voters(settings.secret_key, settings.secret_key_old, https=settings.https)
         self._browsers_only = settings.ballot_policy == "browser"
         self._origins = settings.allowed_origins
+        self._hops = settings.trusted_proxies
+        most = settings.new_voters_per_hour
+        self._newcomers = RateLimit(most / 3600, most) if most else None
         self._papers: dict[str, Paper] = {}
         self.box = BallotBox(settings.redis_url, limit=settings.max_in_flight, on_polls=self._prepare)
 
@@ -88,26 +91,30 @@ class Booth:
         try:
             paper = self._paper(scope["path_params"].get("poll", "default"))
             if scope["method"] == "POST":
-                voter, status, kind, body = await self._vote(paper, headers, voter, receive)
+                voter, status, kind, body = await self._vote(paper, scope, headers, voter, receive)
                 self._metrics.accepted.inc()
                 self._metrics.seconds.observe(time.perf_counter() - started)
             else:
-                voter = voter or self._voters.new()
+                if voter is None and not self._newcomer(scope):
+                    voter = self._voters.new()
                 status, kind, body = 200, _HTML, paper.page(language.choose(headers, scope["query_string"]))
         except Problem as problem:
             if scope["method"] == "POST":
                 self._metrics.refused.labels(problem.reason).inc()
-            status = problem.status
-            kind, body = self._explain(problem, scope, headers)
+            back = scope["path"] if problem.reason != "unknown_poll" else "/"
+            await self._pages.refusal(problem, scope, back)(scope, receive, send)
+            return
         extra = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
         if voter is not None and voter.cookie is not None:
             extra.append((b"set-cookie", voter.cookie))
-        if status == HTTPStatus.SERVICE_UNAVAILABLE:
-            extra.append((b"retry-after", RETRY_AFTER.encode()))
         if asked := language.asked(scope["query_string"]):
             extra.append((b"set-cookie", language.cookie(asked)))
         await send({"type": "http.response.start", "status": status, "headers": RAW_HEADERS + extra})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    def _newcomer(self, scope: Scope) -> float:
+        """One more voter from this address: 0, or the seconds to wait if it has brought too many of late."""
+        return self._newcomers.take(client_address(scope, self._hops)) if self._newcomers else 0
 
     def _paper(self, slug: str) -> Paper:
         paper = self._papers.get(slug)
@@ -118,7 +125,7 @@ class Booth:
         raise Problem(404, "unknown_poll")
 
     async def _vote(
-        self, paper: Paper, headers: dict[bytes, bytes], voter: Voter | None, receive: Receive
+        self, paper: Paper, scope: Scope, headers: dict[bytes, bytes], voter: Voter | None, receive: Receive
     ) -> tuple[Voter, int, bytes, bytes]:
         """Take one vote; return the voter and the answer.
 
@@ -137,6 +144,8 @@ class Booth:
             if self._browsers_only:
                 message = mark("This poll counts browsers. Open the ballot with cookies allowed, and vote there.")
                 raise Problem(403, "no_cookie", message)
+            if wait := self._newcomer(scope):
+                raise too_many(wait)
             voter = self._voters.new()
         try:
             with self._metrics.in_flight.track_inprogress():
@@ -148,11 +157,6 @@ class Booth:
             answer = {"poll": paper.slug.decode(), "choice": choice.decode(), "receipt": receipt.decode()}
             return voter, 200, _JSON, json.dumps(answer).encode()
         return voter, 200, _HTML, paper.page(language.choose(headers), choice).replace(_RECEIPT.encode(), receipt)
-
-    def _explain(self, problem: Problem, scope: Scope, headers: dict[bytes, bytes]) -> tuple[bytes, bytes]:
-        back = scope["path"] if problem.reason != "unknown_poll" else "/"
-        body, kind = self._pages.explain(problem, headers, scope["query_string"], back)
-        return kind.encode(), body
 
 
 async def _read(headers: dict[bytes, bytes], receive: Receive) -> bytes:
