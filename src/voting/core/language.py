@@ -96,7 +96,8 @@ def cookie(code: str) -> bytes:
 
 
 def _remembered(headers: Mapping[bytes, bytes]) -> str | None:
-    for part in headers.get(b"cookie", b"").split(b";"):
+    cookies = headers.get(b"cookie", b"")
+    for part in cookies.split(b";") if b"lang=" in cookies else ():
         name, _, value = part.strip().partition(b"=")
         if name == b"lang" and value.decode("latin-1") in NAMES:
             return value.decode("latin-1")

@@ -19,72 +19,58 @@ MAX_HEAD = 64 * 1024  # bytes
 
 
 class Protocol(HttpToolsProtocol):
-    """Uvicorn's HTTP, but a request has to come in good time, and its head may not go on for ever.
+    """Uvicorn's HTTP, but the head of a request may not go on for ever; and it says since when a request is awaited."""
 
-    https://cheatsheetseries.owasp.org/cheatsheets/Denial_of_Service_Cheat_Sheet.html
-    """
-
-    late: asyncio.TimerHandle | None = None
-    unread = 0  # bytes of a head that has not ended
+    awaited_since = 0.0  # by the event loop's clock; 0 when none is
+    unread = 0.0  # bytes of a head that has not ended
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """The clock starts."""
+        """The first request is awaited."""
         super().connection_made(transport)
-        self.late = self.loop.call_later(REQUEST_SECONDS, transport.abort)
+        self.awaited_since = self.loop.time()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, up to a limit."""
         self.unread += len(data)
         super().data_received(data)
-        if self.unread > MAX_HEAD and not self.transport.is_closing():
+        if self.unread > MAX_HEAD:
             self.transport.abort()
 
     def on_message_begin(self) -> None:
-        """The clock starts again on a connection that is kept."""
+        """The rest of this one is awaited."""
         super().on_message_begin()
-        if self.late is None:
-            self.late = self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
+        self.awaited_since = self.awaited_since or self.loop.time()
 
     def on_headers_complete(self) -> None:
-        """The head has ended."""
+        """How long a body may be is for its reader to say."""
         super().on_headers_complete()
-        self.unread = 0
-
-    def on_body(self, body: bytes) -> None:
-        """A body is its reader's to limit."""
-        super().on_body(body)
-        self.unread = 0
+        self.unread = float("-inf")
 
     def on_message_complete(self) -> None:
-        """The request is here."""
+        """It is all here."""
         super().on_message_complete()
-        self.unread = 0
-        self.in_time()
-
-    def handle_websocket_upgrade(self) -> None:
-        """From here on the WebSocket's own keep-alive counts."""
-        self.in_time()
-        super().handle_websocket_upgrade()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing to wait for."""
-        self.in_time()
-        super().connection_lost(exc)
-
-    def in_time(self) -> None:
-        """Stop the clock."""
-        if self.late:
-            self.late.cancel()
-            self.late = None
+        self.awaited_since = self.unread = 0.0
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, with its signals left to `lifecycle`."""
+    """Uvicorn, but it leaves signals to `lifecycle`, and cuts off whoever takes too long to ask.
+
+    https://cheatsheetseries.owasp.org/cheatsheets/Denial_of_Service_Cheat_Sheet.html
+    """
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Take no signals."""
         yield
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second; look for the slow once."""
+        if counter % 10 == 0:
+            latest = asyncio.get_running_loop().time() - REQUEST_SECONDS
+            for each in list(self.server_state.connections):
+                if isinstance(each, Protocol) and 0 < each.awaited_since < latest:
+                    each.transport.abort()
+        return await super().on_tick(counter)
 
 
 def listen(address: str) -> socket.socket:
