@@ -51,8 +51,8 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture(scope="session")
-def anyio_backend() -> str:
-    return "asyncio"
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": True}  # as the services do
 
 
 @pytest.fixture(scope="session")

@@ -11,15 +11,18 @@ from contextlib import asynccontextmanager
 
 import pytest
 from starlette.applications import Starlette
-from starlette.routing import WebSocketRoute
-from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
 
 from voting.core import metrics, web
 from voting.core.ballot import Option, Poll
+from voting.core.config import ResultSettings
 from voting.core.store import Standing
-from voting.result import hub as module
+from voting.result import hub as hub_module
+from voting.result import viewer as viewer_module
 from voting.result.hub import Hub
+from voting.result.viewer import Door
 
 pytestmark = pytest.mark.anyio
 
@@ -29,35 +32,22 @@ def standing(revision: int, votes: int, question: str = "?") -> Standing:
 
 
 @asynccontextmanager
-async def serving(ping: float = 5) -> AsyncIterator[tuple[Hub, metrics.ResultMetrics, int]]:
+async def serving() -> AsyncIterator[tuple[Hub, metrics.ResultMetrics, int]]:
     """A hub behind a real server; yields it with its metrics and the port."""
     measures = metrics.ResultMetrics(metrics.registry("result"))
     hub = Hub(measures)
     hub.update([standing(1, 0)])
-
-    async def follow(viewer: WebSocket) -> None:
-        channel = hub.channel("default")
-        assert channel
-        await hub.attend(viewer, channel)
-
-    with socket.create_server(("127.0.0.1", 0)) as chosen:
-        port = chosen.getsockname()[1]
     stop = asyncio.Event()
-    options = {"ws": module.viewer_protocol(measures), "ws_ping_interval": ping, "ws_ping_timeout": ping}
-    app = Starlette(routes=[WebSocketRoute("/ws", follow)])
-    server = asyncio.create_task(
-        web.serve(app, web.listen(f"127.0.0.1:{port}"), stop, ws_per_message_deflate=False, **options)
-    )
-    while True:
+    door = Door(ResultSettings(database_url="postgresql://nowhere/none"), hub)
+    public = web.listen("127.0.0.1:0")
+    port = public.getsockname()[1]
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(hub.run(stop))
+        tasks.create_task(web.serve(Starlette(), public, stop, ws=door.viewer))
         try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-            break
-        except OSError:
-            await asyncio.sleep(0.01)
-    writer.close()
-    yield hub, measures, port
-    stop.set()
-    await server
+            yield hub, measures, port
+        finally:
+            stop.set()
 
 
 async def until(check: object, within: float = 5) -> None:
@@ -113,7 +103,8 @@ async def test_staleness_is_told_to_every_viewer_and_taken_back() -> None:
 
 
 async def test_a_viewer_that_never_reads_is_cut_and_the_others_never_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "STUCK_SECONDS", 0.5)
+    monkeypatch.setattr(viewer_module, "STUCK_SECONDS", 0.5)
+    monkeypatch.setattr(hub_module, "LOOK_SECONDS", 0.1)
     async with serving() as (hub, measures, port), connect(f"ws://127.0.0.1:{port}/ws", max_size=None) as viewer:
         await viewer.recv()
         stuck = [await deaf(port) for _ in range(5)]
@@ -131,13 +122,38 @@ async def test_a_viewer_that_never_reads_is_cut_and_the_others_never_wait(monkey
             writer.close()
 
 
-async def test_a_dead_connection_is_cut_when_it_answers_no_ping() -> None:
-    async with serving(ping=0.3) as (_, measures, port):
+async def test_a_dead_connection_is_cut_when_it_answers_no_ping_and_a_living_one_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(viewer_module, "PING_SECONDS", 0.2)
+    monkeypatch.setattr(viewer_module, "SILENT_SECONDS", 0.6)
+    monkeypatch.setattr(hub_module, "LOOK_SECONDS", 0.1)
+    async with serving() as (_, measures, port), connect(f"ws://127.0.0.1:{port}/ws") as viewer:
         writer = await deaf(port)
+        await until(lambda: measures.viewers._value.get() == 2)
         await until(lambda: measures.viewers._value.get() == 1)
-        await until(lambda: measures.viewers._value.get() == 0)
         assert measures.cut._value.get() == 1
+        assert json.loads(await viewer.recv())["revision"] == 1
+        assert (await viewer.ping()) is not None
         writer.close()
+
+
+async def test_every_viewer_hears_something_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "KEEPALIVE_SECONDS", 0.3)
+    monkeypatch.setattr(hub_module, "LOOK_SECONDS", 0.1)
+    async with serving() as (_, _, port), connect(f"ws://127.0.0.1:{port}/ws") as viewer:
+        for _ in range(3):
+            assert json.loads(await asyncio.wait_for(viewer.recv(), 5))["revision"] == 1
+
+
+async def test_a_server_that_stops_asks_its_viewers_to_come_back() -> None:
+    async with serving() as (_, _, port):
+        viewer = await connect(f"ws://127.0.0.1:{port}/ws")
+        await viewer.recv()
+    with pytest.raises(ConnectionClosed) as caught:
+        await viewer.recv()
+    assert caught.value.rcvd
+    assert caught.value.rcvd.code == CloseCode.SERVICE_RESTART
 
 
 async def test_a_viewer_that_leaves_is_forgotten() -> None:

@@ -58,14 +58,18 @@ def test_addresses_are_forgotten_before_they_fill_the_memory(monkeypatch: pytest
 
 def test_seats_are_limited_in_all_and_for_each_address_and_come_back() -> None:
     seats = Seats(3, 2)
-    with seats.taken("a"), seats.taken("a"):
-        with pytest.raises(Problem) as refused, seats.taken("a"):
-            pass
-        assert refused.value.status == 429
-        with seats.taken("b"), pytest.raises(Problem), seats.taken("c"):
-            pass
-    with seats.taken("a"), seats.taken("b"), seats.taken("c"):
-        pass
+    seats.take("a")
+    seats.take("a")
+    with pytest.raises(Problem) as refused:
+        seats.take("a")
+    assert refused.value.status == 429
+    seats.take("b")
+    with pytest.raises(Problem):
+        seats.take("c")
+    seats.give_back("a")
+    seats.take("c")
+    for address in ("a", "b", "c"):
+        seats.give_back(address)
     assert not seats._taken
 
 

@@ -1,13 +1,11 @@
 """How much one address may ask for: off unless RATE_LIMIT says so, since a whole hall can share one address."""
 
-import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocket
 
 from voting.core.config import WebSettings
 from voting.core.origin import client_address
@@ -58,8 +56,7 @@ class Seats:
         self._taken: Counter[str] = Counter()
         self._total = 0
 
-    @contextlib.contextmanager
-    def taken(self, address: str) -> Iterator[None]:
+    def take(self, address: str) -> None:
         """Hold one.
 
         Raises:
@@ -69,13 +66,13 @@ class Seats:
             raise too_many(SEAT_SECONDS)
         self._total += 1
         self._taken[address] += 1
-        try:
-            yield
-        finally:
-            self._total -= 1
-            self._taken[address] -= 1
-            if not self._taken[address]:
-                del self._taken[address]
+
+    def give_back(self, address: str) -> None:
+        """Somebody else may have it."""
+        self._total -= 1
+        self._taken[address] -= 1
+        if not self._taken[address]:
+            del self._taken[address]
 
 
 class Doorkeeper:
@@ -92,16 +89,12 @@ class Doorkeeper:
         self._app, self._limit, self._hops, self._pages = app, limit, hops, pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request or a WebSocket in, or refuse it."""
+        """Let a request in, or refuse it."""
         wait = 0.0 if scope["path"] in _PROBES else self._limit.take(client_address(scope, self._hops))
         if not wait:
             await self._app(scope, receive, send)
             return
-        refusal = self._pages.refusal(too_many(wait), scope)
-        if scope["type"] == "websocket":
-            await WebSocket(scope, receive, send).send_denial_response(refusal)
-        else:
-            await refusal(scope, receive, send)
+        await self._pages.refusal(too_many(wait), scope)(scope, receive, send)
 
 
 def guarded(app: ASGIApp, settings: WebSettings, pages: Pages) -> ASGIApp:

@@ -13,11 +13,10 @@ from voting.core.lifecycle import Stop
 from voting.core.limits import guarded
 from voting.core.rendering import Pages, application
 from voting.core.web import listen, serve
-from voting.result.hub import Hub, viewer_protocol
+from voting.result.hub import Hub
 from voting.result.screens import Screens
+from voting.result.viewer import Door
 from voting.result.watcher import Watcher
-
-PING_SECONDS = 10
 
 log = logs.get()
 
@@ -46,16 +45,7 @@ async def main(settings: ResultSettings, stop: Stop) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(Watcher(settings, hub, measures).run(stop))
         tasks.create_task(serve(ops, listen(settings.metrics_listen), stop))
-        tasks.create_task(
-            serve(
-                guarded(app, settings, pages),
-                listen(f"{settings.host}:{settings.result_port}"),
-                stop,
-                ws=viewer_protocol(measures),
-                ws_max_size=1024,
-                ws_ping_interval=PING_SECONDS,
-                ws_ping_timeout=PING_SECONDS - 2,
-                ws_per_message_deflate=False,
-            )
-        )
+        public = listen(f"{settings.host}:{settings.result_port}")
+        tasks.create_task(hub.run(stop))
+        tasks.create_task(serve(guarded(app, settings, pages), public, stop, ws=Door(settings, hub).viewer))
     log.info("result.stopped")

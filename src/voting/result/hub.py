@@ -1,87 +1,87 @@
-"""The viewers: every open WebSocket gets each poll's newest snapshot, and none waits for another.
+"""What viewers see: the newest snapshot of every poll, encoded once, and sent to each that watches.
 
-A snapshot is encoded once. A viewer that lags skips to the newest instead of working off a queue; one whose
-socket takes nothing for `STUCK_SECONDS`, or answers no ping, is cut (`viewer_protocol`). Viewers only listen:
-one that sends a message is closed with 1003 (RFC 6455, section 7.4.1).
+None waits for another: a viewer that lags skips to the newest snapshot instead of working off a queue (`Viewer`).
 """
 
 import asyncio
-import contextlib
 import json
-from asyncio import TimerHandle
 from collections import deque
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from starlette.websockets import WebSocket, WebSocketDisconnect
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame, Opcode
 
+from voting.core.lifecycle import Stop, pause
 from voting.core.metrics import ResultMetrics
 from voting.core.store import Standing
 
-STUCK_SECONDS = 10.0
+if TYPE_CHECKING:
+    from voting.result.viewer import Viewer
+
 KEEPALIVE_SECONDS = 15.0  # a snapshot goes out at least this often, so that a viewer notices a dead connection
-UNSUPPORTED_DATA = 1003
+LOOK_SECONDS = 1.0  # how often the hub looks for viewers that are lost
+TURN = 500  # viewers that are served before others get their turn on the event loop
 MINUTE = 60
 
 Snapshot = dict[str, Any]
 
 
-def viewer_protocol(metrics: ResultMetrics) -> type[WebSocketsSansIOProtocol]:
-    """Uvicorn's WebSocket protocol, but a peer that stops reading is cut rather than waited for."""
-
-    class ViewerProtocol(WebSocketsSansIOProtocol):
-        stuck: TimerHandle | None = None
-
-        def pause_writing(self) -> None:  # the peer leaves more than a buffer's worth unread
-            super().pause_writing()
-            self.stuck = self.loop.call_later(STUCK_SECONDS, self.cut)
-
-        def resume_writing(self) -> None:
-            super().resume_writing()
-            self.forgive()
-
-        def keepalive_timeout(self) -> None:  # it answered no ping, so nothing would ever empty its buffer
-            super().keepalive_timeout()
-            self.cut()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self.forgive()
-            super().connection_lost(exc)
-
-        def forgive(self) -> None:
-            if self.stuck:
-                self.stuck.cancel()
-
-        def cut(self) -> None:
-            metrics.cut.inc()
-            self.transport.abort()
-
-    return ViewerProtocol
-
-
 class Channel:
-    """One poll: its newest snapshot, a future that the next one resolves, and the votes of each second of a minute."""
+    """One poll: its newest snapshot, the frame that carries it, its viewers, and how many votes each second brought."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: ResultMetrics) -> None:
+        self._metrics = metrics
         self.snapshot: Snapshot = {}
-        self.text = ""
+        self.frame = b""
         self.rates: deque[int] = deque([0] * MINUTE, maxlen=MINUTE)
         self._total: int | None = None
-        self.changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._published_at = 0.0
+        self._viewers: dict[Viewer, None] = {}  # a set that keeps its order: who came first is served first
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Replace the snapshot and wake every viewer."""
+        """Replace the snapshot."""
         self.snapshot = snapshot
-        self.text = json.dumps(snapshot, ensure_ascii=False, separators=(",", ":"))
-        done, self.changed = self.changed, asyncio.get_running_loop().create_future()
-        done.set_result(None)
+        text = json.dumps(snapshot, ensure_ascii=False, separators=(",", ":"))
+        self.frame = Frame(Opcode.TEXT, text.encode()).serialize(mask=False)
+        self._published_at = asyncio.get_running_loop().time()
 
     def tick(self) -> None:
         """A second has passed."""
         total = self.snapshot["total"]
         self.rates.append(0 if self._total is None else max(0, total - self._total))
         self._total = total
+
+    def join(self, viewer: "Viewer") -> None:
+        """A new viewer gets the current snapshot at once."""
+        self._viewers[viewer] = None
+        self._metrics.viewers.inc()
+        self._metrics.frames.inc(viewer.show(self.frame))
+
+    def leave(self, viewer: "Viewer") -> None:
+        """It gets no more."""
+        del self._viewers[viewer]
+        self._metrics.viewers.dec()
+
+    async def send(self) -> None:
+        """Send the snapshot to every viewer that has not got it; those served last may get one that is newer still."""
+        sent = 0
+        for number, viewer in enumerate(tuple(self._viewers), 1):
+            sent += viewer.show(self.frame)
+            if number % TURN == 0:
+                await asyncio.sleep(0)
+        self._metrics.frames.inc(sent)
+
+    async def look(self) -> None:
+        """Cut the viewers that are lost, and send everyone a sign of life if there was none for a while."""
+        now = asyncio.get_running_loop().time()
+        for number, viewer in enumerate(tuple(self._viewers), 1):
+            if viewer.is_lost(now):
+                self._metrics.cut.inc()
+            if number % TURN == 0:
+                await asyncio.sleep(0)
+        if now - self._published_at > KEEPALIVE_SECONDS:
+            self.publish(self.snapshot)
+            await self.send()
 
 
 class Hub:
@@ -91,6 +91,7 @@ class Hub:
         self._metrics = metrics
         self._channels: dict[str, Channel] = {}
         self._stale_since: str | None = None
+        self._news = asyncio.Event()
 
     def channel(self, slug: str) -> Channel | None:
         """The poll's channel; None for a poll that the database has not shown."""
@@ -105,10 +106,11 @@ class Hub:
         """Take over what the database says; viewers are woken only if they have something new to see."""
         self._stale_since = None
         for standing in standings:
-            channel = self._channels.setdefault(standing.poll.slug, Channel())
+            channel = self._channels.setdefault(standing.poll.slug, Channel(self._metrics))
             snapshot = snapshot_of(standing)
             if snapshot != channel.snapshot:
                 channel.publish(snapshot)
+                self._news.set()
 
     def tick(self) -> None:
         """A second has passed, for every poll."""
@@ -121,30 +123,24 @@ class Hub:
             self._stale_since = datetime.now(UTC).isoformat(timespec="seconds")
             for channel in self._channels.values():
                 channel.publish(channel.snapshot | {"stale_since": self._stale_since})
+            self._news.set()
 
-    async def attend(self, socket: WebSocket, channel: Channel) -> None:
-        """Serve one viewer until it leaves: the current snapshot at once, then each new one."""
-        await socket.accept()
-        self._metrics.viewers.inc()
-        listening = asyncio.create_task(self._send_always(socket, channel))
-        try:
-            await socket.receive_text()
-        except (WebSocketDisconnect, KeyError):  # KeyError: a binary message
-            pass
-        finally:
-            listening.cancel()
-            self._metrics.viewers.dec()
-        if socket.client_state.name == "CONNECTED":
-            with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-                await socket.close(UNSUPPORTED_DATA, "this socket only sends")
+    async def run(self, stop: Stop) -> None:
+        """Send what is published, and look after the viewers, until told to stop."""
+        async with asyncio.TaskGroup() as tasks:
+            sending = tasks.create_task(self._send())
+            while not stop.is_set():
+                for channel in list(self._channels.values()):
+                    await channel.look()
+                await pause(stop, LOOK_SECONDS)
+            sending.cancel()
 
-    async def _send_always(self, socket: WebSocket, channel: Channel) -> None:
-        with contextlib.suppress(WebSocketDisconnect):
-            while True:
-                changed = channel.changed
-                await socket.send_text(channel.text)
-                self._metrics.frames.inc()
-                await asyncio.wait([changed], timeout=KEEPALIVE_SECONDS)
+    async def _send(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            for channel in list(self._channels.values()):
+                await channel.send()
 
 
 def snapshot_of(standing: Standing) -> Snapshot:

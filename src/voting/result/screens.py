@@ -6,14 +6,12 @@ import segno
 from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket
+from starlette.routing import Route
 
 from voting.core import language
 from voting.core.ballot import DEFAULT_POLL
 from voting.core.config import ResultSettings
-from voting.core.limits import Seats
-from voting.core.origin import client_address, neighbour, neighbour_url, same_site
+from voting.core.origin import neighbour, neighbour_url
 from voting.core.rendering import HEADERS, Pages, Problem
 from voting.result.hub import Channel, Hub
 
@@ -25,15 +23,13 @@ class Screens:
         self._settings = settings
         self._pages = pages
         self._hub = hub
-        self._seats = Seats(settings.max_viewers, settings.viewers_per_address)
 
-    def routes(self, prefix: str) -> list[Route | WebSocketRoute]:
+    def routes(self, prefix: str) -> list[Route]:
         """All that is below `prefix`: nothing for the default poll, `/p/{poll}` for the others."""
         return [
             Route(prefix or "/", self.page),
             Route(f"{prefix}/present", self.present),
             Route(f"{prefix}/api/results", self.results),
-            WebSocketRoute(f"{prefix}/ws", self.follow),
             Route(f"{prefix}/vote", self.ballot),
         ]
 
@@ -54,18 +50,6 @@ class Screens:
     async def ballot(self, request: Request) -> Response:
         """The way to the ballot."""
         return neighbour(request, self._settings.vote_url, self._settings.vote_port)
-
-    async def follow(self, socket: WebSocket) -> None:
-        """Every snapshot from now on."""
-        channel = self._hub.channel(socket.path_params.get("poll", DEFAULT_POLL))
-        if channel is None or not same_site(dict(socket.scope["headers"]), self._settings.allowed_origins):
-            await socket.close()  # before accept: the client gets 403
-            return
-        try:
-            with self._seats.taken(client_address(socket.scope, self._settings.trusted_proxies)):
-                await self._hub.attend(socket, channel)
-        except Problem as problem:
-            await socket.send_denial_response(self._pages.refusal(problem, socket.scope))
 
     def _find(self, request: Request) -> Channel:
         channel = self._hub.channel(request.path_params.get("poll", DEFAULT_POLL))

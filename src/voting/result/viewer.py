@@ -1,0 +1,189 @@
+"""One viewer: a WebSocket that is written to and says nothing.
+
+Uvicorn hands each upgrade over to `Viewer`. The handshake, and whatever a viewer sends, are for the sans-I/O protocol
+of the websockets library; snapshots are not: one frame, serialized once, goes to every viewer's transport as it is. So
+ten thousand viewers need no task each, little memory, and microseconds a frame.
+https://websockets.readthedocs.io/en/stable/howto/sansio.html
+"""
+
+import asyncio
+import re
+from http import HTTPStatus
+from typing import Any
+
+from websockets.frames import DATA_OPCODES, CloseCode, Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
+
+from voting.core.ballot import DEFAULT_POLL
+from voting.core.config import ResultSettings
+from voting.core.limits import RateLimit, Seats, too_many
+from voting.core.origin import client_address, same_site
+from voting.core.rendering import Problem
+from voting.result.hub import Channel, Hub
+
+STUCK_SECONDS = 10.0  # that a viewer's socket may take nothing
+PING_SECONDS = 10.0  # of silence, after which it is asked for a sign of life
+SILENT_SECONDS = 18.0  # without one
+CLOSING_SECONDS = 2.0  # that it has to answer our goodbye
+MAX_MESSAGE = 1024
+_PATH = re.compile(r"(?:/p/([^/?]+))?/ws(?:\?.*)?")
+_PING = Frame(Opcode.PING, b"").serialize(mask=False)
+
+
+class Door:
+    """Lets viewers in, to the channel that they ask for."""
+
+    def __init__(self, settings: ResultSettings, hub: Hub) -> None:
+        self._hub = hub
+        self._hops = settings.trusted_proxies
+        self._origins = settings.allowed_origins
+        self._limit = RateLimit(settings.rate_limit, settings.rate_burst) if settings.rate_limit else None
+        self.seats = Seats(settings.max_viewers, settings.viewers_per_address)
+
+    def viewer(self, server_state: Any, **_: object) -> "Viewer":
+        """What uvicorn calls for each upgrade: its setting `ws`."""
+        return Viewer(self, server_state.connections)
+
+    def admit(self, request: Request, peer: object) -> tuple[Channel, str]:
+        """The channel that a request asks for, and the address for which a seat is taken there.
+
+        Raises:
+            Problem: this viewer may not watch, or there is nothing to watch.
+        """
+        headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in request.headers.raw_items()]
+        path = _PATH.fullmatch(request.path)
+        channel = self._hub.channel(path[1] or DEFAULT_POLL) if path else None
+        if channel is None:
+            raise Problem(404 if self._hub.loaded else 503, "unknown_poll")
+        if not same_site(dict(headers), self._origins):
+            raise Problem(403, "cross_site", "This socket was opened by another site.")
+        address = client_address({"client": peer, "headers": headers}, self._hops)
+        if self._limit and (wait := self._limit.take(address)):
+            raise too_many(wait)
+        self.seats.take(address)
+        return channel, address
+
+
+class Viewer(asyncio.Protocol):
+    """A connection from its upgrade to its end.
+
+    Args:
+        door: lets it in.
+        connections: those that uvicorn tells to `shutdown` when the server stops.
+    """
+
+    __slots__ = (
+        "_address",
+        "_channel",
+        "_connections",
+        "_door",
+        "_heard_at",
+        "_shown",
+        "_socket",
+        "_stuck_at",
+        "_transport",
+    )
+    _transport: asyncio.Transport
+
+    def __init__(self, door: Door, connections: set[Any]) -> None:
+        self._door, self._connections = door, connections
+        self._socket = ServerProtocol(max_size=MAX_MESSAGE)
+        self._channel: Channel | None = None
+        self._address = ""
+        self._shown = b""
+        self._heard_at = 0.0
+        self._stuck_at: float | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Uvicorn passes the connection on, and then the request."""
+        self._transport = transport
+        self._connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """The request, a pong or a goodbye; a message is answered with 1003 (RFC 6455, section 7.4.1)."""
+        self._heard_at = asyncio.get_running_loop().time()
+        self._socket.receive_data(data)
+        for event in self._socket.events_received():
+            if isinstance(event, Request):
+                self._answer(event)
+            elif isinstance(event, Frame) and event.opcode in DATA_OPCODES and self._socket.state is OPEN:
+                self._socket.fail(CloseCode.UNSUPPORTED_DATA, "this socket only sends")
+        self._flush()
+
+    def _answer(self, request: Request) -> None:
+        response = self._socket.accept(request)
+        if self._socket.handshake_exc is None:
+            try:
+                self._channel, self._address = self._door.admit(request, self._transport.get_extra_info("peername"))
+            except Problem as problem:
+                response = self._socket.reject(HTTPStatus(problem.status), f"{problem.message}\n")
+                if problem.retry_after:
+                    response.headers["Retry-After"] = str(problem.retry_after)
+        self._socket.send_response(response)
+        if self._channel:
+            self._flush()
+            self._channel.join(self)
+
+    def _flush(self) -> None:
+        for data in self._socket.data_to_send():
+            if data:
+                self._transport.write(data)
+            elif not self._transport.is_closing():
+                self._transport.write_eof()
+        if self._socket.close_expected():
+            self._leave()
+            asyncio.get_running_loop().call_later(CLOSING_SECONDS, self._transport.abort)
+
+    def show(self, frame: bytes) -> int:
+        """Send a frame, unless this viewer has it already or takes nothing now; return how many were sent."""
+        if self._shown is frame or self._stuck_at is not None:
+            return 0
+        self._shown = frame
+        self._transport.write(frame)
+        return 1
+
+    def pause_writing(self) -> None:
+        """It leaves more than a buffer's worth unread: it gets no more frames until it has caught up."""
+        self._stuck_at = asyncio.get_running_loop().time()
+
+    def resume_writing(self) -> None:
+        """It has; what it missed is skipped but for the newest."""
+        self._stuck_at = None
+        if self._channel:
+            self.show(self._channel.frame)
+
+    def is_lost(self, now: float) -> bool:
+        """Cut it if it takes nothing or gives no sign of life, and say so; ask for one when it is due."""
+        lost = now - self._heard_at > SILENT_SECONDS
+        if lost or (self._stuck_at is not None and now - self._stuck_at > STUCK_SECONDS):
+            self._transport.abort()
+            return True
+        if now - self._heard_at > PING_SECONDS and self._stuck_at is None:
+            self._transport.write(_PING)
+        return False
+
+    def shutdown(self) -> None:
+        """The server stops: ask the viewer to come back."""
+        if self._socket.state is OPEN:
+            self._socket.send_close(CloseCode.SERVICE_RESTART)
+            self._flush()
+        else:
+            self._transport.close()
+
+    def eof_received(self) -> None:
+        """It has hung up; returning None closes our side."""
+        self._socket.receive_eof()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The end, whoever wanted it."""
+        del exc
+        self._leave()
+        self._connections.discard(self)
+
+    def _leave(self) -> None:
+        if self._channel:
+            self._channel.leave(self)
+            self._door.seats.give_back(self._address)
+            self._channel = None
