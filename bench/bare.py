@@ -1,0 +1,38 @@
+"""The limit for accepting: the same server reads the body and answers the same bytes, with no cookie and no Redis.
+
+python -m bench.bare PORT PROCESSES FILE      FILE holds the page to answer
+"""
+
+import sys
+from pathlib import Path
+
+from starlette.types import Receive, Scope, Send
+
+from voting.core import web
+from voting.core.lifecycle import Stop
+from voting.core.processes import Processes
+from voting.core.rendering import RAW_HEADERS
+
+
+def main(port: int, processes: int, page: bytes) -> None:
+    """Serve until SIGTERM."""
+    extra = [(b"content-type", b"text/html; charset=utf-8"), (b"content-length", b"%d" % len(page))]
+    extra += [(b"set-cookie", b"voter_id=" + b"x" * 45 + b"; Path=/; Max-Age=31536000; HttpOnly; SameSite=Lax")]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            while (await receive()).get("more_body"):
+                pass
+            await send({"type": "http.response.start", "status": 200, "headers": RAW_HEADERS + extra})
+            await send({"type": "http.response.body", "body": page})
+
+    sock = web.listen(f"127.0.0.1:{port}")
+
+    async def serve(stop: Stop) -> None:
+        await web.serve(app, sock, stop)
+
+    Processes(serve, lambda _: None).run(processes)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]).read_bytes())

@@ -1,0 +1,177 @@
+"""What viewers get: how fresh, how many, and what each of them costs."""
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+from tests.e2e.stack import Stack, free_port
+from tests.waiting import eventually
+
+from bench import machine
+from bench.report import Mark, Outcome, median, percentile
+from bench.setting import Setting, parts
+
+RATE = 1000
+
+
+class Viewers:
+    """The process of `bench.viewers`."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+
+    def tell(self, command: str) -> str:
+        """A command, and the line that answers it."""
+        assert self._process.stdin  # noqa: S101 - both are pipes
+        assert self._process.stdout  # noqa: S101
+        if command:
+            self._process.stdin.write(command + "\n")
+            self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError("the viewers' process ended early")
+        return answer
+
+    def ask(self, command: str) -> Any:
+        """What was seen."""
+        return json.loads(self.tell(command))
+
+
+@contextlib.contextmanager
+def watching(port: int, number: int) -> Iterator[Viewers]:
+    """So many open WebSockets."""
+    command = [sys.executable, "-m", "bench.viewers", str(port), str(number)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            viewers = Viewers(process)
+            viewers.tell("")
+            yield viewers
+        finally:
+            process.terminate()
+
+
+def freshness(setting: Setting) -> Outcome:
+    """From POST to snapshot at 1,000 votes a second, for 100 viewers and for 10,000."""
+    notes: dict[str, Any] = {}
+    marks, medians = [], []
+    few, many = 100, int(setting.short(1000, 10_000))
+    for number in (few, many):
+        p50s, p99s = [], []
+        with setting.stack() as stack, watching(stack.result_port, number) as viewers:
+            for round_ in range(setting.rounds):
+                times, found = _times(setting, stack, viewers)
+                p50s.append(1000 * percentile(times, 0.5))
+                p99s.append(1000 * percentile(times, 0.99))
+                setting.say(f"{number} viewers, round {round_ + 1}: p50 {p50s[-1]:.0f} ms, p99 {p99s[-1]:.0f} ms")
+                notes[f"{number} viewers"] = found
+        if number == few:
+            medians = p50s
+            marks.append(Mark(f"p50 with {number} viewers, ms", median(p50s), 20, at_most=True))
+        marks.append(Mark(f"p99 with {number} viewers, ms", median(p99s), 100 if number == few else 500, at_most=True))
+    return Outcome("freshness", f"ms (p50, {few} viewers)", medians, marks=marks, notes=notes)
+
+
+def _times(setting: Setting, stack: Stack, viewers: Viewers) -> tuple[list[float], dict[str, Any]]:
+    """Seconds from the moment when a vote was due to the first snapshot that has it, for each vote and viewer read."""
+    seconds = setting.short(3, 8)
+    before = stack.results()["total"]
+    viewers.tell("mark")
+    posted = setting.helper("-m", "bench.poster", str(stack.vote_port), str(RATE), str(seconds))
+    votes = posted["votes"]
+    eventually(lambda: stack.results()["total"] == before + votes, within=20)
+    eventually(stack.drained)
+    seen = viewers.ask("wait 1")
+    due = [posted["began"] + number / RATE for number in range(votes)]
+    times: list[float] = []
+    shown: dict[int, int] = {}
+    for when, viewer, total in seen["seen"]:
+        first = shown.get(viewer, 0)
+        times += [when - due[number] for number in range(first, total - before)]
+        shown[viewer] = max(first, total - before)
+    if set(shown.values()) != {votes}:
+        raise RuntimeError(f"a viewer did not see all {votes} votes: {sorted(set(shown.values()))}")
+    found = {
+        "frames a second and viewer": round(len(seen["seen"]) / len(shown) / seconds, 1),
+        "CPU of the viewers' process": round(seen["cpu"], 2),
+        "CPU of the poster": round(posted["cpu"], 2),
+        "poster late at most, ms": round(1000 * posted["latest"], 1),
+    }
+    return times, found
+
+
+def viewers(setting: Setting) -> Outcome:
+    """Idle WebSockets on one process, and a snapshot to all of them; limit: the websockets library's own broadcast."""
+    number = int(setting.short(2000, 10_000))
+    ours, limit, cpu, cpu_limit, lost = [], [], [], [], 0
+    port = free_port()
+    with setting.stack() as stack, setting.program("-m", "bench.broadcast", str(port), port=port) as library:
+        result = stack.pid("result")
+        idle = machine.memory_mib(result), machine.memory_mib(library.pid)
+        with watching(stack.result_port, number) as mine, watching(port, number) as theirs:
+            full = machine.memory_mib(result), machine.memory_mib(library.pid)
+            for round_ in range(setting.rounds):
+                for _ in range(4):
+                    took, seconds, gone = _fan_out(mine, result, lambda: httpx.post(stack.vote_url, data={"vote": "a"}))
+                    ours.append(1000 * took)
+                    cpu.append(seconds / number)
+                    took, seconds, gone_ = _fan_out(theirs, library.pid, lambda: library.send_signal(signal.SIGUSR1))
+                    limit.append(1000 * took)
+                    cpu_limit.append(seconds / number)
+                    lost = gone + gone_
+                setting.say(f"round {round_ + 1}: all have it after {ours[-1]:.0f} ms; limit {limit[-1]:.0f} ms")
+    marks = [
+        Mark("memory of the process, MiB", full[0], 200, at_most=True),
+        Mark("time until all have it, to that of the limit", median(ours) / median(limit), 1.5, at_most=True),
+        Mark("CPU per frame, to that of the limit", sum(cpu) / sum(cpu_limit), 1.5, at_most=True),
+        Mark("lost", lost, 0, at_most=True),
+    ]
+    notes = {
+        "viewers": number,
+        "KiB a viewer": round((full[0] - idle[0]) * 1024 / number, 1),
+        "limit: KiB a viewer": round((full[1] - idle[1]) * 1024 / number, 1),
+        "note": "our time includes the vote's whole way; the limit's starts with a signal",
+    }
+    return Outcome("viewers", "ms to all", ours, limit, marks, notes)
+
+
+def _fan_out(viewers: Viewers, pid: int, trigger: Any) -> tuple[float, float, int]:
+    """Let one frame go out; return seconds until the last viewer had it, CPU seconds of the server, viewers lost."""
+    viewers.tell("mark")
+    before, began = machine.cpu_seconds(pid), time.monotonic()
+    trigger()
+    seen = viewers.ask("wait 1")
+    return seen["last"] - began, machine.cpu_seconds(pid) - before, seen["lost"]
+
+
+def footprint(setting: Setting) -> Outcome:
+    """All of `voting up`, idle, with its usual two workers; and how soon a second run is ready."""
+    memory, cpu, ready = [], [], []
+    seconds = setting.short(5, 20)
+    with setting.stack(workers=2) as stack:
+        for round_ in range(setting.rounds):
+            stack.stop()
+            began = time.monotonic()
+            stack.start()
+            ready.append(time.monotonic() - began)
+            eventually(lambda: stack.results()["total"] == 0)
+            busy, began = machine.cpu_seconds(stack.process.pid), time.monotonic()
+            time.sleep(seconds)  # idleness is what is measured
+            cpu.append(100 * (machine.cpu_seconds(stack.process.pid) - busy) / (time.monotonic() - began))
+            memory.append(machine.memory_mib(stack.process.pid))
+            setting.say(
+                f"round {round_ + 1}: {memory[-1]:.0f} MiB, {cpu[-1]:.1f} % of a core, ready in {ready[-1]:.1f} s"
+            )
+        each = {name: round(machine.memory_mib(pid)) for name, pid in parts(stack).items()}
+        each["up"] = round(memory[-1]) - sum(each.values())
+    marks = [
+        Mark("memory, MiB", median(memory), 250, at_most=True),
+        Mark("CPU, % of a core", median(cpu), 3, at_most=True),
+        Mark("second run ready, seconds", median(ready), 3, at_most=True),
+    ]
+    return Outcome("footprint", "MiB", memory, marks=marks, notes={"MiB of each": each, "ready": ready})

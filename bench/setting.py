@@ -1,0 +1,162 @@
+"""Where measures are taken: a stack of our own, the load generator, and a way to say how it goes."""
+
+import contextlib
+import json
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import psycopg
+from tests.e2e.stack import Stack, free_port
+from tests.waiting import eventually
+
+from bench import machine
+
+FORM = "application/x-www-form-urlencoded"
+_POST = f'wrk.method = "POST"\nwrk.body = "vote=a"\nwrk.headers["Content-Type"] = "{FORM}"\n'
+UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
+
+
+@dataclass
+class Load:
+    """What wrk saw."""
+
+    rate: float
+    requests: int
+    failed: int
+    p50: float  # milliseconds
+    p99: float
+
+
+@dataclass
+class Setting:
+    """How long and how often; `quick` gives figures that are only good enough to see that all works."""
+
+    quick: bool
+    rounds: int
+
+    def say(self, line: str) -> None:
+        """Tell how it goes."""
+        print(f"  {line}", file=sys.stderr, flush=True)
+
+    def short(self, quick: float, full: float) -> float:
+        """One or the other."""
+        return quick if self.quick else full
+
+    @contextlib.contextmanager
+    def stack(self, workers: int = 1, **environment: str) -> Iterator[Stack]:
+        """The whole application on free ports, with its data in a directory that goes away."""
+        with tempfile.TemporaryDirectory(prefix="voting-bench-") as folder:
+            stack = Stack(Path(folder) / "data", workers=workers, **environment).start()
+            try:
+                yield stack
+            finally:
+                stack.stop()
+
+    @contextlib.contextmanager
+    def program(self, *words: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+        """A program of ours that listens on a port."""
+        process = subprocess.Popen([sys.executable, *words])
+        try:
+            eventually(lambda: answers(port), within=30)
+            yield process
+        finally:
+            process.terminate()
+            process.wait(20)
+
+    @contextlib.contextmanager
+    def bare(self, stack: Stack, processes: int = 1) -> Iterator[tuple[str, int]]:
+        """The limit for accepting, as URL and process id."""
+        port = free_port()
+        page = stack.data / "page.html"
+        page.write_bytes(httpx.post(stack.vote_url, data={"vote": "a"}).content)
+        with self.program("-m", "bench.bare", str(port), str(processes), str(page), port=port) as process:
+            yield f"http://127.0.0.1:{port}/", process.pid
+
+    def wrk(self, url: str, seconds: float, connections: int = 64, delay: int = 0) -> Load:
+        """Votes from wrk, as fast as they are answered, or `delay` milliseconds later on each connection."""
+        with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+            script.write(_POST + (f"function delay() return {delay} end\n" if delay else ""))
+            script.flush()
+            command = ["wrk", "--latency", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "-s", script.name, url]
+            said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        requests = int(_find(r"(\d+) requests in", said))
+        failed = sum(map(int, re.findall(r"Non-2xx or 3xx responses: (\d+)", said)))
+        failed += sum(map(int, re.findall(r"(?:connect|read|write|timeout) (\d+)", said)))
+        return Load(
+            float(_find(r"Requests/sec:\s+([\d.]+)", said)), requests, failed, _time("50%", said), _time("99%", said)
+        )
+
+    def helper(self, *words: str) -> Any:
+        """Run a program of ours to its end; return the JSON that it printed."""
+        return json.loads(subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True).stdout)
+
+
+def _find(pattern: str, text: str) -> str:
+    found = re.search(pattern, text)
+    if not found:
+        raise RuntimeError(f"wrk said nothing like {pattern}:\n{text}")
+    return found[1]
+
+
+def _time(share: str, text: str) -> float:
+    found = re.search(rf"{share}\s+([\d.]+)(us|ms|s|m)\b", text)
+    return float(found[1]) * UNITS[found[2]] if found else float("nan")
+
+
+def answers(port: int) -> bool:
+    """Whether something listens there."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2):
+        return True
+    return False
+
+
+class Meter:
+    """CPU seconds that each part of a stack takes while it is open, and the wall time."""
+
+    def __init__(self, **pids: int) -> None:
+        self._pids = pids
+
+    def __enter__(self) -> Self:
+        self._before = {name: machine.cpu_seconds(pid) for name, pid in self._pids.items()}
+        self._began = time.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds = time.monotonic() - self._began
+        self.cpu = {name: machine.cpu_seconds(pid) - self._before[name] for name, pid in self._pids.items()}
+
+    def per_thousand(self, votes: float) -> dict[str, float]:
+        """CPU seconds for a thousand votes, part by part."""
+        return {name: round(seconds / votes * 1000, 4) for name, seconds in self.cpu.items()}
+
+
+def parts(stack: Stack) -> dict[str, int]:
+    """Process ids of a stack's parts."""
+    names = [file.stem for file in (stack.data / "run").glob("*.pid") if file.stem != "up"]
+    return {name: stack.pid(name) for name in sorted(names)}
+
+
+def empty(stack: Stack) -> None:
+    """Forget all votes."""
+    with psycopg.connect(stack.state["database_url"]) as database:
+        database.execute("TRUNCATE votes")
+        database.execute("UPDATE tallies SET votes = 0")
+        database.commit()
+        database.autocommit = True
+        database.execute("VACUUM votes")
+        database.execute("CHECKPOINT")
+
+
+def voters(stack: Stack) -> int:
+    """How many have a row."""
+    found: int = stack.rows("SELECT count(*) FROM votes")[0][0]
+    return found
