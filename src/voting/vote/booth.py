@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 from starlette.types import Receive, Scope, Send
 
 from voting.core import language
-from voting.core.ballot import Poll
+from voting.core.ballot import DEFAULT_POLL, Poll
 from voting.core.ballotbox import BallotBox, Refused
 from voting.core.config import VoteSettings
 from voting.core.language import Language, mark
@@ -78,7 +78,9 @@ class Booth:
         most = settings.new_voters_per_hour
         self._newcomers = RateLimit(most / 3600, most) if most else None
         self._papers: dict[str, Paper] = {}
-        self.box = BallotBox(settings.redis_url, limit=settings.max_in_flight, on_polls=self._prepare)
+        self.box = BallotBox(
+            settings.redis_url, limit=settings.max_in_flight, on_polls=self._prepare, on_look=metrics.in_flight.set
+        )
 
     def _prepare(self, polls: dict[str, Poll]) -> None:
         self._papers = {slug: Paper(poll, self._pages) for slug, poll in polls.items()}
@@ -89,7 +91,7 @@ class Booth:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         voter = self._voters.recognise(headers.get(b"cookie"))
         try:
-            paper = self._paper(scope["path_params"].get("poll", "default"))
+            paper = self._paper(scope.get("path_params", {}).get("poll", DEFAULT_POLL))
             if scope["method"] == "POST":
                 voter, status, kind, body = await self._vote(paper, scope, headers, voter, receive)
                 self._metrics.accepted.inc()
@@ -148,8 +150,7 @@ class Booth:
                 raise too_many(wait)
             voter = self._voters.new()
         try:
-            with self._metrics.in_flight.track_inprogress():
-                receipt = await self.box.cast(paper.slug, voter.pseudonym, choice)
+            receipt = await self.box.cast(paper.slug, voter.pseudonym, choice)
         except Refused as refused:
             message = mark("The vote could not be stored just now. Please send it again in a moment.")
             raise Problem(503, refused.reason, message, again=choice.decode()) from None

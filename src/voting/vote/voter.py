@@ -11,7 +11,7 @@ The halves of a pseudorandom function's output tell nothing of each other: https
 import base64
 import binascii
 import hmac
-import secrets
+import os
 from typing import NamedTuple
 
 _ID_BYTES = 16
@@ -44,7 +44,7 @@ class Voters:
 
     def new(self) -> Voter:
         """A voter never seen before, with the Set-Cookie value that makes it known."""
-        voter_id = secrets.token_bytes(_ID_BYTES)
+        voter_id = os.urandom(_ID_BYTES)
         signature, pseudonym = _digest(self._keys[0], voter_id)
         token = _encode(voter_id) + b"." + _encode(signature)
         return Voter(pseudonym, self._name + b"=" + token + self._attributes)
