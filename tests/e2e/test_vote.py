@@ -112,7 +112,9 @@ def test_a_forged_cookie_never_overwrites_anothers_vote(stack: Stack, browser: h
     own = browser.cookies["voter_id"]
     eventually(stack.drained)
     before = stack.tally()
-    forgeries = [own[:-3] + "AAA", own[:22], "x" + own[1:], own.replace(".", "!"), "", "\xe9"]
+    another_id = ("x" if own[0] != "x" else "y") + own[1:]
+    another_signature = own[:-3] + ("AAA" if own[-3] != "A" else "BAA")
+    forgeries = [another_signature, own[:22], another_id, own.replace(".", "!"), "", "\xe9"]
     for number, forged in enumerate(forgeries, 1):
         answer = httpx.post(
             stack.vote_url, data={"vote": "b"}, headers=[(b"cookie", f"voter_id={forged}".encode("latin-1"))]
