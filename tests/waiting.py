@@ -4,13 +4,18 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import httpx
+import psycopg
+
 T = TypeVar("T")
+NOT_YET = (AssertionError, OSError, httpx.TransportError, psycopg.OperationalError)
 
 
-def eventually(check: Callable[[], T], *, within: float = 10, every: float = 0.02) -> T:
+def eventually(check: Callable[[], T], *, within: float = 30, every: float = 0.02) -> T:
     """Call `check` until it gives something true, and return that.
 
-    An AssertionError or OSError of the check counts as "not yet"; the last one is raised when time is up.
+    An AssertionError of the check, or a server that is not there, counts as "not yet"; the last one is raised when
+    time is up. The default is far longer than any effect should take: it ends a test that hangs, and measures nothing.
     """
     end = time.monotonic() + within
     while True:
@@ -19,7 +24,7 @@ def eventually(check: Callable[[], T], *, within: float = 10, every: float = 0.0
             found = check()
             if found:
                 return found
-        except (AssertionError, OSError) as error:
+        except NOT_YET as error:
             failure = error
         if time.monotonic() > end:
             raise AssertionError(f"not within {within} s: {check}") from failure
