@@ -1,5 +1,6 @@
 """The machine: what it is, and what processes take of it."""
 
+import contextlib
 import os
 import platform
 import resource
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
+ENDED = FileNotFoundError, ProcessLookupError
 
 
 def describe() -> dict[str, str]:
@@ -38,16 +40,18 @@ def family(pid: int) -> Iterator[int]:
     """A process and all below it."""
     yield pid
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in children.read_text().split():
-            yield from family(int(child))
+        with contextlib.suppress(*ENDED):
+            for child in children.read_text().split():
+                yield from family(int(child))
 
 
 def cpu_seconds(pid: int) -> float:
     """User and system time that a process and all below it, also those that ended, have taken."""
     total = 0
     for each in family(pid):
-        fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
-        total += sum(map(int, fields[11:15]))
+        with contextlib.suppress(*ENDED):  # what it took is its parent's by now
+            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+            total += sum(map(int, fields[11:15]))
     return total / TICKS
 
 
@@ -55,9 +59,9 @@ def memory_mib(pid: int) -> float:
     """Proportional set size of a process and all below it."""
     total = 0
     for each in family(pid):
-        for line in Path(f"/proc/{each}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1])
+        with contextlib.suppress(*ENDED):
+            rollup = Path(f"/proc/{each}/smaps_rollup").read_text()
+            total += next((int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")), 0)
     return total / 1024
 
 

@@ -7,12 +7,14 @@ Anything else is `Malformed`, which says why in a sentence; it never raises anyt
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import NamedTuple, Self
 
 DEFAULT_POLL = "default"
 MAX_OPTIONS = 20
 KEYS = "abcdefghijklmnopqrst"
 VOTER_BYTES = 16
+_FIELDS = [b"poll", b"voter", b"choice"]  # of an entry, in the order in which vote writes them
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +120,13 @@ class Register:
         Raises:
             Malformed: the entry is no vote in any of the known polls.
         """
-        given = dict(zip(fields[::2], fields[1::2], strict=True))
-        poll, voter, choice = given.get(b"poll"), given.get(b"voter"), given.get(b"choice")
-        if poll is None or voter is None or choice is None:
-            missing = [name for name in ("poll", "voter", "choice") if name.encode() not in given]
-            raise Malformed(f"missing field: {', '.join(missing)}")
+        names, values = fields[::2], fields[1::2]
+        if names != _FIELDS:  # as nobody writes them but by hand
+            given = dict(zip(names, values, strict=True))
+            if missing := [name.decode() for name in _FIELDS if name not in given]:
+                raise Malformed(f"missing field: {', '.join(missing)}")
+            values = [given[name] for name in _FIELDS]
+        poll, voter, choice = values
         if len(voter) != VOTER_BYTES:
             raise Malformed(f"voter has {len(voter)} bytes, expected {VOTER_BYTES}")
         known = self._choices.get((poll, choice))
@@ -134,10 +138,5 @@ class Register:
 
 def latest(votes: Iterable[Vote]) -> list[Vote]:
     """Keep each voter's newest vote, sorted by poll and voter: the order in which all workers lock rows."""
-    newest: dict[tuple[str, bytes], Vote] = {}
-    for vote in votes:
-        key = vote[:2]
-        held = newest.get(key)
-        if held is None or held.entry < vote.entry:
-            newest[key] = vote
+    newest = {vote[:2]: vote for vote in sorted(votes, key=attrgetter("entry"))}
     return sorted(newest.values())

@@ -95,7 +95,7 @@ class Consumer:
 
     async def done(self, entries: list[EntryId]) -> None:
         """Acknowledge and delete entries whose outcome is committed; both or neither happen."""
-        ids = [str(entry) for entry in entries]
+        ids = [b"%d-%d" % entry for entry in entries]
         async with self._client.pipeline(transaction=True) as transaction:
             transaction.xack(STREAM, GROUP, *ids)
             transaction.xdel(STREAM, *ids)

@@ -5,6 +5,7 @@ None waits for another: a viewer that lags skips to the newest snapshot instead 
 
 import asyncio
 import json
+import time
 from collections import deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -136,11 +137,14 @@ class Hub:
             sending.cancel()
 
     async def _send(self) -> None:
+        """Rest after sending for as long as it took: a large audience gets fewer frames rather than all of the CPU."""
         while True:
             await self._news.wait()
             self._news.clear()
+            began = time.monotonic()
             for channel in list(self._channels.values()):
                 await channel.send()
+            await asyncio.sleep(time.monotonic() - began)
 
 
 def snapshot_of(standing: Standing) -> Snapshot:

@@ -1,7 +1,7 @@
 """From the database to the hub: NOTIFY is a hint, asking once a second the truth.
 
 After a hint the tallies are read at once, then not again before `FRAME_SECONDS` have passed; so a lone vote is on
-screen in milliseconds, and a burst costs the database and each viewer a few dozen small reads a second
+screen in milliseconds, and a burst costs the database and each viewer some sixty small reads a second
 however many votes it has. While the database is away the hub keeps its last snapshots, marked stale.
 """
 
@@ -16,7 +16,7 @@ from voting.core.lifecycle import Backoff, Stop, pause
 from voting.core.metrics import ResultMetrics
 from voting.result.hub import Hub
 
-FRAME_SECONDS = 0.025
+FRAME_SECONDS = 0.016  # a display's own pace
 POLL_SECONDS = 1.0
 PATIENCE = 2.0  # seconds that the database may take; viewers learn of staleness within three
 

@@ -162,11 +162,9 @@ class Booth:
 
 async def _read(headers: dict[bytes, bytes], receive: Receive) -> bytes:
     """The request's body, if it is small enough to be a vote."""
-    message = mark("A vote has at most {size} bytes. Send only the form field vote.")
-    too_large = Problem(413, "too_large", message, size=MAX_BODY)
     length = headers.get(b"content-length", b"0")
     if not length.isdigit() or int(length) > MAX_BODY:
-        raise too_large
+        raise _too_large()
     body = bytearray()
     while True:
         event = await receive()
@@ -174,6 +172,11 @@ async def _read(headers: dict[bytes, bytes], receive: Receive) -> bytes:
             raise Problem(400, "disconnected")
         body += event.get("body", b"")
         if len(body) > MAX_BODY:
-            raise too_large
+            raise _too_large()
         if not event.get("more_body"):
             return bytes(body)
+
+
+def _too_large() -> Problem:
+    message = mark("A vote has at most {size} bytes. Send only the form field vote.")
+    return Problem(413, "too_large", message, size=MAX_BODY)

@@ -8,6 +8,7 @@ let go, connect again, and start with what this worker had not acknowledged.
 import asyncio
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import psycopg
 from redis.asyncio import Redis
@@ -20,10 +21,19 @@ from voting.core.store import Connection, DeadLetter
 from voting.core.stream import Consumer, Entry, publish_polls
 
 BLOCK_SECONDS = 0.5  # longest wait for a first entry, and so for noticing a stop
+GATHER_SECONDS = 0.008  # from one batch to the next while votes keep coming; a lone vote never waits
 POLLS_SECONDS = 1.0
 PATIENCE = 8.0  # seconds that the database may take for a batch
 
 log = logs.get()
+
+
+class Batch(NamedTuple):
+    """Entries of the stream, and what they mean."""
+
+    entries: list[Entry]
+    votes: list[Vote]
+    dead: list[DeadLetter]
 
 
 class Counter:
@@ -46,6 +56,8 @@ class Counter:
         self._on_batch = on_batch
         self._register = Register(())
         self._polls_read = 0.0
+        self._reading: asyncio.Task[Batch] | None = None
+        self._acknowledging: asyncio.Task[None] | None = None
 
     async def run(self, stop: Stop, *, batch_size: int, reclaim: float) -> None:
         """Count until told to stop, then finish the batch in hand.
@@ -63,46 +75,72 @@ class Counter:
         if await self._stream.ensure_group(newest):
             log.warning("stream.group_created", newest=str(newest))
         await self._refresh_polls()
-        while entries := await self._stream.read_own_pending(batch_size):
-            await self._process(entries)
-        claimed_at = -reclaim
-        reading: asyncio.Task[list[Entry]] | None = None
-        while reading or not stop.is_set():
-            entries = await (reading or self._stream.read_new(batch_size, BLOCK_SECONDS))
-            reading = None
-            if len(entries) == batch_size and not stop.is_set():  # a backlog: read on while this batch commits
-                reading = asyncio.create_task(self._stream.read_new(batch_size, BLOCK_SECONDS))
-            try:
-                await self._process(entries)
-                if time.monotonic() - claimed_at > min(reclaim, 2) and not stop.is_set():
-                    while entries := await self._stream.claim(batch_size, reclaim):
-                        log.warning("entries.claimed", entries=len(entries))
-                        await self._process(entries)
-                    claimed_at = time.monotonic()
-            except BaseException:
-                if reading:
-                    reading.cancel()
-                raise
+        try:
+            while entries := await self._stream.read_own_pending(batch_size):
+                await self._process(self._sort(entries))
+                await self._acknowledged()
+            await self._count_new(stop, batch_size, reclaim)
+            await self._acknowledged()
+        finally:
+            for task in (self._reading, self._acknowledging):
+                if task:
+                    task.cancel()
 
-    async def _process(self, entries: list[Entry]) -> None:
-        """Commit what a batch means, then acknowledge and delete it."""
+    async def _count_new(self, stop: Stop, batch_size: int, reclaim: float) -> None:
+        """Count new entries, and those of dead workers.
+
+        Under a backlog three batches are under way: one is read and sorted while the one before it commits and the one
+        before that is acknowledged.
+        """
+        claimed_at = -reclaim
+        while self._reading or not stop.is_set():
+            began = time.monotonic()
+            batch = await (self._reading or self._read(batch_size))
+            self._reading = None
+            is_full = len(batch.entries) == batch_size
+            if is_full and not stop.is_set():
+                self._reading = asyncio.create_task(self._read(batch_size))
+            await self._process(batch)
+            if time.monotonic() - claimed_at > min(reclaim, 2) and not stop.is_set():
+                while entries := await self._stream.claim(batch_size, reclaim):
+                    log.warning("entries.claimed", entries=len(entries))
+                    await self._process(self._sort(entries))
+                claimed_at = time.monotonic()
+            if len(batch.entries) > 1 and not is_full:
+                await asyncio.sleep(began + GATHER_SECONDS - time.monotonic())
+
+    async def _read(self, batch_size: int) -> Batch:
+        return self._sort(await self._stream.read_new(batch_size, BLOCK_SECONDS))
+
+    async def _process(self, batch: Batch) -> None:
+        """Commit what a batch means, then let it be acknowledged and deleted."""
         if time.monotonic() - self._polls_read > POLLS_SECONDS:
             await self._refresh_polls()
-        if not entries:
-            return
-        votes, dead = self._sort(entries)
-        if dead:  # an unknown poll may just be new
+        if batch.dead:  # an unknown poll may just be new
             await self._refresh_polls()
-            votes, dead = self._sort(entries)
-        started = time.perf_counter()
-        await self._commit(latest(votes), dead)
-        self._metrics.batch_seconds.observe(time.perf_counter() - started)
-        self._metrics.batch_size.observe(len(entries))
+            batch = self._sort(batch.entries)
+        if batch.entries:
+            started = time.perf_counter()
+            await self._commit(batch.votes, batch.dead)
+            self._metrics.batch_seconds.observe(time.perf_counter() - started)
+            self._metrics.batch_size.observe(len(batch.entries))
+        await self._acknowledged()
+        if batch.entries:
+            self._acknowledging = asyncio.create_task(self._acknowledge(batch.entries))
+
+    async def _acknowledge(self, entries: list[Entry]) -> None:
         await self._stream.done([entry for entry, _ in entries])
         self._metrics.entries.inc(len(entries))
         self._on_batch(len(entries))
 
-    def _sort(self, entries: list[Entry]) -> tuple[list[Vote], list[DeadLetter]]:
+    async def _acknowledged(self) -> None:
+        """Wait until the batch that was committed last is acknowledged too, or raise what kept it from that."""
+        if self._acknowledging:
+            await self._acknowledging
+            self._acknowledging = None
+
+    def _sort(self, entries: list[Entry]) -> Batch:
+        """Read what entries mean: each voter's newest vote, and those that are none."""
         votes: list[Vote] = []
         dead: list[DeadLetter] = []
         for entry, fields in entries:
@@ -112,7 +150,7 @@ class Counter:
                 votes.append(self._register.read(entry, fields))
             except Malformed as malformed:
                 dead.append(DeadLetter(entry, str(malformed), fields))
-        return votes, dead
+        return Batch(entries, latest(votes), dead)
 
     async def _commit(self, votes: list[Vote], dead: list[DeadLetter]) -> None:
         """Count a batch; if the database finds a fault in the data itself, part it until the culprit is alone."""
