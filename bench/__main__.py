@@ -1,15 +1,18 @@
 """`./voting bench`: every measure, or some, on a stack of its own; a table, and the same as JSON."""
 
-import json
 import shutil
+import subprocess
 import time
 from pathlib import Path
 from typing import Annotated
 
+import httpx
+import psycopg
+import redis
 import typer
 
-from bench import accept, count, live, machine
-from bench.report import markdown
+from bench import accept, count, growth, live, machine
+from bench.report import Results
 from bench.setting import Setting
 
 MEASURES = {
@@ -20,41 +23,67 @@ MEASURES = {
     "whole": accept.whole,
     "freshness": live.freshness,
     "viewers": live.viewers,
-    "growth": count.growth,
+    "growth": growth.growth,
     "burst": accept.burst,
     "footprint": live.footprint,
 }
+TROUBLE = (
+    AssertionError,
+    RuntimeError,
+    OSError,
+    subprocess.SubprocessError,
+    httpx.HTTPError,
+    psycopg.Error,
+    redis.RedisError,
+)
 
 
 def main(
     only: Annotated[list[str] | None, typer.Option(help=f"One of: {', '.join(MEASURES)}. May be repeated.")] = None,
     quick: Annotated[bool, typer.Option(help="Small and short: shows that all works, not how fast.")] = False,  # noqa: FBT002
     rounds: Annotated[int, typer.Option(min=1, help="How often each is measured, ours and its limit in turn.")] = 5,
-    out: Annotated[Path, typer.Option(help="Where results.json and results.md are written.")] = Path("bench/results"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where results.json and results.md are: by default bench/results, or bench/quick."),
+    ] = None,
 ) -> None:
-    """Measure, each against its limit in the same run. Nothing else should run on the machine meanwhile."""
+    """Measure, each against its limit in the same run; what --out has of earlier runs stays in the table.
+
+    Nothing else should run on the machine meanwhile.
+    """
     for name in only or []:
         if name not in MEASURES:
             raise typer.BadParameter(f"{name} is none of {', '.join(MEASURES)}")
     if not shutil.which("wrk"):
         raise typer.BadParameter("needs wrk, the load generator (Debian, Ubuntu: apt install wrk)")
     setting = Setting(quick=quick, rounds=2 if quick else rounds)
+    folder = out or Path("bench/quick" if quick else "bench/results")
+    try:
+        results = Results(folder, machine.describe(), list(MEASURES))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
     machine.allow_many_files()
-    described = machine.describe()
-    outcomes = []
+    failed = []
     for name in only or MEASURES:
         typer.echo(f"{name}: {(MEASURES[name].__doc__ or '').splitlines()[0]}", err=True)
-        began = time.monotonic()
-        outcomes.append(MEASURES[name](setting))
-        for mark in outcomes[-1].marks:
+        began, how = time.monotonic(), machine.moment()
+        try:
+            outcome = MEASURES[name](setting)
+        except TROUBLE as error:
+            setting.say(f"could not be measured: {type(error).__name__}: {error}")
+            failed.append(name)
+            continue
+        took = round(time.monotonic() - began)
+        outcome.run = how | {"rounds": f"{'quick, ' if quick else ''}{setting.rounds} rounds", "took": f"{took} s"}
+        results.add(name, outcome)
+        for mark in outcome.marks:
             setting.say(str(mark))
-        setting.say(f"took {time.monotonic() - began:.0f} s")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "results.md").write_text(markdown(outcomes, described))
-    record = {"machine": described, "quick": quick, "measures": [outcome.record() for outcome in outcomes]}
-    (out / "results.json").write_text(json.dumps(record, indent=1) + "\n")
-    typer.echo(markdown(outcomes, described))
-    typer.echo(f"Written to {out}/results.md and {out}/results.json", err=True)
+        setting.say(f"took {took} s")
+    typer.echo(results.markdown())
+    typer.echo(f"Written to {folder}/results.md and {folder}/results.json", err=True)
+    if failed:
+        typer.echo(f"Could not be measured: {', '.join(failed)}", err=True)
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -8,39 +8,47 @@ import httpx
 from tests.e2e.stack import Stack
 from tests.waiting import eventually
 
-from bench.report import Mark, Outcome, median
-from bench.setting import Load, Meter, Setting, parts, voters
+from bench.report import Mark, Outcome, idle_enough, median
+from bench.setting import Load, Meter, Setting, find, parts, voters
 
 
 def accept(setting: Setting) -> Outcome:
     """Durable `POST /`, 64 connections, one process; limit: the same server and bytes, no cookie, no Redis."""
     seconds = setting.short(3, 8)
-    ours, limit, cpu, cpu_limit, notes = [], [], [], [], {}
+    ours, limit, loads = [], [], []
+    cpu: dict[str, list[float]] = {}
     with setting.stack() as stack, setting.bare(stack) as (url, pid):
         for number in range(setting.rounds):
             with Meter(**parts(stack)) as meter:
                 load = _clean(setting.wrk(stack.vote_url, seconds))
             eventually(stack.drained, within=60)
-            with Meter(bare=pid) as bare_meter:
+            with Meter(server=pid) as bare_meter:
                 bare = _clean(setting.wrk(url, seconds))
             ours.append(load.rate)
             limit.append(bare.rate)
-            cpu.append(meter.cpu["vote"] / load.requests)
-            cpu_limit.append(bare_meter.cpu["bare"] / bare.requests)
-            notes = {"cpu seconds per 1000 votes": meter.per_thousand(load.requests), "p99 ms": load.p99}
+            meter.note(cpu, load.requests)
+            bare_meter.note(cpu, bare.requests, "limit: ")
+            loads += [load, bare]
             setting.say(f"round {number + 1}: {load.rate:,.0f} votes/s; limit {bare.rate:,.0f}")
     marks = [
         Mark("rate to that of the limit", median(ours) / median(limit), 0.5),
-        Mark("CPU of vote to that of the limit, per vote", median(cpu) / median(cpu_limit), 2, at_most=True),
+        Mark(
+            "CPU of vote to that of the limit, per vote",
+            median(cpu["vote"]) / median(cpu["limit: server"]),
+            2,
+            at_most=True,
+        ),
+        idle_enough([load.busy for load in loads]),
     ]
-    notes["limit: cpu seconds per 1000 votes"] = round(1000 * median(cpu_limit), 4)
-    return Outcome("accept", "votes/s", ours, limit, marks, notes)
+    notes = {"p99 ms": [load.p99 for load in loads[::2]], "limit: p99 ms": [load.p99 for load in loads[1::2]]}
+    return Outcome("accept", "votes/s", ours, limit, marks, cpu, notes)
 
 
 def cores(setting: Setting) -> Outcome:
     """The same in as many processes as there are cores, to one process; limit: the bare server's multiple."""
     seconds, number = setting.short(3, 6), os.cpu_count() or 1
-    ours, limit = [], []
+    ours, limit, busy = [], [], []
+    cpu: dict[str, list[float]] = {}
     with (
         setting.stack() as one,
         setting.stack(WEB_CONCURRENCY=str(number)) as many,
@@ -49,50 +57,75 @@ def cores(setting: Setting) -> Outcome:
     ):
         for round_ in range(setting.rounds):
             rates = []
-            for stack, url in ((one, one.vote_url), (many, many.vote_url), (None, bare_one), (None, bare_many)):
-                rates.append(_clean(setting.wrk(url, seconds)).rate)
-                if stack:
-                    eventually(stack.drained, within=60)
+            for stack, name in ((one, "one process: "), (many, f"{number} processes: ")):
+                with Meter(**parts(stack)) as meter:
+                    load = _clean(setting.wrk(stack.vote_url, seconds))
+                meter.note(cpu, load.requests, name)
+                rates.append(load.rate)
+                busy.append(load.busy)
+                eventually(stack.drained, within=60)
+            for url in (bare_one, bare_many):
+                load = _clean(setting.wrk(url, seconds))
+                rates.append(load.rate)
+                busy.append(load.busy)
             ours.append(rates[1] / rates[0])
             limit.append(rates[3] / rates[2])
             setting.say(f"round {round_ + 1}: {ours[-1]:.2f} times one process; limit {limit[-1]:.2f}")
-    marks = [Mark("scaling to that of the limit", median(ours) / median(limit), 0.9)]
-    notes = {"processes": number, "note": "generator, broker, worker and database share these cores"}
-    return Outcome("accept, all cores", "times one process", ours, limit, marks, notes)
+    each = median(cpu["one process: vote"]) / median(cpu[f"{number} processes: vote"])
+    marks = [
+        Mark("votes for a CPU second of vote, to one process", each, 0.9),
+        Mark("rate's multiple to that of the limit", median(ours) / median(limit), 0.9),
+        idle_enough(busy),
+    ]
+    notes = {"processes": number, "note": "generator, broker, worker and database share these cores, and so run out"}
+    return Outcome("accept, all cores", "times one process", ours, limit, marks, cpu, notes)
 
 
 def whole(setting: Setting) -> Outcome:
     """Four fifths of what is accepted at most, for a minute; how long the oldest vote waits meanwhile."""
-    seconds = setting.short(8, 60)
+    seconds, connections = setting.short(8, 60), 256
+    rates, ages, drained, lost, shares, busy = [], [], [], [], [], []
+    cpu: dict[str, list[float]] = {}
     with setting.stack(workers=2) as stack:
-        most = _clean(setting.wrk(stack.vote_url, setting.short(3, 8), connections=256)).rate
-        eventually(stack.drained, within=60)
-        target, connections = 0.8 * most, 256
-        trial = setting.wrk(stack.vote_url, 3, connections, delay=max(1, int(1000 * connections / target)))
-        eventually(stack.drained, within=60)
-        delay = max(1, round(1000 * connections / target - trial.p50))
-        before, ages = voters(stack), Ages(stack)
-        ages.start()
-        with Meter(**parts(stack)) as meter:
-            load = _clean(setting.wrk(stack.vote_url, seconds, connections, delay))
-        ended = time.monotonic()
-        eventually(stack.drained, within=60)
-        drained = time.monotonic() - ended
-        ages.stop()
-        lost = load.requests - (voters(stack) - before)
-        eventually(lambda: stack.results()["total"] == voters(stack))
+        for round_ in range(setting.rounds):
+            most = _clean(setting.wrk(stack.vote_url, setting.short(3, 8), connections)).rate
+            eventually(stack.drained, within=60)
+            pace = 1000 * connections / (0.8 * most)  # milliseconds from one vote to the next on a connection
+            trial = setting.wrk(stack.vote_url, 3, connections, delay=max(1, round(pace)))
+            eventually(stack.drained, within=60)
+            rows, yes = voters(stack), accepted(stack)
+            watch = Ages(stack)
+            watch.start()
+            with Meter(**parts(stack)) as meter:
+                load = _clean(setting.wrk(stack.vote_url, seconds, connections, max(1, round(pace - trial.p50))))
+            ended = time.monotonic()
+            eventually(stack.drained, within=60)
+            drained.append(time.monotonic() - ended)
+            watch.stop()
+            eventually(lambda: stack.results()["total"] == voters(stack))
+            meter.note(cpu, load.requests)
+            lost.append((accepted(stack) - yes) - (voters(stack) - rows))
+            rates.append(load.rate)
+            shares.append(load.rate / most)
+            ages.append(max(watch.seen))
+            busy.append(load.busy)
+            setting.say(f"round {round_ + 1}: {load.rate:,.0f} votes/s, oldest waited {1000 * ages[-1]:.0f} ms")
     marks = [
-        Mark("longest wait of a vote, seconds", max(ages.seen), 1, at_most=True),
-        Mark("drained after the end, seconds", drained, 1, at_most=True),
-        Mark("lost", max(0, lost), 0, at_most=True),  # wrk does not count answers that came after its end
+        Mark("load to the maximum", median(shares), 0.75),
+        Mark("longest wait of a vote, seconds", max(ages), 1, at_most=True),
+        Mark("drained after the end, seconds", max(drained), 1, at_most=True),
+        Mark("accepted and not counted, or counted and not accepted", max(map(abs, lost)), 0, at_most=True),
+        idle_enough(busy),
     ]
-    notes = {
-        "accepted at most": round(most),
-        "cpu seconds per 1000 votes": meter.per_thousand(load.requests),
-        "seconds": seconds,
-        "share of the maximum": round(load.rate / most, 2),
-    }
-    return Outcome("whole way", "votes/s", [load.rate], marks=marks, notes=notes)
+    notes = {"seconds": seconds, "share of the maximum": [round(share, 2) for share in shares]}
+    return Outcome("whole way", "votes/s", rates, marks=marks, cpu=cpu, notes=notes)
+
+
+def accepted(stack: Stack) -> int:
+    """How many votes the vote service has said yes to, by its own metrics; for one process."""
+    with httpx.Client(transport=httpx.HTTPTransport(uds=stack.state["parts"]["vote"])) as client:
+        said = client.get("http://vote/metrics").text
+    return int(float(find(r"^voting_votes_accepted_total (\S+)", said)))
 
 
 class Screen(threading.Thread):
@@ -145,7 +178,7 @@ def _clean(load: Load) -> Load:
 def burst(setting: Setting) -> Outcome:
     """Voters with cookies of their own, each a connection, a GET and a POST, all within two seconds."""
     number = int(setting.short(2000, 10_000))
-    slowest, shown, failed = [], [], 0
+    slowest, shown, busy, failed = [], [], [], 0
     with setting.stack(workers=2) as stack:
         for round_ in range(setting.rounds):
             total = stack.results()["total"] + number
@@ -156,10 +189,12 @@ def burst(setting: Setting) -> Outcome:
             failed += crowd["failed"]
             slowest.append(crowd["p99"])
             shown.append(screen.seen - crowd["began"])
+            busy.append(crowd["cpu"] / crowd["seconds"])
             setting.say(f"round {round_ + 1}: p99 {slowest[-1]:.2f} s, all on screen after {shown[-1]:.2f} s")
     marks = [
         Mark("failed", failed, 0, at_most=True),
         Mark("p99 from arrival to answer, seconds", median(slowest), 2, at_most=True),
         Mark("all on screen, seconds", median(shown), 3, at_most=True),
+        idle_enough(busy),
     ]
-    return Outcome("burst", "s (p99)", slowest, marks=marks, notes={"voters": number, "on screen after": shown})
+    return Outcome("burst", "s (p99)", slowest, marks=marks, notes={"voters": number, "on screen after, s": shown})

@@ -6,18 +6,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import httpx
+import psycopg
 from tests.e2e.stack import Stack, free_port
 from tests.waiting import eventually
 
 from bench import machine
-from bench.report import Mark, Outcome, median, percentile
-from bench.setting import Setting, parts
+from bench.report import BUSY, Mark, Outcome, idle_enough, median, percentile
+from bench.setting import Meter, Setting, parts
 
 RATE = 1000
+VIEWERS_BUSY, POSTER_BUSY = "viewers' process, share of a core", "poster, share of a core"
+BUMP = "UPDATE polls SET revision = revision + 1 WHERE slug = 'default'"
 
 
 class Viewers:
@@ -59,25 +61,30 @@ def watching(port: int, number: int) -> Iterator[Viewers]:
 def freshness(setting: Setting) -> Outcome:
     """From POST to snapshot at 1,000 votes a second, for 100 viewers and for 10,000."""
     notes: dict[str, Any] = {}
-    marks, medians = [], []
-    few, many = 100, int(setting.short(1000, 10_000))
+    marks, medians, busy = [], [], []
+    cpu: dict[str, list[float]] = {}
+    few, many, seconds = 100, int(setting.short(1000, 10_000)), setting.short(3, 8)
     for number in (few, many):
         p50s, p99s = [], []
         with setting.stack() as stack, watching(stack.result_port, number) as viewers:
             for round_ in range(setting.rounds):
-                times, found = _times(setting, stack, viewers)
-                p50s.append(1000 * percentile(times, 0.5))
-                p99s.append(1000 * percentile(times, 0.99))
+                with Meter(**parts(stack)) as meter:
+                    waits, found = times(setting, stack, viewers)
+                p50s.append(1000 * percentile(waits, 0.5))
+                p99s.append(1000 * percentile(waits, 0.99))
+                busy += [found[VIEWERS_BUSY], found[POSTER_BUSY]]
                 setting.say(f"{number} viewers, round {round_ + 1}: p50 {p50s[-1]:.0f} ms, p99 {p99s[-1]:.0f} ms")
                 notes[f"{number} viewers"] = found
+                meter.note(cpu, RATE * seconds, f"{number} viewers: ")
         if number == few:
             medians = p50s
             marks.append(Mark(f"p50 with {number} viewers, ms", median(p50s), 20, at_most=True))
         marks.append(Mark(f"p99 with {number} viewers, ms", median(p99s), 100 if number == few else 500, at_most=True))
-    return Outcome("freshness", f"ms (p50, {few} viewers)", medians, marks=marks, notes=notes)
+    marks.append(idle_enough(busy))
+    return Outcome("freshness", f"ms (p50, {few} viewers)", medians, marks=marks, cpu=cpu, notes=notes)
 
 
-def _times(setting: Setting, stack: Stack, viewers: Viewers) -> tuple[list[float], dict[str, Any]]:
+def times(setting: Setting, stack: Stack, viewers: Viewers) -> tuple[list[float], dict[str, Any]]:
     """Seconds from the moment when a vote was due to the first snapshot that has it, for each vote and viewer read."""
     seconds = setting.short(3, 8)
     before = stack.results()["total"]
@@ -98,8 +105,8 @@ def _times(setting: Setting, stack: Stack, viewers: Viewers) -> tuple[list[float
         raise RuntimeError(f"a viewer did not see all {votes} votes: {sorted(set(shown.values()))}")
     found = {
         "frames a second and viewer": round(len(seen["seen"]) / len(shown) / seconds, 1),
-        "CPU of the viewers' process": round(seen["cpu"], 2),
-        "CPU of the poster": round(posted["cpu"], 2),
+        VIEWERS_BUSY: round(seen["busy"], 2),
+        POSTER_BUSY: round(posted["cpu"], 2),
         "poster late at most, ms": round(1000 * posted["latest"], 1),
     }
     return times, found
@@ -108,45 +115,60 @@ def _times(setting: Setting, stack: Stack, viewers: Viewers) -> tuple[list[float
 def viewers(setting: Setting) -> Outcome:
     """Idle WebSockets on one process, and a snapshot to all of them; limit: the websockets library's own broadcast."""
     number = int(setting.short(2000, 10_000))
-    ours, limit, cpu, cpu_limit, lost = [], [], [], [], 0
+    ours, limit, lost = [], [], 0
+    cpu: dict[str, float] = {"result": 0, "viewers": 0, "limit: server": 0, "limit: viewers": 0}
     port = free_port()
     with setting.stack() as stack, setting.program("-m", "bench.broadcast", str(port), port=port) as library:
         result = stack.pid("result")
         idle = machine.memory_mib(result), machine.memory_mib(library.pid)
-        with watching(stack.result_port, number) as mine, watching(port, number) as theirs:
+        with (
+            watching(stack.result_port, number) as mine,
+            watching(port, number) as theirs,
+            psycopg.connect(stack.state["database_url"], autocommit=True) as database,
+        ):
             full = machine.memory_mib(result), machine.memory_mib(library.pid)
+
+            def change() -> None:
+                database.execute(BUMP)
+                database.execute("SELECT pg_notify('tallies', 'default')")
+
             for round_ in range(setting.rounds):
                 for _ in range(4):
-                    took, seconds, gone = _fan_out(mine, result, lambda: httpx.post(stack.vote_url, data={"vote": "a"}))
+                    took, server, seen = _fan_out(mine, result, change)
                     ours.append(1000 * took)
-                    cpu.append(seconds / number)
-                    took, seconds, gone_ = _fan_out(theirs, library.pid, lambda: library.send_signal(signal.SIGUSR1))
+                    cpu["result"] += server
+                    cpu["viewers"] += seen["cpu"]
+                    took, server, seen_ = _fan_out(theirs, library.pid, lambda: library.send_signal(signal.SIGUSR1))
                     limit.append(1000 * took)
-                    cpu_limit.append(seconds / number)
-                    lost = gone + gone_
+                    cpu["limit: server"] += server
+                    cpu["limit: viewers"] += seen_["cpu"]
+                    lost = seen["lost"] + seen_["lost"]
                 setting.say(f"round {round_ + 1}: all have it after {ours[-1]:.0f} ms; limit {limit[-1]:.0f} ms")
+    frames = number * len(ours)
     marks = [
         Mark("memory of the process, MiB", full[0], 200, at_most=True),
         Mark("time until all have it, to that of the limit", median(ours) / median(limit), 1.5, at_most=True),
-        Mark("CPU per frame, to that of the limit", sum(cpu) / sum(cpu_limit), 1.5, at_most=True),
+        Mark("CPU for a frame, to that of the limit", cpu["result"] / cpu["limit: server"], 1.5, at_most=True),
         Mark("lost", lost, 0, at_most=True),
+        Mark("client's CPU for a frame, to result's", cpu["viewers"] / cpu["result"], BUSY, at_most=True),
     ]
     notes = {
         "viewers": number,
+        "CPU microseconds for a frame": {name: round(1e6 * took / frames, 1) for name, took in cpu.items()},
         "KiB a viewer": round((full[0] - idle[0]) * 1024 / number, 1),
         "limit: KiB a viewer": round((full[1] - idle[1]) * 1024 / number, 1),
-        "note": "our time includes the vote's whole way; the limit's starts with a signal",
+        "note": "our time begins with a change in the database, the limit's with a signal",
     }
-    return Outcome("viewers", "ms to all", ours, limit, marks, notes)
+    return Outcome("viewers", "ms to all", ours, limit, marks, notes=notes)
 
 
-def _fan_out(viewers: Viewers, pid: int, trigger: Any) -> tuple[float, float, int]:
-    """Let one frame go out; return seconds until the last viewer had it, CPU seconds of the server, viewers lost."""
+def _fan_out(viewers: Viewers, pid: int, trigger: Callable[[], None]) -> tuple[float, float, dict[str, Any]]:
+    """Let one frame go out; return seconds until the last viewer had it, CPU seconds of the server, what was seen."""
     viewers.tell("mark")
     before, began = machine.cpu_seconds(pid), time.monotonic()
     trigger()
     seen = viewers.ask("wait 1")
-    return seen["last"] - began, machine.cpu_seconds(pid) - before, seen["lost"]
+    return seen["last"] - began, machine.cpu_seconds(pid) - before, seen
 
 
 def footprint(setting: Setting) -> Outcome:

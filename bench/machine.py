@@ -24,15 +24,21 @@ def describe() -> dict[str, str]:
         platform.processor(),
     )
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return {
-        "date": time.strftime("%Y-%m-%d"),
-        "commit": commit.stdout.strip() or "unknown",
-        "cpu": f"{os.cpu_count()} cores, {cpu}",
+        "cpu": f"{os.cpu_count()} cores of {cpu}",
         "memory": f"{memory:.1f} GiB",
         "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "load before": ", ".join(f"{load:.1f}" for load in os.getloadavg()),
+        "python": f"Python {platform.python_version()}",
+    }
+
+
+def moment() -> dict[str, str]:
+    """When, of what, and how busy the machine was before."""
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "commit": commit.stdout.strip() or "unknown",
+        "load": f"load {os.getloadavg()[0]:.1f}",
     }
 
 

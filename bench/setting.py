@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import resource
 import socket
 import subprocess
 import sys
@@ -34,6 +35,7 @@ class Load:
     failed: int
     p50: float  # milliseconds
     p99: float
+    busy: float  # share of a core that wrk itself took: near 1, it was the generator that was measured
 
 
 @dataclass
@@ -51,10 +53,16 @@ class Setting:
         """One or the other."""
         return quick if self.quick else full
 
+    @property
+    def backlog(self) -> int:
+        """Votes that wait to be counted."""
+        return int(self.short(50_000, 500_000))
+
     @contextlib.contextmanager
     def stack(self, workers: int = 1, **environment: str) -> Iterator[Stack]:
         """The whole application on free ports, with its data in a directory that goes away."""
         with tempfile.TemporaryDirectory(prefix="voting-bench-") as folder:
+            environment["PYTHONDONTWRITEBYTECODE"] = ""  # a second start finds compiled modules, as it does for users
             stack = Stack(Path(folder) / "data", workers=workers, **environment).start()
             try:
                 yield stack
@@ -86,24 +94,33 @@ class Setting:
         with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
             script.write(_POST + (f"function delay() return {delay} end\n" if delay else ""))
             script.flush()
+            before, began = _children(), time.monotonic()
             command = ["wrk", "--latency", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "-s", script.name, url]
             said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        requests = int(_find(r"(\d+) requests in", said))
+            busy = (_children() - before) / (time.monotonic() - began)
+        requests = int(find(r"(\d+) requests in", said))
         failed = sum(map(int, re.findall(r"Non-2xx or 3xx responses: (\d+)", said)))
         failed += sum(map(int, re.findall(r"(?:connect|read|write|timeout) (\d+)", said)))
-        return Load(
-            float(_find(r"Requests/sec:\s+([\d.]+)", said)), requests, failed, _time("50%", said), _time("99%", said)
-        )
+        rate = float(find(r"Requests/sec:\s+([\d.]+)", said))
+        return Load(rate, requests, failed, _time("50%", said), _time("99%", said), busy)
 
     def helper(self, *words: str) -> Any:
         """Run a program of ours to its end; return the JSON that it printed."""
-        return json.loads(subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True).stdout)
+        run = subprocess.run([sys.executable, *words], stdout=subprocess.PIPE, text=True, check=True)
+        return json.loads(run.stdout)
 
 
-def _find(pattern: str, text: str) -> str:
-    found = re.search(pattern, text)
+def _children() -> float:
+    """CPU seconds of the programs that were run and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def find(pattern: str, text: str) -> str:
+    """What a pattern's group matches in what a program said."""
+    found = re.search(pattern, text, re.MULTILINE)
     if not found:
-        raise RuntimeError(f"wrk said nothing like {pattern}:\n{text}")
+        raise RuntimeError(f"nothing like {pattern} in:\n{text}")
     return found[1]
 
 
@@ -134,9 +151,10 @@ class Meter:
         self.seconds = time.monotonic() - self._began
         self.cpu = {name: machine.cpu_seconds(pid) - self._before[name] for name, pid in self._pids.items()}
 
-    def per_thousand(self, votes: float) -> dict[str, float]:
-        """CPU seconds for a thousand votes, part by part."""
-        return {name: round(seconds / votes * 1000, 4) for name, seconds in self.cpu.items()}
+    def note(self, cpu: dict[str, list[float]], votes: float, limit: str = "") -> None:
+        """Add a round to what each part took: CPU seconds for a thousand votes, which is milliseconds for one."""
+        for name, seconds in self.cpu.items():
+            cpu.setdefault(limit + name, []).append(1000 * seconds / votes)
 
 
 def parts(stack: Stack) -> dict[str, int]:
