@@ -57,15 +57,15 @@ def cores(setting: Setting) -> Outcome:
     ):
         for round_ in range(setting.rounds):
             rates = []
-            for stack, name in ((one, "one process: "), (many, f"{number} processes: ")):
+            for stack, name, times in ((one, "one process: ", 1), (many, f"{number} processes: ", number)):
                 with Meter(**parts(stack)) as meter:
-                    load = _clean(setting.wrk(stack.vote_url, seconds))
+                    load = _clean(setting.wrk(stack.vote_url, seconds, 64 * times))
                 meter.note(cpu, load.requests, name)
                 rates.append(load.rate)
                 busy.append(load.busy)
                 eventually(stack.drained, within=60)
-            for url in (bare_one, bare_many):
-                load = _clean(setting.wrk(url, seconds))
+            for url, times in ((bare_one, 1), (bare_many, number)):
+                load = _clean(setting.wrk(url, seconds, 64 * times))
                 rates.append(load.rate)
                 busy.append(load.busy)
             ours.append(rates[1] / rates[0])
