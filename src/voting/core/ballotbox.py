@@ -46,6 +46,8 @@ class BallotBox:
         limit: votes in flight at one moment; more are refused.
         on_polls: gets the polls whenever they change.
         on_look: gets the number of votes in flight, once a second.
+        on_memory: gets the share of its memory limit that Redis uses, once a second; 0 if it has no limit.
+        on_lost: called each time that Redis, which was there, is not.
     """
 
     def __init__(
@@ -55,11 +57,13 @@ class BallotBox:
         limit: int,
         on_polls: Callable[[dict[str, Poll]], None],
         on_look: Callable[[int], None] = lambda _: None,
+        on_memory: Callable[[float], None] = lambda _: None,
+        on_lost: Callable[[], None] = lambda: None,
     ) -> None:
         self._url = url
         self._limit = limit
         self._on_polls = on_polls
-        self._on_look = on_look
+        self._on_look, self._on_memory, self._on_lost = on_look, on_memory, on_lost
         self._polls: dict[str, Poll] = {}
         self._waiting: list[tuple[asyncio.Future[bytes], bytes, float]] = []
         self._arrived = asyncio.Event()
@@ -115,6 +119,7 @@ class BallotBox:
             except (RedisError, OSError) as error:  # TimeoutError is an OSError
                 if self._outage is None:
                     log.warning("broker.lost", error=_describe(error))
+                    self._on_lost()
                 self._outage = "broker_away"
                 self._refuse(self._waiting, "broker_away")
                 self._waiting = []
@@ -180,6 +185,7 @@ class BallotBox:
 
     def _take_note(self, polls: dict[str, Poll], used: int, limit: int) -> None:
         self._checked = time.monotonic()
+        self._on_memory(used / limit if limit else 0)
         full = bool(limit) and used > MEMORY_SHARE * limit
         if full and not self._pressure:
             log.error("broker.memory_short", used=used, maxmemory=limit)

@@ -83,10 +83,12 @@ class Doorkeeper:
         limit: how often is too often.
         hops: proxies of ours before us, as `client_address` takes them.
         pages: words a refusal for the request's reader.
+        on_refusal: called for each.
     """
 
-    def __init__(self, app: ASGIApp, limit: RateLimit, hops: int, pages: Pages) -> None:
+    def __init__(self, app: ASGIApp, limit: RateLimit, hops: int, pages: Pages, on_refusal: Callable[[], None]) -> None:
         self._app, self._limit, self._hops, self._pages = app, limit, hops, pages
+        self._on_refusal = on_refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or refuse it."""
@@ -94,11 +96,13 @@ class Doorkeeper:
         if not wait:
             await self._app(scope, receive, send)
             return
+        self._on_refusal()
         await self._pages.refusal(too_many(wait), scope)(scope, receive, send)
 
 
-def guarded(app: ASGIApp, settings: WebSettings, pages: Pages) -> ASGIApp:
+def guarded(app: ASGIApp, settings: WebSettings, pages: Pages, on_refusal: Callable[[], None]) -> ASGIApp:
     """The application, with a doorkeeper if the settings want one."""
     if not settings.rate_limit:
         return app
-    return Doorkeeper(app, RateLimit(settings.rate_limit, settings.rate_burst), settings.trusted_proxies, pages)
+    limit = RateLimit(settings.rate_limit, settings.rate_burst)
+    return Doorkeeper(app, limit, settings.trusted_proxies, pages, on_refusal)

@@ -3,6 +3,8 @@
 Names follow https://prometheus.io/docs/practices/naming/: base units, `_total` for counters.
 """
 
+import shutil
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
@@ -11,6 +13,11 @@ from voting import __version__
 _SHARED = values.ValueClass is not values.MutexValue  # prometheus-client decides at import, by the environment
 FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 SIZES = (1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
+# Why a vote is refused through no fault of its sender; shown from the start, or the first refusals would be no increase.
+OUR_REASONS = (
+    *("starting", "broker_away", "broker_silent", "broker_refused", "broker_full"),
+    *("no_stream", "no_polls", "busy"),
+)
 
 
 def registry(service: str) -> CollectorRegistry:
@@ -41,11 +48,21 @@ class VoteMetrics:
     def __init__(self, made: CollectorRegistry) -> None:
         self.accepted = Counter("voting_votes_accepted", "Votes that Redis has on disk", registry=made)
         self.refused = Counter("voting_votes_refused", "Votes answered with a no", ["reason"], registry=made)
+        for reason in OUR_REASONS:
+            self.refused.labels(reason)
+        self.limited = _limited(made)
         self.seconds = Histogram(
             "voting_vote_duration_seconds", "From request to answer, accepted votes", buckets=FAST, registry=made
         )
         self.in_flight = Gauge(
             "voting_votes_in_flight", "Votes that wait for Redis", registry=made, multiprocess_mode="livesum"
+        )
+        self.interruptions = Counter("voting_interruptions", "Times that Redis was lost", registry=made)
+        self.memory = Gauge(
+            "voting_broker_memory_ratio",
+            "Memory that Redis uses, of its maxmemory; 0 without a maxmemory",
+            registry=made,
+            multiprocess_mode="livemax",
         )
 
 
@@ -61,9 +78,15 @@ class WorkerMetrics:
         )
         self.batch_size = Histogram("voting_batch_size", "Entries in a batch", buckets=SIZES, registry=made)
         self.batch_seconds = Histogram("voting_batch_duration_seconds", "Time to commit", buckets=FAST, registry=made)
+        self.length = Gauge("voting_stream_length", "Entries that wait to be counted, read or not", registry=made)
         self.lag = Gauge("voting_stream_lag", "Entries that no worker has read", registry=made)
         self.pending = Gauge("voting_stream_pending", "Entries read and not yet counted", registry=made)
         self.oldest = Gauge("voting_stream_oldest_seconds", "Age of the oldest waiting entry", registry=made)
+        # Under a container's root is the disk of its engine, where the named volumes of the stores are as well.
+        free = Gauge("voting_disk_free_bytes", "Free on the disk that holds the root directory", registry=made)
+        free.set_function(lambda: shutil.disk_usage("/").free)
+        size = Gauge("voting_disk_size_bytes", "Size of the disk that holds the root directory", registry=made)
+        size.set_function(lambda: shutil.disk_usage("/").total)
 
 
 class ResultMetrics:
@@ -75,3 +98,21 @@ class ResultMetrics:
         self.cut = Counter("voting_viewers_cut", "Sockets cut because they did not read", registry=made)
         self.age = Gauge("voting_snapshot_age_seconds", "Time since the database last answered", registry=made)
         self.interruptions = Counter("voting_interruptions", "Times the database was lost", registry=made)
+        self.limited = _limited(made)
+
+
+class CertificateMetrics:
+    """What the proxy presents, by host name. A certificate's share of life left tells whether renewing works."""
+
+    def __init__(self, made: CollectorRegistry) -> None:
+        self.begins = Gauge(
+            "voting_certificate_not_before_timestamp_seconds", "Begin of validity", ["host"], registry=made
+        )
+        self.ends = Gauge("voting_certificate_not_after_timestamp_seconds", "End of validity", ["host"], registry=made)
+        self.served = Gauge(
+            "voting_certificate_served", "1 if the last handshake gave a certificate, else 0", ["host"], registry=made
+        )
+
+
+def _limited(made: CollectorRegistry) -> Counter:
+    return Counter("voting_requests_limited", "Requests of addresses that asked too often, answered 429", registry=made)

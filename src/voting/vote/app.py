@@ -62,14 +62,15 @@ async def main(settings: VoteSettings, stop: Stop, public: socket, private: sock
     """Serve votes until told to stop; then finish those in flight."""
     registry = metrics.registry("vote")
     pages = Pages("voting.vote")
-    booth = Booth(settings, pages, metrics.VoteMetrics(registry))
+    measures = metrics.VoteMetrics(registry)
+    booth = Booth(settings, pages, measures)
     app = create_app(settings, pages, booth, stop)
     ops = health.ops_app(lambda: booth.box.ready and not stop.is_set(), registry)
     log.info("vote.starting", host=settings.host, port=settings.vote_port)
     async with asyncio.TaskGroup() as tasks:
         carrying = tasks.create_task(booth.box.run())
         async with asyncio.TaskGroup() as servers:
-            servers.create_task(serve(guarded(app, settings, pages), public, stop))
+            servers.create_task(serve(guarded(app, settings, pages, measures.limited.inc), public, stop))
             servers.create_task(serve(ops, private, stop))
         carrying.cancel()  # only now: what was in flight has its answer
     log.info("vote.stopped")

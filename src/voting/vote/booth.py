@@ -79,7 +79,12 @@ class Booth:
         self._newcomers = RateLimit(most / 3600, most) if most else None
         self._papers: dict[str, Paper] = {}
         self.box = BallotBox(
-            settings.redis_url, limit=settings.max_in_flight, on_polls=self._prepare, on_look=metrics.in_flight.set
+            settings.redis_url,
+            limit=settings.max_in_flight,
+            on_polls=self._prepare,
+            on_look=metrics.in_flight.set,
+            on_memory=metrics.memory.set,
+            on_lost=metrics.interruptions.inc,
         )
 
     def _prepare(self, polls: dict[str, Poll]) -> None:
