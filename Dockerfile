@@ -18,10 +18,11 @@ FROM python:3.13-slim
 LABEL org.opencontainers.image.title="voting" \
       org.opencontainers.image.description="A voting application that people can rely on" \
       org.opencontainers.image.licenses="MIT"
-# A named volume takes over the owner of the directory that it is mounted on: /volumes is where `voting secrets` writes.
+# A named volume takes over the owner of the directory that it is mounted on: /volumes is where `voting secrets` writes,
+# and where it lends its user's ownership to the data of Caddy, whose own image has a user for root alone.
 RUN groupadd --gid 10001 voting \
  && useradd --uid 10001 --gid voting --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin voting \
- && for name in secrets vote worker result migrate db redis; do install -d -o voting -g voting "/volumes/$name"; done
+ && for name in secrets vote worker result migrate db redis grafana caddy; do install -d -o voting -g voting "/volumes/$name"; done
 COPY --from=build /opt/voting /opt/voting
 ENV PATH=/opt/voting/bin:$PATH PYTHONUNBUFFERED=1
 USER 10001:10001

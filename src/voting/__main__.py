@@ -137,6 +137,17 @@ def make_secrets(
 
 
 @cli.command()
+def certificate(
+    address: Annotated[str, typer.Argument(help="Where the proxy answers: host:port.")],
+    hosts: Annotated[list[str], typer.Argument(help="The host names that it has certificates for.")],
+) -> None:
+    """Tell Prometheus until when a proxy's certificates are valid (port 9100)."""
+    from voting import certificate
+
+    certificate.run(_settings("ServiceSettings", "certificate"), address, hosts)
+
+
+@cli.command()
 def probe() -> None:
     """Ask the service of this container whether it is ready; the exit code says."""
     import asyncio

@@ -17,6 +17,7 @@ GIVEN = (
     "postgres_password",
     "postgres_worker_password",
     "postgres_result_password",
+    "grafana_admin_password",
 )
 
 # What each user of Redis may do, https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/
@@ -60,6 +61,7 @@ def lay_out(kept: Path, given: Path) -> list[str]:
         "migrate/result_database_password": values["postgres_result_password"],
         "db/password": owner,
         "redis/health_password": health,
+        "grafana/admin_password": values["grafana_admin_password"],
         "redis/users.acl": _acl({"vote": vote, "worker": worker, "health": health}),
     }
     for name, content in files.items():
