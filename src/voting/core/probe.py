@@ -1,7 +1,12 @@
-"""Ask a service whether it is ready, over TCP or a Unix socket; needs nothing but the standard library."""
+"""Ask a service whether it is ready, over TCP or a Unix socket.
+
+It needs nothing but the standard library, so that `python -m voting.core.probe ADDRESS`, which every container runs every
+few seconds, costs a fraction of what the whole command line would. The exit code is 0 if it is ready, else 1.
+"""
 
 import asyncio
 import contextlib
+import sys
 
 PATIENCE = 2.0
 
@@ -26,3 +31,7 @@ async def is_ready(address: str) -> bool:
     except OSError:  # TimeoutError is one
         return False
     return b" 200 " in status
+
+
+if __name__ == "__main__":
+    sys.exit(0 if asyncio.run(is_ready(sys.argv[1])) else 1)
