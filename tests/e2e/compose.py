@@ -21,6 +21,7 @@ class Compose:
         self.vote_url, self.result_url = f"http://127.0.0.1:{self.vote_port}", f"http://127.0.0.1:{self.result_port}"
         ports = {"BIND": "127.0.0.1", "VOTE_PORT": str(self.vote_port), "RESULT_PORT": str(self.result_port)}
         self._environment = os.environ | ports | environment  # noqa: TID251
+        self.image = f"voting:{self._environment.get('VOTING_VERSION', '0.1.0')}"
 
     def run(self, *arguments: str, check: bool = True, timeout: float = 300) -> str:
         """Run `docker compose ...` and return what it printed; if it fails, that is the error."""
@@ -46,6 +47,12 @@ class Compose:
     def python(self, service: str, program: str, *, check: bool = True) -> str:
         """Run a Python program in a container of our image."""
         return self.execute(service, "python", "-c", program, check=check)
+
+    def measures(self, container: str) -> dict[str, float]:
+        """What the container's service tells Prometheus: series -> value."""
+        read = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9100/metrics').read().decode())"
+        lines = docker("exec", container, "python", "-c", read).splitlines()
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1].isalpha())}
 
     def sql(self, query: str) -> list[list[str]]:
         """Ask the database as its owner; rows of text."""

@@ -2,7 +2,7 @@
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -26,10 +26,17 @@ class Voter:
 
 
 class Crowd:
-    """Voters that vote and change their minds until told to stop; remembers what each was told."""
+    """Voters that vote and change their minds until told to stop; remembers what each was told.
 
-    def __init__(self, url: str, voters: int) -> None:
-        self._url = url
+    Args:
+        url: of the ballot.
+        voters: how many.
+        client: makes the client of one voter, where the usual one cannot reach the ballot.
+    """
+
+    def __init__(self, url: str, voters: int, client: Callable[[], httpx.Client] | None = None) -> None:
+        self._client = client or (lambda: httpx.Client(base_url=url, timeout=5))
+        self._is_https = url.startswith("https:")
         self._stop = threading.Event()
         self.acknowledged = 0
         self.statuses: set[int] = set()
@@ -39,9 +46,10 @@ class Crowd:
     def _vote(self, voter: Voter) -> None:
         headers = {"accept": "application/json"}
         choices = itertools.cycle("ab")
-        with httpx.Client(base_url=self._url, timeout=5) as client:
-            cookie = client.get("/").cookies["voter_id"]
-            voter.cookie = f"voter_id={cookie}"
+        name = "__Host-voter_id" if self._is_https else "voter_id"
+        with self._client() as client:
+            cookie = client.get("/").cookies[name]
+            voter.cookie = f"{name}={cookie}"
             while not self._stop.is_set():
                 choice = next(choices)
                 try:
@@ -63,7 +71,7 @@ class Crowd:
             rows: voter -> choice and entry id.
             secret_key: of the vote service, to know whose row is whose.
         """
-        voters = Voters(secret_key, (), https=False)
+        voters = Voters(secret_key, (), https=self._is_https)
         for voter in self.voters:
             known = voters.recognise(voter.cookie.encode())
             assert known

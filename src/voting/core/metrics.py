@@ -5,7 +5,7 @@ Names follow https://prometheus.io/docs/practices/naming/: base units, `_total` 
 
 import shutil
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from voting import __version__
@@ -13,7 +13,7 @@ from voting import __version__
 _SHARED = values.ValueClass is not values.MutexValue  # prometheus-client decides at import, by the environment
 FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 SIZES = (1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
-# Why a vote is refused through no fault of its sender; shown from the start, or the first refusals would be no increase.
+# Why a vote is refused through no fault of its sender; they are there from the start, or the first is no increase.
 OUR_REASONS = (
     *("starting", "broker_away", "broker_silent", "broker_refused", "broker_full"),
     *("no_stream", "no_polls", "busy"),
@@ -25,6 +25,8 @@ def registry(service: str) -> CollectorRegistry:
     made = CollectorRegistry()
     build = Gauge("voting_build_info", "Version", ["version", "service"], registry=made, multiprocess_mode="max")
     build.labels(__version__, service).set(1)
+    if not _SHARED:  # or it would be that of the process which happens to answer
+        ProcessCollector(registry=made)
     return made
 
 

@@ -47,6 +47,6 @@ async def main(settings: ResultSettings, stop: Stop) -> None:
         tasks.create_task(serve(ops, listen(settings.metrics_listen), stop))
         public = listen(f"{settings.host}:{settings.result_port}")
         tasks.create_task(hub.run(stop))
-        app = guarded(app, settings, pages, measures.limited.inc)
-        tasks.create_task(serve(app, public, stop, ws=Door(settings, hub).viewer))
+        front = guarded(app, settings, pages, measures.limited.inc)
+        tasks.create_task(serve(front, public, stop, ws=Door(settings, hub).viewer))
     log.info("result.stopped")

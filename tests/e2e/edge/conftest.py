@@ -1,0 +1,109 @@
+"""One stack with everything before and beside it: HTTPS for two host names, three ballots, two results, Prometheus."""
+
+import os
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.compose import Compose
+from tests.e2e.stack import free_port
+
+VOTE, RESULT = "vote.test", "result.test"
+NEW_VOTERS = 20  # of one address in an hour, at each replica
+# Grafana is not among them: its files are checked, the program is not run.
+SERVICES = ["vote", "result", "worker", "caddy", "certificate", "prometheus"]
+
+
+class Nearby(httpx.HTTPTransport):
+    """Finds any host name at one port of this machine, and checks its certificate under that name."""
+
+    def __init__(self, port: int, verify: ssl.SSLContext) -> None:
+        super().__init__(verify=verify)
+        self._port = port
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send it there; the header Host stays, and the client's own idea of the request too."""
+        there = request.url.copy_with(host="127.0.0.1", port=self._port)
+        extensions = request.extensions | {"sni_hostname": request.url.host}
+        sent = httpx.Request(
+            request.method, there, headers=request.headers, stream=request.stream, extensions=extensions
+        )
+        return super().handle_request(sent)
+
+
+class Edge(Compose):
+    """The stack behind Caddy."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.http_port, self.https_port, self.prometheus_port = free_port(), free_port(), free_port()
+        self.authority = folder / "root.crt"
+        super().__init__(
+            name,
+            BIND="",
+            VOTE_PORT="",
+            RESULT_PORT="",
+            VOTE_HOST=VOTE,
+            RESULT_HOST=RESULT,
+            CERTIFICATES="internal",
+            HTTPS_BIND="127.0.0.1",
+            HTTP_PORT=str(self.http_port),
+            HTTPS_PORT=str(self.https_port),
+            PROMETHEUS_PORT=str(self.prometheus_port),
+            NEW_VOTERS_PER_HOUR=str(NEW_VOTERS),
+            WEB_CONCURRENCY="1",
+            VOTE_CPUS="1",
+            DB_CPUS="1",
+        )
+
+    def tls(self) -> ssl.SSLContext:
+        """Trusts the authority of this Caddy and no other."""
+        return ssl.create_default_context(cafile=str(self.authority))
+
+    def client(self, host: str, verify: ssl.SSLContext | None = None) -> httpx.Client:
+        """Talks to one of the two host names, as a browser would."""
+        transport = Nearby(self.https_port, verify or self.tls())
+        return httpx.Client(base_url=f"https://{host}", transport=transport, timeout=10)
+
+    def voter(self) -> httpx.Client:
+        """The client of one of a `Crowd`."""
+        return self.client(VOTE)
+
+    def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
+        """What Prometheus answers now: labels and value of each series."""
+        answer = self._ask("query", query=expression)
+        return [(found["metric"], float(found["value"][1])) for found in answer["result"]]
+
+    def series(self) -> set[str]:
+        """The names of all series that Prometheus has."""
+        return set(self._ask("label/__name__/values"))
+
+    def alerts(self) -> dict[str, str]:
+        """The alerts that there are, by name: whether they fire, or are pending."""
+        return {alert["labels"]["alertname"]: alert["state"] for alert in self._ask("alerts")["alerts"]}
+
+    def rules(self) -> list[dict[str, str]]:
+        """The alert rules as Prometheus has read them."""
+        return [rule for group in self._ask("rules")["groups"] for rule in group["rules"]]
+
+    def _ask(self, path: str, **parameters: str) -> Any:
+        answer = httpx.get(f"http://127.0.0.1:{self.prometheus_port}/api/v1/{path}", params=parameters)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["data"]
+
+
+@pytest.fixture(scope="package")
+def edge(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:  # noqa: ARG001
+    folder = tmp_path_factory.mktemp("edge")
+    folder.chmod(0o755)
+    project = Edge(f"voting-edge-{os.getpid()}", folder)
+    project.run("build", timeout=900)
+    try:
+        project.up("--scale", "vote=3", "--scale", "result=2", *SERVICES)
+        project.authority.write_text(project.execute("caddy", "cat", "/data/caddy/pki/authorities/local/root.crt"))
+        yield project
+    finally:
+        project.run("--profile", "https", "--profile", "monitoring", "down", "-v", check=False)

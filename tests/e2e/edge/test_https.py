@@ -1,0 +1,248 @@
+"""The way in with HTTPS, through a real Caddy with an authority of its own, before three ballots and two results."""
+
+import contextlib
+import json
+import socket
+import ssl
+import subprocess
+
+import httpx
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
+
+from tests.e2e.compose import ROOT, Compose, docker, inspect
+from tests.e2e.crowd import Crowd
+from tests.e2e.edge.conftest import NEW_VOTERS, RESULT, VOTE, Edge
+from tests.waiting import eventually
+
+JSON = {"accept": "application/json"}
+
+
+def watching(edge: Edge, origin: str = f"https://{RESULT}") -> ClientConnection:
+    """A viewer of the live result, as a browser on that page is one."""
+    sock = socket.create_connection(("127.0.0.1", edge.https_port), timeout=10)
+    return connect(
+        f"wss://{RESULT}/ws", sock=sock, ssl=edge.tls(), server_hostname=RESULT, origin=Origin(origin), proxy=None
+    )
+
+
+def test_a_vote_is_cast_and_seen_over_https(edge: Edge) -> None:
+    with edge.client(VOTE) as client, watching(edge) as viewer:
+        before = json.loads(viewer.recv(timeout=5))
+        answer = client.post("/", data={"vote": "a"}, headers=JSON | {"origin": f"https://{VOTE}"})
+        assert answer.status_code == 200
+        while (after := json.loads(viewer.recv(timeout=10)))["total"] == before["total"]:
+            pass
+    assert after["total"] == before["total"] + 1
+
+
+def test_a_client_can_verify_the_certificates_and_one_that_trusts_others_refuses_them(edge: Edge) -> None:
+    for host in (VOTE, RESULT):
+        with edge.client(host) as client:
+            assert client.get("/").status_code == 200
+    with (
+        edge.client(VOTE, verify=ssl.create_default_context()) as stranger,
+        pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"),
+    ):
+        stranger.get("/")
+
+
+def test_browsers_get_http_2_and_the_offer_of_http_3(edge: Edge) -> None:
+    context = edge.tls()
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with (
+        socket.create_connection(("127.0.0.1", edge.https_port), timeout=10) as sock,
+        context.wrap_socket(sock, server_hostname=VOTE) as tls,
+    ):
+        assert tls.selected_alpn_protocol() == "h2"
+        assert tls.version() == "TLSv1.3"
+    with edge.client(VOTE) as client:
+        assert 'h3=":443"' in client.get("/").headers["alt-svc"]
+    assert "443/udp" in inspect(edge.containers("caddy")[0], "{{json .HostConfig.PortBindings}}")
+
+
+def test_plain_http_leads_to_https_and_does_nothing_else(edge: Edge) -> None:
+    answer = httpx.post(f"http://127.0.0.1:{edge.http_port}/p/default", headers={"host": VOTE}, data={"vote": "a"})
+    assert answer.status_code == 308
+    assert answer.headers["location"] == f"https://{VOTE}/p/default"
+    assert "set-cookie" not in answer.headers
+
+
+def test_the_cookie_is_for_https_alone_and_answers_keep_browsers_there(edge: Edge) -> None:
+    with edge.client(VOTE) as client:
+        answer = client.get("/")
+    name, *attributes = answer.headers["set-cookie"].split("; ")
+    assert name.startswith("__Host-voter_id=")
+    assert {"Secure", "HttpOnly", "SameSite=Lax", "Path=/"} <= set(attributes)
+    assert answer.headers["strict-transport-security"] == "max-age=31536000"
+    assert "server" not in answer.headers
+
+
+def test_pages_are_compressed(edge: Edge) -> None:
+    for host in (VOTE, RESULT):
+        with edge.client(host) as client:
+            answer = client.get("/", headers={"accept-encoding": "gzip"})
+            assert answer.headers["content-encoding"] == "gzip"
+            assert "<html" in answer.text
+
+
+def test_each_page_leads_to_the_other_at_its_public_name(edge: Edge) -> None:
+    with edge.client(VOTE) as client:
+        assert client.get("/results").headers["location"] == f"https://{RESULT}/"
+    with edge.client(RESULT) as client:
+        assert client.get("/vote").headers["location"] == f"https://{VOTE}/"
+
+
+def test_a_socket_that_another_site_opens_is_refused(edge: Edge) -> None:
+    with pytest.raises(InvalidStatus, match="403"):
+        watching(edge, origin="https://evil.test").__enter__()
+
+
+def test_votes_and_viewers_are_spread_over_all_replicas(edge: Edge) -> None:
+    with edge.client(VOTE) as client:
+        for _ in range(30):
+            assert client.post("/", data={"vote": "b"}, headers=JSON).status_code == 200
+    ballots = [edge.measures(container)["voting_votes_accepted_total"] for container in edge.containers("vote")]
+    assert len(ballots) == 3
+    assert all(ballots)
+    with contextlib.ExitStack() as viewers:
+        for _ in range(8):
+            viewers.enter_context(watching(edge))
+        results = [edge.measures(container)["voting_viewers"] for container in edge.containers("result")]
+    assert len(results) == 2
+    assert all(results)
+
+
+VOTES = """
+import http.client, ssl, sys
+context = ssl.create_default_context(cafile='/root.crt')
+client = http.client.HTTPSConnection('vote.test', context=context, timeout=10)
+for number in range(int(sys.argv[1])):
+    headers = {'content-type': 'application/x-www-form-urlencoded', 'x-forwarded-for': f'203.0.113.{number}'}
+    client.request('POST', '/', 'vote=a', headers)
+    answer = client.getresponse()
+    answer.read()
+    print(answer.status)
+"""
+
+
+def statuses_of_a_stranger(edge: Edge, votes: int) -> list[int]:
+    """Votes without cookies from a container of its own, and so from an address of its own, which it tries to hide."""
+    network = f"{edge.name}_front-tier"
+    template = '{{(index .NetworkSettings.Networks "' + network + '").IPAddress}}'
+    options = ["--rm", "--network", network, "--add-host", f"{VOTE}:{inspect(edge.containers('caddy')[0], template)}"]
+    options += ["-v", f"{edge.authority}:/root.crt:ro", "--entrypoint", "python"]
+    return [int(line) for line in docker("run", *options, edge.image, "-c", VOTES, str(votes)).split()]
+
+
+def test_an_address_is_held_to_its_limit_whatever_it_says_it_is_and_no_other_pays_for_it(edge: Edge) -> None:
+    replicas = len(edge.containers("vote"))
+    greedy = statuses_of_a_stranger(edge, replicas * NEW_VOTERS + 15)
+    assert greedy[0] == 200
+    assert greedy.count(429) >= 10  # the limit gives a few back while this runs
+    assert set(greedy) == {200, 429}
+    with edge.client(VOTE) as client:  # an address of its own
+        assert client.post("/", data={"vote": "a"}, headers=JSON).status_code == 200
+
+
+def test_restarting_replica_after_replica_loses_no_request(edge: Edge) -> None:
+    edge.sql("DELETE FROM votes; UPDATE tallies SET votes = 0")
+    with Crowd(f"https://{VOTE}", 6, edge.voter).voting() as crowd:
+        crowd.goes_on()
+        for container in edge.containers("vote")[:2]:
+            docker("restart", container)
+            eventually(lambda: inspect(container, "{{.State.Health.Status}}") == "healthy", within=60)  # noqa: B023
+            crowd.goes_on(100)
+    eventually(edge.drained, within=30)
+    assert crowd.statuses == {200}
+    crowd.check(edge.rows(), edge.execute("vote", "cat", "/run/secrets/secret_key"))
+
+
+def test_a_replica_that_is_killed_costs_no_vote(edge: Edge) -> None:
+    edge.sql("DELETE FROM votes; UPDATE tallies SET votes = 0")
+    with Crowd(f"https://{VOTE}", 6, edge.voter).voting() as crowd:
+        crowd.goes_on()
+        killed = edge.containers("vote")[0]
+        docker("kill", killed)
+        crowd.goes_on(200)
+        docker("start", killed)
+    eventually(edge.drained, within=30)
+    assert crowd.statuses <= {200, 503}
+    crowd.check(edge.rows(), edge.execute("vote", "cat", "/run/secrets/secret_key"))
+
+
+def test_without_any_ballot_there_is_a_clear_no_and_the_result_goes_on(edge: Edge) -> None:
+    ballots = edge.containers("vote")
+    docker("stop", *ballots)
+    try:
+        with edge.client(VOTE) as client:
+            answer = client.post("/", data={"vote": "a"}, headers=JSON)
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "1"
+        with edge.client(RESULT) as client:
+            assert client.get("/api/results").status_code == 200
+        docker("start", *ballots)
+        with edge.client(VOTE) as client:
+            eventually(lambda: client.get("/").status_code == 200, within=60)
+    finally:
+        docker("start", *ballots)
+
+
+def test_vote_and_result_are_published_for_this_machine_alone(edge: Edge) -> None:
+    for service in ("vote", "result"):
+        for container in edge.containers(service):
+            bindings = json.loads(inspect(container, "{{json .HostConfig.PortBindings}}"))
+            assert [binding["HostIp"] for ports in bindings.values() for binding in ports] == ["127.0.0.1"]
+
+
+TIERS = {
+    "caddy": {"front-tier", "watch-tier"},
+    "certificate": {"watch-tier"},
+    "prometheus": {"back-tier", "watch-tier"},
+}
+
+
+@pytest.mark.parametrize("service", TIERS)
+def test_what_is_added_is_not_root_either_and_reaches_no_further_than_it_must(edge: Edge, service: str) -> None:
+    container = edge.containers(service)[0]
+    lines = edge.execute(service, "cat", "/proc/1/status").splitlines()
+    status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    assert status["Uid"].split()[0] != "0"
+    assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
+    assert status["NoNewPrivs"] == "1"
+    assert inspect(container, "{{.HostConfig.ReadonlyRootfs}}") == "true"
+    networks = json.loads(inspect(container, "{{json .NetworkSettings.Networks}}"))
+    assert {name.rpartition("_")[2] for name in networks} == TIERS[service]
+
+
+def test_nothing_of_a_voter_is_in_the_log_of_the_proxy(edge: Edge) -> None:
+    said = edge.run("logs", "caddy")
+    assert "no such host" in said  # requests did fail, see above
+    for trace in ("voter_id", "remote_ip", "client_ip", "User-Agent"):
+        assert trace not in said
+
+
+CADDY = ["run", "--rm", "-v", f"{ROOT}/deploy/caddy:/etc/caddy:ro"]
+
+
+@pytest.mark.usefixtures("engine")
+def test_the_caddyfile_is_valid_also_for_public_certificates_and_formatted() -> None:
+    hosts = ["-e", f"VOTE_HOST={VOTE}", "-e", f"RESULT_HOST={RESULT}"]
+    for issuer in ("acme", "internal"):
+        command = [*CADDY, *hosts, "-e", f"CERTIFICATES={issuer}", "caddy:2-alpine", "caddy"]
+        docker(*command, "validate", "--config", "/etc/caddy/Caddyfile")
+    formatted = docker(*CADDY, "caddy:2-alpine", "caddy", "fmt", "/etc/caddy/Caddyfile")
+    assert formatted == (ROOT / "deploy/caddy/Caddyfile").read_text()
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_missing_host_name_is_named() -> None:
+    config = Compose("voting-check", VOTE_HOST=VOTE).run("--profile", "https", "config", "--format", "json")
+    environment = json.loads(config)["services"]["caddy"]["environment"]
+    settings = [f"-e{name}={value}" for name, value in environment.items()]
+    command = ["docker", *CADDY, *settings, "caddy:2-alpine"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert "RESULT_HOST-is-not-set" in done.stderr
