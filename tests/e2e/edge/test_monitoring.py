@@ -137,6 +137,13 @@ def test_rules_and_their_own_tests_pass() -> None:
     assert docker(*PROMTOOL, image, "-c", command).count("SUCCESS") == 4
 
 
+@pytest.mark.usefixtures("engine")
+def test_prometheus_would_take_what_the_cloudwatch_agent_is_given() -> None:
+    command = ["run", "--rm", "--entrypoint", "promtool", "-v", f"{ROOT}/deploy/cloudwatch:/cloudwatch:ro"]
+    assert "SUCCESS" in docker(*command, "prom/prometheus:v3.5.0", "check", "config", "/cloudwatch/prometheus.yml")
+    Compose("voting-check").run("-f", "compose.yaml", "-f", "deploy/cloudwatch/compose.yaml", "config", "-q")
+
+
 def test_each_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() -> None:
     folder = ROOT / "monitoring/prometheus"
     alerts = re.findall(r"- alert: (\w+)", (folder / "alerts.yml").read_text())

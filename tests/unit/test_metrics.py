@@ -1,0 +1,45 @@
+"""The names and the first values of what Prometheus gets."""
+
+import re
+
+from prometheus_client import CollectorRegistry
+
+from voting.core import metrics
+
+EVERY = (metrics.VoteMetrics, metrics.WorkerMetrics, metrics.ResultMetrics, metrics.CertificateMetrics)
+UNITS = ("_seconds", "_bytes", "_ratio", "_info", "_total")
+COUNTS = ("_in_flight", "_length", "_lag", "_pending", "_size", "_viewers", "_served")  # of things, which have no unit
+
+
+def test_names_follow_the_rules_of_prometheus() -> None:
+    for kind in EVERY:
+        registry = CollectorRegistry()
+        kind(registry)
+        for family in registry.collect():
+            name = family.name + ("_total" if family.type == "counter" else "")
+            assert re.fullmatch(r"voting(_[a-z]+)+", name)
+            assert name.endswith(UNITS + COUNTS), name
+            assert family.documentation
+            assert name.endswith("_total") == (family.type == "counter")
+
+
+def test_refusals_for_our_own_reasons_are_there_before_the_first() -> None:
+    registry = CollectorRegistry()
+    metrics.VoteMetrics(registry)
+    for reason in ("broker_away", "no_stream", "busy"):
+        assert registry.get_sample_value("voting_votes_refused_total", {"reason": reason}) == 0
+
+
+def test_each_service_says_its_version_and_what_its_process_uses() -> None:
+    told = metrics.exposition(metrics.registry("worker")).decode()
+    assert 'voting_build_info{service="worker",version="' in told
+    assert "process_resident_memory_bytes" in told
+
+
+def test_the_disk_is_a_real_one() -> None:
+    registry = CollectorRegistry()
+    metrics.WorkerMetrics(registry)
+    free, size = (registry.get_sample_value(f"voting_disk_{name}_bytes") for name in ("free", "size"))
+    assert free is not None
+    assert size is not None
+    assert 0 <= free < size
