@@ -78,8 +78,8 @@ class BallotBox:
         fresh = time.monotonic() - self._checked < 2 * PATIENCE + 1
         return fresh and self._outage is None and self._pressure is None and bool(self._polls)
 
-    async def cast(self, poll: bytes, voter: bytes, choice: bytes) -> bytes:
-        """Put a vote on the stream and return its entry id.
+    async def cast(self, poll: bytes, voter: bytes, choice: bytes, traceparent: bytes = b"") -> bytes:
+        """Put a vote on the stream and return its entry id; where the vote is traced, its entry says so.
 
         Raises:
             Refused: Redis is away, silent, short of memory or has no stream yet, or too many votes are in flight.
@@ -91,7 +91,9 @@ class BallotBox:
             raise Refused("busy")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bytes] = loop.create_future()
-        before, after = _around(poll, choice, len(voter))
+        before, after = _around(poll, choice, len(voter), len(traceparent))
+        if traceparent:
+            after += traceparent + b"\r\n"
         self._waiting.append((future, before + voter + after, loop.time() + PATIENCE))
         self._arrived.set()
         self.in_flight += 1
@@ -201,14 +203,19 @@ class BallotBox:
 
 
 @functools.lru_cache(1000)
-def _around(poll: bytes, choice: bytes, length: int) -> tuple[bytes, bytes]:
+def _around(poll: bytes, choice: bytes, length: int, traced: int) -> tuple[bytes, bytes]:
     """What stands before and after the voter in the command that adds a vote, as it goes over the wire.
+
+    `traced` is the length of a traceparent, which then ends the command; or 0.
 
     NOMKSTREAM: a worker makes the stream, see Consumer.ensure_group. https://redis.io/docs/latest/develop/reference/protocol-spec/
     """
-    words = (b"XADD", STREAM, b"NOMKSTREAM", b"*", b"poll", poll, b"voter", b"v" * length, b"choice", choice)
+    words = [b"XADD", STREAM, b"NOMKSTREAM", b"*", b"poll", poll, b"voter", b"v" * length, b"choice", choice]
+    words += [b"traceparent", b"t" * traced] if traced else []
     packed = [b"$%d\r\n%s\r\n" % (len(word), word) for word in words]
     before, after = b"".join(packed[:7]), b"".join(packed[8:])
+    if traced:
+        after = after[: -traced - 2]
     return b"*%d\r\n%s$%d\r\n" % (len(words), before, length), b"\r\n" + after
 
 

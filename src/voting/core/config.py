@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from voting.core.ballot import DEFAULT_POLL, KEYS, MAX_OPTIONS, Option, Poll
+from voting.core.tracing import TraceSettings
 
 
 class BadSettings(Exception):
@@ -64,7 +65,7 @@ class DatabaseSettings(BaseModel, defer_build=True):
     database_url: Annotated[str, Field(pattern=r"^postgres(ql)?://.*", examples=["postgresql://user@host:5432/voting"])]
 
 
-class WebSettings(ServiceSettings):
+class WebSettings(ServiceSettings, TraceSettings):
     """What both web services have: where they listen, and where people find the two pages."""
 
     host: str = "0.0.0.0"  # noqa: S104 - a container publishes its port; `voting up` narrows this to loopback
@@ -97,7 +98,7 @@ class ResultSettings(WebSettings, DatabaseSettings):
     viewers_per_address: Annotated[int, Field(ge=0, le=1_000_000)] = 0
 
 
-class WorkerSettings(ServiceSettings, RedisSettings, DatabaseSettings):
+class WorkerSettings(ServiceSettings, TraceSettings, RedisSettings, DatabaseSettings):
     """Settings of a worker. Workers of one group need distinct names; a container's host name is one."""
 
     worker_name: Annotated[

@@ -92,7 +92,9 @@ def _cut(connection: Connection) -> None:
         duplicate.shutdown(socket.SHUT_RDWR)
 
 
-async def count(connection: Connection, votes: Sequence[Vote], dead: Sequence[DeadLetter]) -> int:
+async def count(
+    connection: Connection, votes: Sequence[Vote], dead: Sequence[DeadLetter], traceparent: str = ""
+) -> int:
     """Count a batch, in one statement and so in one transaction; return how many votes changed a tally or a row.
 
     Args:
@@ -100,6 +102,7 @@ async def count(connection: Connection, votes: Sequence[Vote], dead: Sequence[De
         votes: at most one for each voter of a poll, sorted, as `ballot.latest` gives them. Votes that are not newer
             than the voter's own in the database change nothing, so a batch may be counted again and again.
         dead: entries to put aside for good, in the same transaction.
+        traceparent: goes out with the notification, so that the snapshot which follows belongs to a trace.
 
     Slugs, keys and hexadecimal digits need no quoting inside an array literal, and joining them costs a fraction of
     what psycopg's adaptation of lists does.
@@ -114,6 +117,7 @@ async def count(connection: Connection, votes: Sequence[Vote], dead: Sequence[De
         "dead_seqs": [letter.entry.seq for letter in dead],
         "dead_reasons": [letter.reason for letter in dead],
         "dead_fields": [_legible(letter.fields) for letter in dead],
+        "trace": f" {traceparent}" if traceparent else "",
     }
     cursor = await connection.execute(_QUERIES["count"], parameters, prepare=True)
     row = await cursor.fetchone()

@@ -7,7 +7,7 @@ import asyncio
 
 from starlette.applications import Starlette
 
-from voting.core import health, lifecycle, logs, metrics
+from voting.core import health, lifecycle, logs, metrics, tracing
 from voting.core.config import ResultSettings
 from voting.core.lifecycle import Stop
 from voting.core.limits import guarded
@@ -40,13 +40,16 @@ async def main(settings: ResultSettings, stop: Stop) -> None:
     hub = Hub(measures)
     pages = Pages("voting.result")
     app = create_app(settings, pages, hub, stop)
+    spans = tracing.start(settings, "result")
     ops = health.ops_app(lambda: hub.loaded and not stop.is_set(), registry)
     log.info("result.starting", host=settings.host, port=settings.result_port)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(Watcher(settings, hub, measures).run(stop))
+        tasks.create_task(Watcher(settings, hub, measures, spans).run(stop))
         tasks.create_task(serve(ops, listen(settings.metrics_listen), stop))
         public = listen(f"{settings.host}:{settings.result_port}")
         tasks.create_task(hub.run(stop))
         front = guarded(app, settings, pages, measures.limited.inc)
         tasks.create_task(serve(front, public, stop, ws=Door(settings, hub).viewer))
+    if spans:
+        spans.close()
     log.info("result.stopped")

@@ -7,6 +7,7 @@ however many votes it has. While the database is away the hub keeps its last sna
 
 import asyncio
 import time
+from typing import TYPE_CHECKING
 
 import psycopg
 
@@ -15,6 +16,9 @@ from voting.core.config import ResultSettings, redacted
 from voting.core.lifecycle import Backoff, Stop, pause
 from voting.core.metrics import ResultMetrics
 from voting.result.hub import Hub
+
+if TYPE_CHECKING:
+    from voting.core.spans import Spans
 
 FRAME_SECONDS = 0.016  # a display's own pace
 POLL_SECONDS = 1.0
@@ -26,10 +30,13 @@ log = logs.get()
 class Watcher:
     """Keeps a hub in step with the database."""
 
-    def __init__(self, settings: ResultSettings, hub: Hub, metrics: ResultMetrics) -> None:
+    def __init__(
+        self, settings: ResultSettings, hub: Hub, metrics: ResultMetrics, spans: "Spans | None" = None
+    ) -> None:
         self._settings = settings
         self._hub = hub
         self._metrics = metrics
+        self._spans = spans
         self._read_at = float("-inf")
         metrics.age.set_function(lambda: time.monotonic() - self._read_at)
 
@@ -53,15 +60,17 @@ class Watcher:
         async with store.deadline(database, PATIENCE):
             await database.execute(f"LISTEN {store.NOTIFY_CHANNEL}")
         second = time.monotonic()
+        hints: list[str] = []
         while not stop.is_set():
-            began = time.monotonic()
+            began, moment = time.monotonic(), time.time_ns()
             async with store.deadline(database, PATIENCE):
                 standings = await store.standings(database)
             self._hub.update(standings)
+            if self._spans:
+                self._spans.snapshot(hints, moment)
             self._read_at = time.monotonic()
             while second + 1 <= self._read_at:
                 second += 1
                 self._hub.tick()
             await asyncio.sleep(max(0.0, began + FRAME_SECONDS - time.monotonic()))
-            async for _ in database.notifies(timeout=POLL_SECONDS, stop_after=1):
-                pass
+            hints = [hint.payload async for hint in database.notifies(timeout=POLL_SECONDS, stop_after=1)]

@@ -6,13 +6,14 @@ votes again by itself within a second of Redis coming back.
 
 import asyncio
 from socket import socket
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from voting.core import health, logs, metrics
+from voting.core import health, logs, metrics, tracing
 from voting.core.config import VoteSettings
 from voting.core.lifecycle import Stop
 from voting.core.limits import guarded
@@ -22,11 +23,15 @@ from voting.core.rendering import Pages, application
 from voting.core.web import listen, serve
 from voting.vote.booth import Booth
 
+if TYPE_CHECKING:
+    from voting.core.spans import Spans
+
 log = logs.get()
 
 
-def create_app(settings: VoteSettings, pages: Pages, booth: Booth, stop: Stop) -> ASGIApp:
+def create_app(settings: VoteSettings, pages: Pages, booth: Booth, stop: Stop, spans: "Spans | None" = None) -> ASGIApp:
     """The public application; `booth.box.run()` must run beside it."""
+    ballot = spans.ballot(booth) if spans else booth
 
     async def results(request: Request) -> Response:
         return neighbour(request, settings.result_url, settings.result_port)
@@ -34,8 +39,8 @@ def create_app(settings: VoteSettings, pages: Pages, booth: Booth, stop: Stop) -
     others = application(
         pages,
         [
-            Route("/", booth, methods=["GET", "POST"]),  # for the answer to other methods
-            Route("/p/{poll}", booth, methods=["GET", "POST"]),
+            Route("/", ballot, methods=["GET", "POST"]),  # for the answer to other methods
+            Route("/p/{poll}", ballot, methods=["GET", "POST"]),
             Route("/results", results),
             Route("/p/{poll}/results", results),
             pages.route(),
@@ -46,7 +51,7 @@ def create_app(settings: VoteSettings, pages: Pages, booth: Booth, stop: Stop) -
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         # The ballot goes the short way: routing would be a seventh of the work for a vote.
         is_ballot = scope["path"] == "/" and scope["method"] in {"POST", "GET"}
-        await (booth if is_ballot else others)(scope, receive, send)
+        await (ballot if is_ballot else others)(scope, receive, send)
 
     return app
 
@@ -63,8 +68,9 @@ async def main(settings: VoteSettings, stop: Stop, public: socket, private: sock
     registry = metrics.registry("vote")
     pages = Pages("voting.vote")
     measures = metrics.VoteMetrics(registry)
-    booth = Booth(settings, pages, measures)
-    app = create_app(settings, pages, booth, stop)
+    spans = tracing.start(settings, "vote")
+    booth = Booth(settings, pages, measures, spans)
+    app = create_app(settings, pages, booth, stop, spans)
     ops = health.ops_app(lambda: booth.box.ready and not stop.is_set(), registry)
     log.info("vote.starting", host=settings.host, port=settings.vote_port)
     async with asyncio.TaskGroup() as tasks:
@@ -73,4 +79,6 @@ async def main(settings: VoteSettings, stop: Stop, public: socket, private: sock
             servers.create_task(serve(guarded(app, settings, pages, measures.limited.inc), public, stop))
             servers.create_task(serve(ops, private, stop))
         carrying.cancel()  # only now: what was in flight has its answer
+    if spans:
+        spans.close()
     log.info("vote.stopped")

@@ -6,6 +6,7 @@ a form can send) is made when a poll arrives, and a request costs little more th
 
 import json
 import time
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
@@ -20,6 +21,9 @@ from voting.core.metrics import VoteMetrics
 from voting.core.origin import client_address, same_site
 from voting.core.rendering import RAW_HEADERS, Pages, Problem, prefers_json
 from voting.vote.voter import Voter, Voters
+
+if TYPE_CHECKING:
+    from voting.core.spans import Spans
 
 MAX_BODY = 4096
 _FORM = b"application/x-www-form-urlencoded"
@@ -68,7 +72,9 @@ class Paper:
 class Booth:
     """The ASGI application behind `/` and `/p/{poll}`: GET gives the ballot, POST takes a vote."""
 
-    def __init__(self, settings: VoteSettings, pages: Pages, metrics: VoteMetrics) -> None:
+    def __init__(
+        self, settings: VoteSettings, pages: Pages, metrics: VoteMetrics, spans: "Spans | None" = None
+    ) -> None:
         self._pages = pages
         self._metrics = metrics
         self._voters = Voters(settings.secret_key, settings.secret_key_old, https=settings.https)
@@ -86,6 +92,7 @@ class Booth:
             on_memory=metrics.memory.set,
             on_lost=metrics.interruptions.inc,
         )
+        self._cast = spans.cast(self.box.cast) if spans else self.box.cast
 
     def _prepare(self, polls: dict[str, Poll]) -> None:
         self._papers = {slug: Paper(poll, self._pages) for slug, poll in polls.items()}
@@ -155,7 +162,7 @@ class Booth:
                 raise too_many(wait)
             voter = self._voters.new()
         try:
-            receipt = await self.box.cast(paper.slug, voter.pseudonym, choice)
+            receipt = await self._cast(paper.slug, voter.pseudonym, choice)
         except Refused as refused:
             message = mark("The vote could not be stored just now. Please send it again in a moment.")
             raise Problem(503, refused.reason, message, again=choice.decode()) from None

@@ -6,16 +6,20 @@ entries stay pending in Redis meanwhile, so nothing is lost if it dies.
 
 import asyncio
 import time
+from typing import TYPE_CHECKING
 
 import psycopg
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from voting.core import health, lifecycle, logs, metrics, store, stream
+from voting.core import health, lifecycle, logs, metrics, store, stream, tracing
 from voting.core.config import WorkerSettings, redacted
 from voting.core.lifecycle import Backoff, Stop, pause
 from voting.core.web import listen, serve
 from voting.worker.consumer import PATIENCE, Counter
+
+if TYPE_CHECKING:
+    from voting.core.spans import Spans
 
 REPORT_SECONDS = 1.0
 READY_SECONDS = 3.0
@@ -27,9 +31,10 @@ log = logs.get()
 class Worker:
     """The two loops of a worker, counting and reporting, and what its probe asks."""
 
-    def __init__(self, settings: WorkerSettings, measures: metrics.WorkerMetrics) -> None:
+    def __init__(self, settings: WorkerSettings, measures: metrics.WorkerMetrics, spans: "Spans | None" = None) -> None:
         self._settings = settings
         self._metrics = measures
+        self._spans = spans
         self._processed = 0
         self._reported = float("-inf")
 
@@ -50,7 +55,9 @@ class Worker:
                     settings.database_url, name=settings.worker_name, patience=PATIENCE
                 ) as database:
                     log.info("worker.counting", redis=redacted(settings.redis_url))
-                    counter = Counter(database, client, settings.worker_name, self._metrics, self._note)
+                    counter = Counter(
+                        database, client, settings.worker_name, self._metrics, self._note, spans=self._spans
+                    )
                     await counter.run(stop, batch_size=settings.batch_size, reclaim=settings.reclaim_seconds)
             except OUTAGES as error:
                 if time.monotonic() - began > READY_SECONDS:
@@ -107,11 +114,14 @@ def run(settings: WorkerSettings) -> None:
 async def main(settings: WorkerSettings, stop: Stop) -> None:
     """Count and report until told to stop; the batch in hand is finished first."""
     registry = metrics.registry("worker")
-    worker = Worker(settings, metrics.WorkerMetrics(registry))
+    spans = tracing.start(settings, "worker")
+    worker = Worker(settings, metrics.WorkerMetrics(registry), spans)
     ops = health.ops_app(lambda: worker.ready and not stop.is_set(), registry)
     log.info("worker.starting", name=settings.worker_name)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(worker.count(stop))
         tasks.create_task(worker.report(stop))
         tasks.create_task(serve(ops, listen(settings.metrics_listen), stop))
+    if spans:
+        spans.close()
     log.info("worker.stopped")

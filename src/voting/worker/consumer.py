@@ -8,7 +8,8 @@ let go, connect again, and start with what this worker had not acknowledged.
 import asyncio
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, NamedTuple
 
 import psycopg
 from redis.asyncio import Redis
@@ -20,6 +21,9 @@ from voting.core.metrics import WorkerMetrics
 from voting.core.store import Connection, DeadLetter
 from voting.core.stream import Consumer, Entry, publish_polls
 
+if TYPE_CHECKING:
+    from voting.core.spans import Spans
+
 BLOCK_SECONDS = 0.5  # longest wait for a first entry, and so for noticing a stop
 GATHER_SECONDS = 0.008  # from one batch to the next while votes keep coming; a lone vote never waits
 POLLS_SECONDS = 1.0
@@ -29,9 +33,10 @@ log = logs.get()
 
 
 class Batch(NamedTuple):
-    """Entries of the stream, and what they mean."""
+    """Entries of the stream, when they were read (nanoseconds since the epoch), and what they mean."""
 
     entries: list[Entry]
+    taken: int
     votes: list[Vote]
     dead: list[DeadLetter]
 
@@ -44,16 +49,25 @@ class Counter:
         name: of the consumer in its group.
         metrics: what Prometheus gets to see.
         on_batch: called with the number of entries of each batch dealt with.
+        spans: records how traced votes are counted.
     """
 
     def __init__(
-        self, database: Connection, redis: Redis, name: str, metrics: WorkerMetrics, on_batch: Callable[[int], None]
+        self,
+        database: Connection,
+        redis: Redis,
+        name: str,
+        metrics: WorkerMetrics,
+        on_batch: Callable[[int], None],
+        *,
+        spans: "Spans | None" = None,
     ) -> None:
         self._database = database
         self._redis = redis
         self._stream = Consumer(redis, name)
         self._metrics = metrics
         self._on_batch = on_batch
+        self._spans = spans
         self._register = Register(())
         self._polls_read = 0.0
         self._reading: asyncio.Task[Batch] | None = None
@@ -121,7 +135,8 @@ class Counter:
             batch = self._sort(batch.entries)
         if batch.entries:
             started = time.perf_counter()
-            await self._commit(batch.votes, batch.dead)
+            with self._spans.batch(batch.entries, batch.taken) if self._spans else nullcontext("") as traceparent:
+                await self._commit(batch.votes, batch.dead, traceparent)
             self._metrics.batch_seconds.observe(time.perf_counter() - started)
             self._metrics.batch_size.observe(len(batch.entries))
         await self._acknowledged()
@@ -141,6 +156,7 @@ class Counter:
 
     def _sort(self, entries: list[Entry]) -> Batch:
         """Read what entries mean: each voter's newest vote, and those that are none."""
+        taken = time.time_ns()
         votes: list[Vote] = []
         dead: list[DeadLetter] = []
         for entry, fields in entries:
@@ -150,22 +166,23 @@ class Counter:
                 votes.append(self._register.read(entry, fields))
             except Malformed as malformed:
                 dead.append(DeadLetter(entry, str(malformed), fields))
-        return Batch(entries, latest(votes), dead)
+        return Batch(entries, taken, latest(votes), dead)
 
-    async def _commit(self, votes: list[Vote], dead: list[DeadLetter]) -> None:
+    async def _commit(self, votes: list[Vote], dead: list[DeadLetter], traceparent: str) -> None:
         """Count a batch; if the database finds a fault in the data itself, part it until the culprit is alone."""
         try:
             async with store.deadline(self._database, PATIENCE + 1):
-                counted = await store.count(self._database, votes, dead)
+                counted = await store.count(self._database, votes, dead, traceparent)
         except (psycopg.DataError, psycopg.IntegrityError) as error:
             if len(votes) > 1:
                 middle = len(votes) // 2
-                await self._commit(votes[:middle], dead)
-                await self._commit(votes[middle:], [])
+                await self._commit(votes[:middle], dead, traceparent)
+                await self._commit(votes[middle:], [], traceparent)
             elif votes:
                 vote = votes[0]
                 fields = [b"poll", vote.poll.encode(), b"choice", vote.choice.encode()]
-                await self._commit([], [*dead, DeadLetter(vote.entry, f"database: {type(error).__name__}", fields)])
+                letter = DeadLetter(vote.entry, f"database: {type(error).__name__}", fields)
+                await self._commit([], [*dead, letter], traceparent)
             else:
                 raise
         else:

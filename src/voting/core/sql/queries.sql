@@ -5,6 +5,7 @@
 -- Counts a batch: the newest vote of each voter in it, sorted by poll and voter, so that workers lock in one order.
 -- RETURNING old gives the row version that was really replaced, even where another worker committed it after this
 -- statement began; a CTE that reads votes beforehand would miss it, and the tallies would drift.
+-- The payload of NOTIFY is a slug, and after a blank the traceparent if a vote in the batch is traced.
 -- `tallied` reads all of `counted`, and `revised` all of `tallied`: locks are taken votes, tallies, polls.
 WITH batch AS (
     SELECT poll, decode(voter, 'hex') AS voter, choice, ms, seq
@@ -52,7 +53,7 @@ WITH batch AS (
     )
     ON CONFLICT DO NOTHING
 )
-SELECT pg_notify('tallies', slug), (SELECT count(*) FROM counted) FROM revised
+SELECT pg_notify('tallies', slug || %(trace)s::text), (SELECT count(*) FROM counted) FROM revised
 
 
 -- name: polls

@@ -1,0 +1,105 @@
+"""Traces: off and not even imported unless wanted; what bad settings are told."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from voting.core import config, tracing
+
+SETTINGS = {
+    "REDIS_URL": "redis://127.0.0.1:1/0",
+    "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none",
+    "SECRET_KEY": "k" * 32,
+    "METRICS_LISTEN": "127.0.0.1:0",
+}
+WHOLE_LIFE = """
+import asyncio, importlib, json, sys
+from voting.core import config
+from voting.core.lifecycle import Stop
+from voting.core.web import listen
+
+async def live(service):
+    stop = Stop()
+    stop.set()
+    settings = config.load(getattr(config, service.capitalize() + "Settings"))
+    sockets = [listen("127.0.0.1:0"), listen("127.0.0.1:0")] if service == "vote" else []
+    app = importlib.import_module(f"voting.{service}.app")
+    app.listen = lambda _: listen("127.0.0.1:0")
+    await app.main(settings, stop, *sockets)
+
+if "absent" in sys.argv:
+    sys.modules["opentelemetry"] = None
+for service in sys.argv[1].split("+"):
+    asyncio.run(live(service))
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+def imported(services: str, *arguments: str, **more: str) -> set[str]:
+    """What services, started and stopped, have imported to trace."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}  # noqa: TID251
+    command = [sys.executable, "-c", WHOLE_LIFE, services, *arguments]
+    ended = subprocess.run(command, env=environment | SETTINGS | more, capture_output=True, text=True, check=True)
+    names: list[str] = json.loads(ended.stdout.splitlines()[-1])
+    return {name for name in names if name.partition(".")[0] in {"opentelemetry", "requests"}}
+
+
+def test_without_a_collector_nothing_of_opentelemetry_is_imported() -> None:
+    assert imported("result") == set()
+
+
+def test_nor_is_it_where_redis_py_would_import_some_of_it_by_itself() -> None:
+    """redis-py takes up the metrics of OpenTelemetry wherever that is installed, so here it looks absent."""
+    assert imported("vote+worker", "absent") == {"opentelemetry"}  # the mark of its absence
+
+
+def test_with_a_collector_it_is() -> None:
+    names = imported("result", OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1")
+    assert {"opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http", "requests"} <= names
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://db")
+    for field in tracing.TraceSettings.model_fields:
+        monkeypatch.delenv(field.upper(), raising=False)
+    return monkeypatch
+
+
+def test_tracing_is_off_by_default(settings: pytest.MonkeyPatch) -> None:  # noqa: ARG001 - it clears the environment
+    assert tracing.start(config.load(config.ResultSettings), "result") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://user:secret@collector:4318"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "secret"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer secret"),
+        ("OTEL_TRACES_SAMPLER_ARG", "1.01"),
+        ("OTEL_TRACES_SAMPLER_ARG", "often"),
+    ],
+)
+def test_a_bad_setting_is_named_but_not_repeated(settings: pytest.MonkeyPatch, name: str, value: str) -> None:
+    settings.setenv(name, value)
+    with pytest.raises(config.BadSettings) as caught:
+        config.load(config.ResultSettings)
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{name}: ")
+    assert "secret" not in problem
+
+
+def test_where_opentelemetry_is_missing_the_message_says_how_to_get_it(settings: pytest.MonkeyPatch) -> None:
+    settings.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")
+    settings.setitem(sys.modules, "opentelemetry.exporter", None)
+    for name in [name for name in sys.modules if name.startswith("opentelemetry.exporter.")]:
+        settings.delitem(sys.modules, name)
+    with pytest.raises(config.BadSettings) as caught:
+        config.load(config.ResultSettings)
+    (problem,) = caught.value.problems
+    assert problem.startswith("OTEL_EXPORTER_OTLP_ENDPOINT: traces need OpenTelemetry, which is not installed")
+    assert "requirements/cloud.txt" in problem
