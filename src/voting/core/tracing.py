@@ -40,7 +40,7 @@ class TraceSettings(BaseModel, defer_build=True):
             try:
                 importlib.import_module(_EXPORTER)
             except ModuleNotFoundError:
-                fix = "pip install --require-hashes -r requirements/cloud.txt, or leave the setting out"
+                fix = "pip install -r requirements/cloud.txt, or build the image with LOCK=cloud"
                 raise ValueError(f"traces need OpenTelemetry, which is not installed: {fix}") from None
         return url
 
