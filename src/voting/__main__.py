@@ -154,7 +154,7 @@ def probe() -> None:
 
     from voting.core import config, probe
 
-    address = config.load(config.ServiceSettings).metrics_listen
+    address = config.load(config.ProbeSettings).metrics_listen
     raise typer.Exit(0 if asyncio.run(probe.is_ready(address)) else 1)
 
 

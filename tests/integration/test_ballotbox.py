@@ -14,6 +14,7 @@ from tests.integration.broker import Broker
 from voting.core import stream
 from voting.core.ballot import EntryId, Option, Poll
 from voting.core.ballotbox import BallotBox
+from voting.core.config import RedisSettings
 
 pytestmark = pytest.mark.anyio
 POLL = Poll("default", "?", (Option("a", "A"), Option("b", "B")))
@@ -37,7 +38,7 @@ async def open_poll(url: str) -> None:
 async def running(
     url: str, limit: int = 1000, on_polls: Callable[[dict[str, Poll]], None] | None = None
 ) -> AsyncIterator[BallotBox]:
-    box = BallotBox(url, limit=limit, on_polls=on_polls or (lambda _: None))
+    box = BallotBox(RedisSettings(redis_url=url), limit=limit, on_polls=on_polls or (lambda _: None))
     task = asyncio.create_task(box.run())
     try:
         if on_polls is None:

@@ -20,6 +20,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from voting.core import logs
 from voting.core.ballot import Poll
+from voting.core.config import RedisSettings
 from voting.core.lifecycle import Backoff
 from voting.core.stream import STREAM, connect, read_polls
 
@@ -42,7 +43,7 @@ class BallotBox:
     """One connection to Redis that every vote of this process goes through, and the polls that Redis holds.
 
     Args:
-        url: of Redis.
+        where: says where Redis is, and is asked again for each new connection.
         limit: votes in flight at one moment; more are refused.
         on_polls: gets the polls whenever they change.
         on_look: gets the number of votes in flight, once a second.
@@ -52,7 +53,7 @@ class BallotBox:
 
     def __init__(
         self,
-        url: str,
+        where: RedisSettings,
         *,
         limit: int,
         on_polls: Callable[[dict[str, Poll]], None],
@@ -60,7 +61,7 @@ class BallotBox:
         on_memory: Callable[[float], None] = lambda _: None,
         on_lost: Callable[[], None] = lambda: None,
     ) -> None:
-        self._url = url
+        self._where = where
         self._limit = limit
         self._on_polls = on_polls
         self._on_look, self._on_memory, self._on_lost = on_look, on_memory, on_lost
@@ -68,6 +69,7 @@ class BallotBox:
         self._waiting: list[tuple[asyncio.Future[bytes], bytes, float]] = []
         self._arrived = asyncio.Event()
         self._outage: str | None = "starting"
+        self._trouble = ""  # what was logged of it last
         self._pressure: str | None = None
         self._checked = -math.inf
         self.in_flight = 0
@@ -113,15 +115,17 @@ class BallotBox:
         while True:
             try:
                 async with self._connection() as connection:
-                    self._outage = None
+                    self._outage, self._trouble = None, ""
                     backoff.reset()
                     log.info("broker.connected")
                     while True:
                         await self._carry(connection)
             except (RedisError, OSError) as error:  # TimeoutError is an OSError
                 if self._outage is None:
-                    log.warning("broker.lost", error=_describe(error))
                     self._on_lost()
+                if self._trouble != (trouble := _describe(error)):
+                    log.warning("broker.lost", error=trouble)
+                self._trouble = trouble
                 self._outage = "broker_away"
                 self._refuse(self._waiting, "broker_away")
                 self._waiting = []
@@ -129,7 +133,7 @@ class BallotBox:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[AbstractConnection]:
-        client = connect(self._url, timeout=PATIENCE)
+        client = connect(await self._where.reread("redis_url"), timeout=PATIENCE)
         connection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             async with asyncio.timeout(PATIENCE):
@@ -173,17 +177,21 @@ class BallotBox:
 
     async def _watch_always(self) -> None:
         """Ask once a second for the polls and the use of memory: also what readiness rests on."""
-        async with connect(self._url, timeout=PATIENCE) as client:
-            while True:
-                self._on_look(self.in_flight)
-                try:
-                    polls = await read_polls(client)
-                    memory = await client.info("memory")
-                except (RedisError, OSError) as error:
-                    log.debug("broker.check_failed", error=_describe(error))
-                else:
-                    self._take_note(polls, memory["used_memory"], memory["maxmemory"])
-                await asyncio.sleep(1)
+        while True:
+            try:
+                async with connect(await self._where.reread("redis_url"), timeout=PATIENCE) as client:
+                    while True:
+                        polls = await read_polls(client)
+                        memory = await client.info("memory")
+                        self._take_note(polls, memory["used_memory"], memory["maxmemory"])
+                        await self._next_look()
+            except (RedisError, OSError) as error:
+                log.debug("broker.check_failed", error=_describe(error))
+            await self._next_look()
+
+    async def _next_look(self) -> None:
+        self._on_look(self.in_flight)
+        await asyncio.sleep(1)
 
     def _take_note(self, polls: dict[str, Poll], used: int, limit: int) -> None:
         self._checked = time.monotonic()

@@ -1,30 +1,21 @@
-"""Settings: from the environment, or from files that it names; the only module that reads either.
+"""Settings: what each service may be told, and what it has to be. `sources.load` finds and checks them.
 
-Every setting NAME may instead be given as NAME_FILE, the path of a file that holds the value, as container
-secrets are. `load` checks all settings of a service and reports every bad one at once: `BadSettings`. There
-is no default password or key. Each service has its own class, so none holds a credential it does not need. A class's
-validator is made when it is first used, since a process uses one of them: that saves it 12 MiB.
+There is no default password or key. Each service has its own class, so none holds a credential it does not need.
 """
 
 import os
 import socket
 import tempfile
-from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from voting.core.ballot import DEFAULT_POLL, KEYS, MAX_OPTIONS, Option, Poll
+from voting.core.sources import BadSettings, Settings, load
 from voting.core.tracing import TraceSettings
 
-
-class BadSettings(Exception):
-    """One or more settings are missing or wrong; `problems` holds a sentence for each."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
+__all__ = ["BadSettings", "load"]
 
 
 def _split(value: object) -> object:
@@ -43,23 +34,28 @@ PublicUrl = Annotated[
 ]
 
 
-class ServiceSettings(BaseModel, defer_build=True):
-    """What every service has: how it logs, and where it answers probes and Prometheus."""
+class ProbeSettings(Settings):
+    """Where a service answers probes and Prometheus; never from Parameter Store, for health checks ask all the time."""
 
-    log_format: Literal["auto", "json", "console"] = "auto"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
     metrics_listen: Annotated[
         str, Field(pattern=r"^(unix:/.+|.+:\d+)$", examples=["0.0.0.0:9100", "unix:/run/voting.sock"])
     ] = "0.0.0.0:9100"
 
 
-class RedisSettings(BaseModel, defer_build=True):
+class ServiceSettings(ProbeSettings):
+    """What every service has besides: how it logs."""
+
+    log_format: Literal["auto", "json", "console"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class RedisSettings(Settings):
     """Where the message broker is: redis://, rediss:// (TLS) or unix://."""
 
     redis_url: Annotated[str, Field(pattern=r"^(redis|rediss|unix)://.+", examples=["redis://host:6379/0"])]
 
 
-class DatabaseSettings(BaseModel, defer_build=True):
+class DatabaseSettings(Settings):
     """Where the system of record is: a libpq URI."""
 
     database_url: Annotated[str, Field(pattern=r"^postgres(ql)?://.*", examples=["postgresql://user@host:5432/voting"])]
@@ -148,9 +144,6 @@ class StatusSettings(RedisSettings, DatabaseSettings):
     result_url: PublicUrl = ""
 
 
-Settings = TypeVar("Settings", bound=BaseModel)
-
-
 def share_metrics() -> None:
     """Let several processes of a service add up their metrics; to be called before prometheus-client is imported.
 
@@ -178,64 +171,6 @@ OWN_OF_UP = frozenset(
 def passed_on() -> dict[str, str]:
     """The environment that `voting up` hands to its children: ours, without what it decides for each of them."""
     return {name: value for name, value in os.environ.items() if name not in OWN_OF_UP}
-
-
-def load(settings_class: type[Settings]) -> Settings:
-    """Read the settings of one service from the environment and the files that it names.
-
-    Raises:
-        BadSettings: with a sentence for every setting that is missing, unreadable or wrong.
-    """
-    values, problems = _read(settings_class)
-    reported = {field for field, value in values.items() if not value}
-    try:
-        settings = settings_class.model_validate(values)
-    except ValidationError as error:
-        for detail in error.errors(include_url=False, include_input=False):
-            field = str(detail["loc"][0]) if detail["loc"] else ""
-            if field not in reported:
-                examples = settings_class.model_fields[field].examples if field else None
-                problems.append(_sentence(field, detail["type"], detail["msg"], examples or []))
-        raise BadSettings(problems) from None
-    if problems:
-        raise BadSettings(problems)
-    return settings
-
-
-def _read(settings_class: type[BaseModel]) -> tuple[dict[str, str], list[str]]:
-    """What is given for each field, and what is wrong with how; a value that could not be read is empty."""
-    values: dict[str, str] = {}
-    problems: list[str] = []
-    for field in settings_class.model_fields:
-        name = field.upper()
-        path = os.environ.get(f"{name}_FILE")
-        if path and name in os.environ:
-            problems.append(f"{name} and {name}_FILE are both set; keep one")
-        if path:
-            values[field] = ""
-            try:
-                values[field] = Path(path).read_text(encoding="utf-8").strip()
-            except (OSError, UnicodeDecodeError) as error:
-                problems.append(f"{name}_FILE: {path} cannot be read: {error}")
-            else:
-                if not values[field]:
-                    problems.append(f"{name}_FILE: {path} is empty")
-        elif os.environ.get(name):  # an empty value means "not set": compose passes those on
-            values[field] = os.environ[name]
-    return values, problems
-
-
-def _sentence(field: str, kind: str, message: str, examples: list[str]) -> str:
-    """Say what is wrong with one setting, without repeating a value that may be secret."""
-    message = message.removeprefix("Value error, ")
-    if not field:
-        return message
-    name = field.upper()
-    if kind == "missing":
-        return f"{name} is not set; set {name}, or {name}_FILE to a file that holds it"
-    if kind == "string_pattern_mismatch":
-        return f"{name}: expected something like {' or '.join(examples)}"
-    return f"{name}: {message[:1].lower()}{message[1:]}"
 
 
 def redacted(url: str) -> str:

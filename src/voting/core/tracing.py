@@ -7,9 +7,10 @@ import importlib
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import unquote
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import Field, field_validator
 
 from voting.core import logs
+from voting.core.sources import Settings
 
 if TYPE_CHECKING:
     from voting.core.spans import Spans
@@ -19,7 +20,7 @@ _EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 log = logs.get()
 
 
-class TraceSettings(BaseModel, defer_build=True):
+class TraceSettings(Settings):
     """Where traces go, under the names that OpenTelemetry gave these settings.
 
     https://opentelemetry.io/docs/specs/otel/protocol/exporter/

@@ -42,9 +42,9 @@ class Watcher:
 
     async def run(self, stop: Stop) -> None:
         """Watch, through any outage, until told to stop."""
-        url = self._settings.database_url
         backoff = Backoff(0.1, 1)
         while not stop.is_set():
+            url = await self._settings.reread("database_url")
             try:
                 async with store.connect(url, name="result", patience=PATIENCE) as database:
                     log.info("database.connected", database=redacted(url))

@@ -85,7 +85,7 @@ class Booth:
         self._newcomers = RateLimit(most / 3600, most) if most else None
         self._papers: dict[str, Paper] = {}
         self.box = BallotBox(
-            settings.redis_url,
+            settings,
             limit=settings.max_in_flight,
             on_polls=self._prepare,
             on_look=metrics.in_flight.set,

@@ -48,11 +48,11 @@ class Worker:
         settings = self._settings
         backoff = Backoff(0.1, 2)
         while not stop.is_set():
-            client = stream.connect(settings.redis_url, timeout=5)
+            client = stream.connect(await settings.reread("redis_url"), timeout=5)
             began = time.monotonic()
             try:
                 async with store.connect(
-                    settings.database_url, name=settings.worker_name, patience=PATIENCE
+                    await settings.reread("database_url"), name=settings.worker_name, patience=PATIENCE
                 ) as database:
                     log.info("worker.counting", redis=redacted(settings.redis_url))
                     counter = Counter(
@@ -74,9 +74,10 @@ class Worker:
         settings = self._settings
         name = settings.worker_name
         while not stop.is_set():
-            client = stream.connect(settings.redis_url, timeout=2)
+            client = stream.connect(await settings.reread("redis_url"), timeout=2)
+            url = await settings.reread("database_url")
             try:
-                async with store.connect(settings.database_url, name=f"{name} report", patience=2) as database:
+                async with store.connect(url, name=f"{name} report", patience=2) as database:
                     await self._report_each_second(stop, database, client)
             except OUTAGES as error:
                 log.debug("report.interrupted", error=f"{type(error).__name__}: {error}")
