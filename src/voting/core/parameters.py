@@ -68,7 +68,7 @@ class Parameters:
         try:
             return boto3.session.Session().client("ssm", config=patience)
         except exceptions.NoRegionError:
-            raise Unavailable("SSM_PREFIX is set, but no region; set AWS_REGION") from None
+            raise Unavailable("SSM_PREFIX is set, but no region; set AWS_DEFAULT_REGION") from None
         except (exceptions.BotoCoreError, ValueError) as error:
             raise Unavailable(f"SSM_PREFIX: boto3 cannot be used as it is set up: {error}") from None
 
@@ -93,9 +93,10 @@ class Parameters:
         """What is wrong, and its fix."""
         code, message = error.get("Code", ""), error.get("Message", "")
         shown = ", ".join(paths)
-        if "KMS" in code or ("AccessDenied" in code and "kms:" in message):
+        is_denied = "AccessDenied" in f"{code} {message}"
+        if "KMS" in code or (is_denied and ("kms:" in message or "ciphertext" in message)):
             return f"SSM_PREFIX: {shown} may not be decrypted ({message}); allow the role kms:Decrypt on the key"
-        if "AccessDenied" in code:
+        if is_denied:
             return (
                 f"SSM_PREFIX: {shown} may not be read ({message}); "
                 f"allow the role ssm:GetParameters on arn:aws:ssm:*:*:parameter{self._prefix}/*"

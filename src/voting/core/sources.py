@@ -142,6 +142,11 @@ def _sentence(setting: str, kind: str, message: str, examples: list[str]) -> str
         return message
     name = setting.upper()
     if kind == "missing":
+        prefix = os.environ.get("SSM_PREFIX", "").rstrip("/")
+        if prefix:
+            return (
+                f"{name} is not set; set {name}, {name}_FILE to a file that holds it, or the parameter {prefix}/{name}"
+            )
         return f"{name} is not set; set {name}, or {name}_FILE to a file that holds it"
     if kind == "string_pattern_mismatch":
         return f"{name}: expected something like {' or '.join(examples)}"
