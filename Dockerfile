@@ -2,10 +2,12 @@
 
 FROM python:3.13-slim AS build
 WORKDIR /build
+# Which lock: service, or cloud, which adds what the extra `cloud` in pyproject.toml names.
+ARG LOCK=service
 # Dependencies have a layer of their own, which only a changed lock makes anew.
-COPY requirements/service.txt requirements/build.txt requirements/
+COPY requirements/${LOCK}.txt requirements/build.txt requirements/
 RUN python -m venv --without-pip /opt/voting \
- && pip --python /opt/voting/bin/python install --no-cache-dir --require-hashes -r requirements/service.txt \
+ && pip --python /opt/voting/bin/python install --no-cache-dir --require-hashes -r "requirements/${LOCK}.txt" \
  && python -m venv --without-pip /opt/build \
  && pip --python /opt/build/bin/python install --no-cache-dir --require-hashes -r requirements/build.txt
 COPY pyproject.toml README.md LICENSE ./

@@ -1,0 +1,143 @@
+"""Passwords are changed while everything runs; each service goes on with the new one, as the same process."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+import redis
+
+from tests.e2e.service import Service
+from tests.e2e.stack import free_port
+from tests.integration.broker import Broker
+from tests.integration.cluster import Cluster
+from tests.waiting import eventually
+from voting.secrets import ACL
+
+
+class Installation:
+    """vote, worker and result between a Valkey and a PostgreSQL that ask for passwords, which stand in files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("valkey", "postgres"):
+            (folder / name).mkdir()
+        self.broker = Broker(folder / "valkey")
+        self.cluster = Cluster(folder / "postgres")
+        self.cluster.migrate(("worker", "first-w"), ("result", "first-r"))
+        for user in ("vote", "worker"):
+            self.new_redis_password(user, "first")
+        for role in ("worker", "result"):
+            self.write(f"{role}_database", self.cluster.url_of(f"voting_{role}", f"first-{role[0]}"))
+        self.vote_port, self.result_port = free_port(), free_port()
+        self.services = {name: self._service(name) for name in ("worker", "vote", "result")}
+
+    def _service(self, name: str) -> Service:
+        settings = {
+            "REDIS_URL_FILE": str(self.folder / f"{name}_redis"),
+            "DATABASE_URL_FILE": str(self.folder / f"{name}_database"),
+            "SECRET_KEY": "k" * 40,
+            "HOST": "127.0.0.1",
+            "VOTE_PORT": str(self.vote_port),
+            "RESULT_PORT": str(self.result_port),
+        }
+        return Service(name, self.folder, **settings)
+
+    def write(self, name: str, url: str) -> None:
+        """Put an address into its file, as whatever rotates passwords would."""
+        (self.folder / f"{name}.new").write_text(url)
+        (self.folder / f"{name}.new").rename(self.folder / name)
+
+    def new_redis_password(self, user: str, password: str) -> None:
+        """Change a user's password in Valkey alone, end its sessions, and put it into the file."""
+        self.change_redis_password(user, password)
+        self.write(f"{user}_redis", f"unix://{user}:{password}@{self.broker.folder}/valkey.sock")
+
+    def change_redis_password(self, user: str, password: str) -> None:
+        """Change a user's password in Valkey alone, and end its sessions."""
+        with redis.Redis.from_url(self.broker.url) as client:
+            rights = ["on", "resetpass", f">{password}", "resetkeys", *ACL[user].split()]
+            client.execute_command("ACL", "SETUSER", user, *rights)
+            client.execute_command("CLIENT", "KILL", "USER", user)
+
+    def change_database_password(self, role: str, password: str) -> None:
+        """Change a role's password in PostgreSQL alone, and end its sessions."""
+        self.cluster.execute(f"ALTER ROLE voting_{role} PASSWORD '{password}'")
+        self.cluster.end_sessions(f"voting_{role}")
+
+    def vote(self) -> int:
+        """Cast a vote; its status."""
+        try:
+            return httpx.post(f"http://127.0.0.1:{self.vote_port}/", data={"vote": "a"}).status_code
+        except httpx.TransportError:
+            return 0
+
+    def shown(self) -> tuple[int, bool]:
+        """The total that result shows, and whether it is fresh."""
+        snapshot = httpx.get(f"http://127.0.0.1:{self.result_port}/api/results").json()
+        return snapshot["total"], snapshot["stale_since"] is None
+
+    def log(self, name: str) -> str:
+        """What a service said."""
+        return self.services[name].log
+
+    def close(self) -> None:
+        """Stop everything; a service that had ended before is an error."""
+        ended = {name: service.process.poll() for name, service in self.services.items()}
+        codes = {name: service.stop() for name, service in self.services.items()}
+        self.broker.kill()
+        self.cluster.stop()
+        assert set(ended.values()) == {None}, ended
+        assert set(codes.values()) == {0}, codes
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    started = Installation(tmp_path_factory.mktemp("rotation"))
+    eventually(lambda: started.vote() == 200, within=30)
+    eventually(lambda: started.shown() == (1, True), within=30)
+    yield started
+    started.close()
+
+
+def test_a_database_password_is_changed_without_a_restart(installation: Installation) -> None:
+    total, _ = installation.shown()
+    for role in ("worker", "result"):
+        installation.change_database_password(role, "second")
+    eventually(lambda: not installation.shown()[1])
+    assert installation.vote() == 200
+    eventually(lambda: "password authentication failed" in installation.log("worker"))
+    assert installation.shown() == (total, False)
+    for role in ("worker", "result"):
+        installation.write(f"{role}_database", installation.cluster.url_of(f"voting_{role}", "second"))
+    eventually(lambda: installation.shown() == (total + 1, True), within=30)
+
+
+def test_a_redis_password_is_changed_without_a_restart(installation: Installation) -> None:
+    total, _ = installation.shown()
+    for user in ("vote", "worker"):
+        installation.change_redis_password(user, "second")
+    eventually(lambda: installation.vote() == 503)
+    eventually(lambda: "invalid username-password" in installation.log("worker"))
+    eventually(lambda: "invalid username-password" in installation.log("vote"))
+    for user in ("vote", "worker"):
+        installation.new_redis_password(user, "second")
+    eventually(lambda: installation.vote() == 200, within=30)
+    eventually(lambda: installation.shown() == (total + 1, True), within=30)
+
+
+def test_a_password_that_is_in_place_before_the_sessions_end_costs_no_vote(installation: Installation) -> None:
+    total, _ = installation.shown()
+    installation.write("worker_database", installation.cluster.url_of("voting_worker", "third"))
+    installation.change_database_password("worker", "third")
+    assert installation.vote() == 200
+    eventually(lambda: installation.shown() == (total + 1, True), within=30)
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(installation.cluster.url_of("voting_worker", "second"))
+
+
+def test_no_password_is_in_a_log(installation: Installation) -> None:
+    for name in installation.services:
+        for word in ("first", "second", "third"):
+            assert word not in installation.log(name).replace("first vote", "")

@@ -1,0 +1,73 @@
+"""A PostgreSQL of a test's own, with the settings and passwords that the test wants."""
+
+import asyncio
+import subprocess
+from pathlib import Path
+
+import psycopg
+
+from tests.waiting import eventually
+from voting.core import store
+from voting.core.config import MigrateSettings
+from voting.local import servers
+from voting.local.datadir import DataDir
+
+
+class Cluster:
+    """One server on a Unix socket below `folder`, as `voting up` starts it but for the settings given."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self._data = DataDir(folder)
+        self._data.open()
+        part, self.url = servers.postgres(self._data)
+        self._command = part.command + [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        self._part = part
+        self.start()
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        with self._data.log_file("postgres").open("ab") as log:
+            self.process = subprocess.Popen(self._command, cwd="/", stdout=log, stderr=log, **self._part.options)
+        eventually(self._answers, within=30)
+
+    def _answers(self) -> bool:
+        async def ask() -> bool:
+            return await self._part.is_ready()
+
+        return asyncio.run(ask())
+
+    def stop(self) -> None:
+        """End it and all its sessions."""
+        self.process.send_signal(self._part.end)
+        self.process.wait(20)
+
+    def execute(self, statement: str) -> list[tuple[object, ...]]:
+        """Run a statement as the owner."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def end_sessions(self, role: str) -> None:
+        """Cut whoever is connected as this role."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", [role])
+
+    def migrate(self, *roles: tuple[str, str]) -> None:
+        """Make the schema, and roles of the given passwords, who have to give them from now on."""
+
+        async def apply() -> None:
+            async with store.connect(self.url, name="migrate", patience=30) as connection:
+                await store.migrate(connection, MigrateSettings(database_url=self.url).poll)
+                for service, password in roles:
+                    await store.define_role(connection, service, password)  # type: ignore[arg-type]
+
+        asyncio.run(apply())
+        ((file,),) = self.execute("SHOW hba_file")
+        rules = Path(str(file))
+        kept = rules.read_text()
+        rules.write_text("".join(f"local all voting_{role} scram-sha-256\n" for role, _ in roles) + kept)
+        self.execute("SELECT pg_reload_conf()")
+
+    def url_of(self, role: str, password: str) -> str:
+        """The address that a role uses."""
+        return self.url.replace("//voting@", f"//{role}:{password}@")
