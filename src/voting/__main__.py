@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -118,6 +119,62 @@ def status(
         print("voting status: " + "\n  ".join(bad.problems), file=sys.stderr)
         raise typer.Exit(2) from None
     raise typer.Exit(code)
+
+
+@cli.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="Where to; - for standard output.")],
+    data: Annotated[Path, typer.Option(help="Data directory of the `voting up` to save.")] = Path(".voting"),
+) -> None:
+    """Write all that is counted into one file, while everything runs.
+
+    Of DATABASE_URL if that is set, else of what `voting up` runs.
+    """
+    from voting import backup
+
+    if str(file) == "-" and sys.stdout.isatty():
+        raise typer.BadParameter("a backup is no text: name a file, or send it on with > or |")
+    _transfer("backup", lambda url: backup.write(url, file), data)
+
+
+@cli.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="Where from; - for standard input.")],
+    data: Annotated[Path, typer.Option(help="Data directory of the `voting up` to restore.")] = Path(".voting"),
+    replace: Annotated[bool, typer.Option("--replace", help="Give up what the database holds.")] = False,
+) -> None:
+    """Put what a backup holds into the database, all or nothing; votes that wait on the stream are counted after that.
+
+    Into DATABASE_URL (of the database's owner) if that is set, else into what `voting up` runs.
+    """
+    from voting import backup
+
+    _transfer("restore", lambda url: backup.read(url, file, replace=replace), data)
+
+
+def _transfer(command: str, run: Callable[[str], object], data: Path) -> None:
+    import psycopg
+
+    from voting import archive, backup, places
+    from voting.core import config
+
+    try:
+        url = places.database(data)
+        done = run(url)
+    except config.BadSettings as bad:
+        print(f"voting {command}: " + "\n  ".join(bad.problems), file=sys.stderr)
+        raise typer.Exit(2) from None
+    except (archive.BadArchive, backup.CannotRestore, OSError) as error:
+        problem = str(error)
+    except psycopg.errors.InsufficientPrivilege as error:
+        problem = f"{error.diag.message_primary}: use the database's owner, as voting migrate does (or run that again)"
+    except psycopg.Error as error:
+        problem = f"{config.redacted(url)}: {error}"
+    else:
+        print(f"{command}: {done}", file=sys.stderr)
+        return
+    print(f"voting {command}: {problem}. Nothing was changed.", file=sys.stderr)
+    raise typer.Exit(1)
 
 
 @cli.command(name="secrets")

@@ -1,18 +1,18 @@
 """`voting status`: is each part up, and where is every vote, so that nobody has to guess why one does not show.
 
-It looks at both stores itself. Which ones, and where the web services are, it takes from the environment
-(REDIS_URL, DATABASE_URL, VOTE_URL, RESULT_URL), or from what `voting up` left in its data directory.
+It looks at both stores itself. Which ones, and where the web services are, it takes from the settings
+(REDIS_URL, DATABASE_URL, VOTE_URL, RESULT_URL), or from what `voting up` left in its data directory (`places`).
 """
 
 import asyncio
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psycopg
 from redis.exceptions import RedisError
 
+from voting import places
 from voting.core import config, probe, store, stream
 
 PATIENCE = 3.0
@@ -61,35 +61,6 @@ class Status:
 
 def _seconds(value: float | None, suffix: str = "") -> str:
     return "-" if value is None else f"{value:.1f} s{suffix}"
-
-
-def locate(data: Path) -> tuple[str, str, dict[str, str]]:
-    """The two stores' URLs, and the probe address of each service that is known.
-
-    Raises:
-        config.BadSettings: neither the environment nor the data directory tells.
-    """
-    state = data / "run" / "state.json"
-    try:
-        settings = config.load(config.StatusSettings)
-    except config.BadSettings as bad:
-        try:
-            found = json.loads(state.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            hint = f"nothing runs with the data directory {data}: start it with ./voting up, or name it with --data"
-            raise config.BadSettings([hint, *bad.problems]) from None
-        return (
-            found["redis_url"],
-            found["database_url"],
-            {name: f"unix:{path}" for name, path in found["parts"].items()},
-        )
-    urls = {"vote": settings.vote_url, "result": settings.result_url}
-    return settings.redis_url, settings.database_url, {name: _address(url) for name, url in urls.items() if url}
-
-
-def _address(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port or 80}"
 
 
 async def look(redis_url: str, database_url: str, services: dict[str, str]) -> Status:
@@ -166,6 +137,6 @@ def main(data: Path, *, as_json: bool) -> int:
     Raises:
         config.BadSettings: nobody says where to look.
     """
-    status = asyncio.run(look(*locate(data)))
+    status = asyncio.run(look(*places.stores(data)))
     print(status.as_json() if as_json else status.as_text())  # noqa: T201
     return 1 if status.problems else 0

@@ -192,7 +192,23 @@ async def define_role(connection: Connection, service: Literal["worker", "result
         await connection.execute(_QUERIES[f"grant_{service}"])
 
 
-async def migrate(connection: Connection, poll: Poll) -> list[str]:
+def statement(name: str) -> LiteralString:
+    """One of the statements in `queries.sql`, for a command that runs it as it is."""
+    return _QUERIES[name]
+
+
+def known_migrations() -> list[str]:
+    """The migrations that this version has, in order."""
+    return sorted(script.name for script in (_SQL / "migrations").iterdir())
+
+
+async def migrations(connection: Connection) -> list[str]:
+    """The migrations that the database has had, in order."""
+    cursor = await connection.execute("SELECT name FROM schema_migrations ORDER BY name")
+    return [name for (name,) in await cursor.fetchall()]
+
+
+async def migrate(connection: Connection, poll: Poll | None) -> list[str]:
     """Bring the schema up to date and define the default poll, all or nothing; return the migrations applied.
 
     An advisory lock lets only one migration run at a time.
@@ -201,14 +217,14 @@ async def migrate(connection: Connection, poll: Poll) -> list[str]:
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(hashtext('voting migrate'))")
         await connection.execute("CREATE TABLE IF NOT EXISTS schema_migrations (name text PRIMARY KEY)")
-        cursor = await connection.execute("SELECT name FROM schema_migrations")
-        done = {name for (name,) in await cursor.fetchall()}
-        scripts = sorted((_SQL / "migrations").iterdir(), key=lambda script: script.name)
-        for script in scripts:
-            if script.name not in done:
-                await connection.execute(script.read_text(encoding="utf-8"))
-                await connection.execute("INSERT INTO schema_migrations VALUES (%s)", [script.name])
-                applied.append(script.name)
+        done = await migrations(connection)
+        for name in known_migrations():
+            if name not in done:
+                await connection.execute((_SQL / "migrations" / name).read_text(encoding="utf-8"))
+                await connection.execute("INSERT INTO schema_migrations VALUES (%s)", [name])
+                applied.append(name)
+        if poll is None:
+            return applied
         definition = {"slug": poll.slug, "question": poll.question, "options": poll.options_json()}
         await connection.execute(_QUERIES["define_poll"], definition)
         await connection.execute("SELECT pg_notify(%s, %s)", [NOTIFY_CHANNEL, poll.slug])

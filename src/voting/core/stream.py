@@ -69,6 +69,24 @@ class Consumer:
                 return False  # another worker was quicker, or a vote arrived; the next read tells
         return True
 
+    async def rise_above(self, newest: EntryId) -> bool:
+        """Let the stream give no id up to `newest` any more; True when it would have.
+
+        It would after a database was restored that had counted the votes of another broker, whose clock was ahead.
+        """
+        async with self._client.pipeline(transaction=True) as transaction:
+            await transaction.watch(STREAM)
+            info = await transaction.xinfo_stream(STREAM)
+            if EntryId.parse(info["last-generated-id"]) >= newest:
+                return False
+            transaction.multi()  # type: ignore[no-untyped-call]
+            transaction.execute_command("XSETID", STREAM, str(newest))
+            try:
+                await transaction.execute()
+            except WatchError:
+                return False  # a vote arrived, or another worker was quicker; the next look tells
+        return True
+
     async def read_new(self, count: int, block: float) -> list[Entry]:
         """Up to `count` entries that no consumer has had; waits up to `block` seconds for the first."""
         return await self._read(b">", count, b"BLOCK", int(block * 1000))

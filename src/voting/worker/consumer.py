@@ -195,6 +195,9 @@ class Counter:
         """Take up poll definitions from the database, and publish them for the vote service."""
         async with store.deadline(self._database, PATIENCE):
             polls = await store.polls(self._database)
+            newest = await store.newest_entry(self._database)
+        if await self._stream.rise_above(newest):
+            log.warning("stream.raised", newest=str(newest))
         await publish_polls(self._redis, polls)
         self._register = Register(polls)
         self._polls_read = time.monotonic()

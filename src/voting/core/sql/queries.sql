@@ -107,11 +107,32 @@ SELECT (SELECT coalesce(sum(votes), 0) FROM tallies)::bigint AS counted,
 GRANT SELECT, INSERT, UPDATE ON votes, tallies TO voting_worker;
 GRANT SELECT, UPDATE (revision, entry_ms, entry_seq) ON polls TO voting_worker;
 GRANT SELECT, INSERT ON dead_letters TO voting_worker;
-GRANT SELECT, INSERT, UPDATE, DELETE ON workers TO voting_worker
+GRANT SELECT, INSERT, UPDATE, DELETE ON workers TO voting_worker;
+GRANT SELECT ON schema_migrations TO voting_worker
 
 
 -- name: grant_result
 GRANT SELECT ON polls, tallies, workers TO voting_result
+
+
+-- name: summary
+SELECT (SELECT count(*) FROM polls), (SELECT count(*) FROM votes), (SELECT count(*) FROM dead_letters)
+
+
+-- name: drift
+-- Tallies that are not what GROUP BY gives; there are none unless somebody else has changed the tables.
+SELECT poll, choice, coalesce(tally.votes, 0), coalesce(held.votes, 0)
+FROM tallies AS tally
+FULL JOIN (SELECT poll, choice, count(*) AS votes FROM votes GROUP BY poll, choice) AS held USING (poll, choice)
+WHERE coalesce(tally.votes, 0) <> coalesce(held.votes, 0)
+ORDER BY poll, choice
+
+
+-- name: restored
+-- Every poll gets a revision above whatever an open page shows, which may be newer than the backup: one from the clock,
+-- which no number of batches a second overtakes.
+WITH raised AS (UPDATE polls SET revision = greatest(revision + 1, %(now)s) RETURNING slug)
+SELECT pg_notify('tallies', slug) FROM raised
 
 
 -- name: define_poll
