@@ -122,6 +122,26 @@ def status(
 
 
 @cli.command()
+def doctor(
+    data: Annotated[Path, typer.Option(help="Data directory of the `voting up` to look at.")] = Path(".voting"),
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Say what could break the promises, each thing with its fix; the exit code is 0 only when there is nothing.
+
+    Looks at REDIS_URL and DATABASE_URL if they are set, else at what `voting up` runs.
+    """
+    from voting.core import config
+    from voting.doctor import app
+
+    try:
+        code = app.main(data, as_json=as_json)
+    except config.BadSettings as bad:
+        print("voting doctor: " + "\n  ".join(bad.problems), file=sys.stderr)
+        raise typer.Exit(2) from None
+    raise typer.Exit(code)
+
+
+@cli.command()
 def backup(
     file: Annotated[Path, typer.Argument(help="Where to; - for standard output.")],
     data: Annotated[Path, typer.Option(help="Data directory of the `voting up` to save.")] = Path(".voting"),

@@ -2,14 +2,23 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from voting.core import config
 
 
-def stores(data: Path) -> tuple[str, str, dict[str, str]]:
-    """The two stores' URLs, and the probe address of each service that is known.
+class Places(NamedTuple):
+    """The two stores' URLs, the probe address of each service that is known, and the data directory if it is here."""
+
+    redis_url: str
+    database_url: str
+    services: dict[str, str]
+    data: Path | None = None
+
+
+def stores(data: Path) -> Places:
+    """Where everything is.
 
     Raises:
         config.BadSettings: neither the settings nor the data directory tells.
@@ -19,9 +28,11 @@ def stores(data: Path) -> tuple[str, str, dict[str, str]]:
     except config.BadSettings as bad:
         found = _left_by_up(data, bad)
         parts: dict[str, str] = found["parts"]
-        return found["redis_url"], found["database_url"], {name: f"unix:{path}" for name, path in parts.items()}
+        services = {name: f"unix:{path}" for name, path in parts.items()}
+        return Places(found["redis_url"], found["database_url"], services, data)
     urls = {"vote": settings.vote_url, "result": settings.result_url}
-    return settings.redis_url, settings.database_url, {name: _address(url) for name, url in urls.items() if url}
+    services = {name: _address(url) for name, url in urls.items() if url}
+    return Places(settings.redis_url, settings.database_url, services)
 
 
 def database(data: Path) -> str:

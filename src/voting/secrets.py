@@ -25,6 +25,7 @@ _HANDSHAKE = "+ping +client|setinfo"
 ACL = {
     "vote": f"%W~votes %R~polls -@all {_HANDSHAKE} +xadd +hgetall +info",
     "worker": f"~votes ~polls -@all {_HANDSHAKE} +multi +exec +discard +watch +unwatch +exists +time "
+    "+info +config|get "  # `voting doctor`; no password is among the parameters
     "+hgetall +hset +hdel "
     "+xreadgroup +xautoclaim +xack +xdel +xpending +xinfo|stream +xinfo|groups +xgroup|create +xsetid",
     "health": f"-@all {_HANDSHAKE} +info",

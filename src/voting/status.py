@@ -137,6 +137,7 @@ def main(data: Path, *, as_json: bool) -> int:
     Raises:
         config.BadSettings: nobody says where to look.
     """
-    status = asyncio.run(look(*places.stores(data)))
+    found = places.stores(data)
+    status = asyncio.run(look(found.redis_url, found.database_url, found.services))
     print(status.as_json() if as_json else status.as_text())  # noqa: T201
     return 1 if status.problems else 0

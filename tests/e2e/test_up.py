@@ -242,3 +242,23 @@ def test_a_service_with_bad_settings_names_all_of_them_and_exits_2() -> None:
     assert run.returncode == 2
     for name in ("REDIS_URL", "DATABASE_URL", "BATCH_SIZE"):
         assert name in run.stderr
+
+
+def test_doctor_finds_nothing_in_what_up_runs_and_a_fault_by_its_fix(stack: Stack) -> None:
+    eventually(stack.drained)
+    run = command("doctor", "--data", str(stack.data))
+    assert run.returncode == 0, run.stdout
+    assert "Nothing found." in run.stdout
+    with stack.broker() as broker:
+        broker.config_set("appendfsync", "everysec")
+        run = command("doctor", "--data", str(stack.data), "--json")
+        broker.config_set("appendfsync", "always")
+    assert run.returncode == 1
+    assert [each["fix"] for each in json.loads(run.stdout)["findings"]] == ["set appendfsync always"]
+
+
+@pytest.mark.parametrize("name", ["doctor", "backup", "restore"])
+def test_a_command_with_nothing_running_names_the_one_that_starts_it(tmp_path: Path, name: str) -> None:
+    run = command(name, *([] if name == "doctor" else [str(tmp_path / "file")]), "--data", str(tmp_path))
+    assert run.returncode == 2
+    assert "./voting up" in run.stderr

@@ -47,6 +47,18 @@ class Cluster:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
+    def alter_system(self, name: str, value: str | None) -> None:
+        """Change a setting of the running server, or with None back, and wait until new sessions have it."""
+        verb, wanted = (f"ALTER SYSTEM SET {name} = {value}", value) if value else (f"ALTER SYSTEM RESET {name}", "on")
+        self.execute(verb)
+        self.execute("SELECT pg_reload_conf()")
+        eventually(lambda: self.execute(f"SHOW {name}") == [(wanted,)])
+
+    def demote(self) -> None:
+        """Start it again as a replica whose primary is away."""
+        (self._data.postgres / "data" / "standby.signal").touch()
+        self.start()
+
     def end_sessions(self, role: str) -> None:
         """Cut whoever is connected as this role."""
         with psycopg.connect(self.url, autocommit=True) as connection:

@@ -128,6 +128,44 @@ WHERE coalesce(tally.votes, 0) <> coalesce(held.votes, 0)
 ORDER BY poll, choice
 
 
+-- name: grants_lacking
+-- What the roles of the services lack; whoever asks has to have what a worker has.
+WITH needed (service, relation, privilege) AS (
+    VALUES ('worker', 'votes', 'SELECT'), ('worker', 'votes', 'INSERT'), ('worker', 'votes', 'UPDATE'),
+           ('worker', 'tallies', 'SELECT'), ('worker', 'tallies', 'INSERT'), ('worker', 'tallies', 'UPDATE'),
+           ('worker', 'polls', 'SELECT'), ('worker', 'polls', 'UPDATE'),
+           ('worker', 'dead_letters', 'SELECT'), ('worker', 'dead_letters', 'INSERT'),
+           ('worker', 'workers', 'SELECT'), ('worker', 'workers', 'INSERT'), ('worker', 'workers', 'UPDATE'),
+           ('worker', 'workers', 'DELETE'),
+           ('result', 'polls', 'SELECT'), ('result', 'tallies', 'SELECT'), ('result', 'workers', 'SELECT')
+), roles (service, role) AS (
+    SELECT replace(rolname, 'voting_', ''), rolname FROM pg_roles WHERE rolname IN ('voting_worker', 'voting_result')
+    UNION
+    SELECT 'worker', current_user
+)
+SELECT role, privilege, relation
+FROM needed JOIN roles USING (service)
+WHERE NOT CASE WHEN privilege = 'DELETE' THEN has_table_privilege(role, relation, privilege)
+               ELSE has_any_column_privilege(role, relation, privilege) END
+ORDER BY role, relation, privilege
+
+
+-- name: grants_beyond
+-- What the roles of the services have and do not need, of that which would let them change or see a vote.
+WITH forbidden (role, relation, privilege) AS (
+    VALUES ('voting_worker', 'votes', 'DELETE'), ('voting_worker', 'votes', 'TRUNCATE'),
+           ('voting_worker', 'tallies', 'DELETE'), ('voting_worker', 'polls', 'INSERT'),
+           ('voting_worker', 'polls', 'DELETE'), ('voting_worker', 'dead_letters', 'DELETE'),
+           ('voting_result', 'votes', 'SELECT'), ('voting_result', 'votes', 'UPDATE'),
+           ('voting_result', 'tallies', 'INSERT'), ('voting_result', 'tallies', 'UPDATE'),
+           ('voting_result', 'polls', 'UPDATE'), ('voting_result', 'dead_letters', 'SELECT')
+)
+SELECT role, privilege, relation
+FROM forbidden JOIN pg_roles ON rolname = role
+WHERE has_table_privilege(pg_roles.oid, relation, privilege)  -- by oid: only of roles that there are
+ORDER BY role, relation, privilege
+
+
 -- name: restored
 -- Every poll gets a revision above whatever an open page shows, which may be newer than the backup: one from the clock,
 -- which no number of batches a second overtakes.

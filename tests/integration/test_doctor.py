@@ -1,0 +1,303 @@
+"""`voting doctor` finds each fault that is planted in real servers, and nothing where there is none."""
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from tests.integration.broker import Broker
+from tests.integration.cluster import Cluster
+from tests.waiting import eventually
+from voting.core import store, stream
+from voting.core.ballot import EntryId
+from voting.doctor import app, broker, database
+from voting.doctor.report import Report
+from voting.places import Places
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    started = Broker(tmp_path_factory.mktemp("valkey"), "--maxmemory", "64mb")
+    yield started
+    started.kill()
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    started = Cluster(tmp_path_factory.mktemp("postgres"))
+    started.migrate(("worker", "password"), ("result", "password"))
+    yield started
+    started.stop()
+
+
+@pytest.fixture(autouse=True)
+def where(valkey: Broker, postgres: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Places:
+    """An installation in which nothing is wrong."""
+    for name in list(os.environ):  # noqa: TID251
+        if name.endswith(("_URL", "_URL_FILE")):
+            monkeypatch.delenv(name)
+
+    async def make() -> None:
+        async with stream.connect(valkey.url, timeout=5) as client:
+            await stream.Consumer(client, "w1").ensure_group(EntryId(0, 0))
+            async with store.connect(postgres.url, name="test", patience=5) as connection:
+                await stream.publish_polls(client, await store.polls(connection))
+
+    asyncio.run(make())
+    return Places(valkey.url, postgres.url, {}, tmp_path)
+
+
+def examine(where: Places) -> Report:
+    return asyncio.run(app.examine(where))
+
+
+def found(where: Places) -> list[str]:
+    return [each.what for each in examine(where).findings]
+
+
+def one(where: Places, *words: str, kind: str = "problem") -> None:
+    """Exactly one thing is found, and it says this."""
+    findings = examine(where).findings
+    assert len(findings) == 1, findings
+    assert findings[0].kind == kind
+    assert findings[0].fix
+    for word in words:
+        assert word in f"{findings[0].about}: {findings[0].what} {findings[0].fix}"
+
+
+def test_where_nothing_is_wrong_nothing_is_found_and_each_part_is_named(where: Places) -> None:
+    report = examine(where)
+    assert report.findings == []
+    assert [line.split(":")[0] for line in report.well] == ["settings", "database", "broker", "clock", "disk"]
+    assert report.as_text().endswith("Nothing found.")
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "words"),
+    [
+        ("appendonly", "no", "appendonly is no"),
+        ("appendfsync", "everysec", "appendfsync is everysec"),
+        ("no-appendfsync-on-rewrite", "yes", "no-appendfsync-on-rewrite is yes"),
+        ("maxmemory", "0", "maxmemory is not set"),
+        ("maxmemory-policy", "allkeys-lru", "maxmemory-policy is allkeys-lru"),
+    ],
+)
+def test_each_setting_of_the_broker_that_could_lose_a_vote_is_found(
+    where: Places, name: str, bad: str, words: str
+) -> None:
+    with redis.Redis.from_url(where.redis_url) as client:
+        (good,) = client.config_get(name).values()
+        client.config_set(name, bad)
+        try:
+            one(where, "broker: ", words, name)
+        finally:
+            client.config_set(name, good)
+    assert found(where) == []
+
+
+def test_a_broker_short_of_memory_is_found(where: Places) -> None:
+    with redis.Redis.from_url(where.redis_url) as client:
+        client.config_set("maxmemory", int(client.info("memory")["used_memory"] * 1.05))
+        try:
+            one(where, "% of maxmemory is used: votes are refused", "start workers")
+        finally:
+            client.config_set("maxmemory", "64mb")
+
+
+def test_a_broker_that_is_a_replica_is_found(where: Places) -> None:
+    with redis.Redis.from_url(where.redis_url) as client:
+        client.replicaof("127.0.0.1", "1")
+        try:
+            one(where, "it is a replica", "REDIS_URL")
+        finally:
+            client.replicaof("NO", "ONE")
+
+
+def test_a_file_that_the_broker_could_not_rewrite_is_found(valkey: Broker, where: Places) -> None:
+    files, away = valkey.folder / "appendonlydir", valkey.folder / "away"
+    with redis.Redis.from_url(where.redis_url) as client:
+        eventually(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
+        files.rename(away)
+        files.touch()  # in the place of the directory
+        try:
+            with pytest.raises(redis.ResponseError):
+                client.bgrewriteaof()
+            one(where, "rewriting the append-only file failed", "make room")
+        finally:
+            files.unlink()
+            away.rename(files)
+        client.bgrewriteaof()
+        eventually(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
+    eventually(lambda: found(where) == [])
+
+
+def test_polls_that_vote_does_not_have_and_a_stream_that_is_gone_are_found(where: Places) -> None:
+    with redis.Redis.from_url(where.redis_url) as client:
+        client.hset("polls", "old", '{"question": "?", "options": []}')
+        one(where, "its polls are not those of the database", "start a worker")
+        client.delete("votes")
+        one(where, "there is no stream", "start a worker")
+        client.flushdb()
+
+
+@pytest.mark.parametrize(
+    ("right", "words"),
+    [
+        ("-info", ["could not check: INFO is refused", "+info"]),
+        ("-config", ["could not check: appendfsync", "could not check: no-appendfsync-on-rewrite"]),
+        ("-xinfo", ["could not check: stream and polls"]),
+    ],
+)
+def test_what_the_brokers_user_may_not_see_is_said_to_be_unchecked(
+    where: Places, valkey: Broker, right: str, words: list[str]
+) -> None:
+    with redis.Redis.from_url(where.redis_url) as client:
+        client.execute_command("ACL", "SETUSER", "limited", "on", "resetpass", ">password", "~*", "+@all", right)
+        findings = examine(where._replace(redis_url=f"unix://limited:password@{valkey.folder}/valkey.sock")).findings
+        client.execute_command("ACL", "DELUSER", "limited")
+    assert {each.kind for each in findings} == {"unchecked"}
+    said = str(findings)
+    assert all(word in said for word in words), said
+
+
+@pytest.mark.parametrize("name", ["fsync", "full_page_writes", "synchronous_commit"])
+def test_a_database_that_may_forget_is_found(where: Places, postgres: Cluster, name: str) -> None:
+    postgres.alter_system(name, "off")
+    try:
+        one(where, f"database: {name} is off", f"set {name} = on")
+    finally:
+        postgres.alter_system(name, None)
+
+
+@pytest.mark.parametrize(
+    ("plant", "mend", "words"),
+    [
+        (
+            "REVOKE INSERT ON tallies FROM voting_worker",
+            "GRANT INSERT ON tallies TO voting_worker",
+            "voting_worker lacks INSERT on tallies",
+        ),
+        (
+            "REVOKE SELECT ON polls FROM voting_result",
+            "GRANT SELECT ON polls TO voting_result",
+            "voting_result lacks SELECT on polls",
+        ),
+        (
+            "GRANT SELECT ON votes TO voting_result",
+            "REVOKE SELECT ON votes FROM voting_result",
+            "voting_result has SELECT on votes, which it does not need",
+        ),
+        (
+            "INSERT INTO tallies VALUES ('default', 'a', 3)",
+            "DELETE FROM tallies",
+            "the tally of a in default is 3, and there are 0 votes",
+        ),
+        (
+            "INSERT INTO schema_migrations VALUES ('9999_future.sql')",
+            "DELETE FROM schema_migrations WHERE name = '9999_future.sql'",
+            "the schema has 9999_future.sql of a newer version",
+        ),
+        (
+            "UPDATE schema_migrations SET name = 'x' WHERE name = '0001_votes.sql'",
+            "UPDATE schema_migrations SET name = '0001_votes.sql' WHERE name = 'x'",
+            "the schema lacks 0001_votes.sql",
+        ),
+    ],
+)
+def test_wrong_grants_tallies_and_schema_are_found(
+    where: Places, postgres: Cluster, plant: str, mend: str, words: str
+) -> None:
+    postgres.execute(plant)
+    try:
+        assert words in found(where)
+    finally:
+        postgres.execute(mend)
+    assert found(where) == []
+
+
+def test_a_database_without_a_schema_is_found(where: Places, postgres: Cluster) -> None:
+    postgres.execute("CREATE DATABASE empty")
+    one(where._replace(database_url=postgres.url.replace("/voting?", "/empty?")), "the schema lacks", "voting migrate")
+
+
+def test_a_role_with_less_than_a_workers_rights_is_told_what_it_lacks(where: Places, postgres: Cluster) -> None:
+    said = found(where._replace(database_url=postgres.url_of("voting_result", "password")))
+    assert said == ["this role may not see which migrations were made"]
+    assert found(where._replace(database_url=postgres.url_of("voting_worker", "password"))) == []
+
+
+def test_a_database_that_is_a_replica_is_found(where: Places, tmp_path: Path) -> None:
+    replica = Cluster(tmp_path, wal_level="replica", hot_standby="on")
+    try:
+        replica.migrate()
+        replica.stop()
+        replica.demote()
+        one(where._replace(database_url=replica.url), "it is a replica", "DATABASE_URL")
+    finally:
+        replica.stop()
+
+
+def test_stores_that_do_not_answer_are_found_with_no_password_in_what_is_said(where: Places, tmp_path: Path) -> None:
+    nowhere = where._replace(
+        redis_url=f"unix://user:hunter2@{tmp_path}/none.sock",
+        database_url=f"postgresql://user:hunter2@/none?host={tmp_path}",
+    )
+    said = examine(nowhere).as_text()
+    assert "broker: unix:// does not answer" in said or "broker: unix://" in said
+    assert "database: postgresql:///none does not answer" in said
+    assert "2 found." in said
+    assert "hunter2" not in said
+
+
+@pytest.mark.parametrize(("module", "words"), [(broker, "is too old"), (database, "is too old")])
+def test_a_server_older_than_needed_is_found(
+    where: Places, monkeypatch: pytest.MonkeyPatch, module: Any, words: str
+) -> None:
+    monkeypatch.setattr(module, "OLDEST", 99)  # which these servers are, to it
+    one(where, f"{module.ABOUT}: ", words, "99 or newer")
+
+
+@pytest.mark.parametrize("seconds", [-30, 30])
+def test_a_clock_that_is_off_is_found(where: Places, monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + seconds)  # ours, as both servers see it
+    said = found(where)
+    way = "behind" if seconds > 0 else "ahead of"
+    assert len(said) == 2
+    assert all(f"{way} ours" in each for each in said)
+
+
+def test_a_full_disk_is_found(where: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "FREE_BYTES", 1 << 60)
+    one(where, "disk: ", "GiB", "--data")
+
+
+def test_a_bad_setting_of_any_service_is_found_and_one_that_stands_elsewhere_is_not_missed(
+    where: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RATE_LIMIT", "fast")
+    one(where, "settings: RATE_LIMIT")
+
+
+def test_a_service_that_is_not_ready_is_found(where: Places, tmp_path: Path) -> None:
+    one(where._replace(services={"vote": f"unix:{tmp_path}/none.sock"}), "vote: is not ready", "log")
+
+
+@pytest.mark.parametrize(
+    ("url", "is_found"),
+    [
+        ("postgresql://u@db.example.org/voting?connect_timeout=1", True),
+        ("postgresql://u@db.example.org/voting?sslmode=require", True),
+        ("postgresql://u@db.example.org/voting?sslmode=verify-full&sslrootcert=ca.pem", False),
+        ("postgresql://u@db/voting", False),
+        ("postgresql://u@127.0.0.1/voting", False),
+        ("postgresql:///voting?host=/run/postgres", False),
+    ],
+)
+def test_a_connection_that_anybody_could_answer_is_found(url: str, is_found: bool) -> None:  # noqa: FBT001
+    assert (database._unverified(url) is not None) == is_found
