@@ -33,6 +33,25 @@ class Compose:
             raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
         return done.stdout + ("" if check else done.stderr)
 
+    def pipe(self, *arguments: str, source: Path = Path(os.devnull), target: Path = Path(os.devnull)) -> str:
+        """Run `docker compose ... < source > target`; return what it said on standard error."""
+        command = ["docker", "compose", "-p", self.name, *arguments]
+        with source.open("rb") as stdin, target.open("wb") as stdout:
+            done = subprocess.run(
+                command,
+                cwd=ROOT,
+                env=self._environment,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                check=False,
+                timeout=300,
+            )
+        said = done.stderr.decode()
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{said}")
+        return said
+
     def up(self, *arguments: str) -> None:
         """Start everything and wait until it is healthy."""
         try:

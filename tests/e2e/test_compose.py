@@ -338,6 +338,53 @@ def test_secrets_of_ones_own_are_used_and_bad_ones_refused(compose: Compose, tmp
     assert compose.execute("vote", "cat", "/run/secrets/secret_key") == "k" * 40 != kept
 
 
+def test_the_doctor_finds_nothing_in_a_healthy_stack(compose: Compose) -> None:
+    eventually(compose.drained, within=30)
+    assert "Nothing found." in compose.execute("worker", "voting", "doctor")
+
+
+def test_the_database_lost_with_its_volume_comes_back_from_a_backup_and_votes_wait_meanwhile(
+    compose: Compose, tmp_path: Path
+) -> None:
+    for choice in "aab":
+        httpx.post(compose.vote_url, data={"vote": choice})
+    eventually(compose.drained, within=30)
+    before, tally = compose.rows(), compose.tally()
+    compose.pipe("exec", "-T", "worker", "voting", "backup", "-", target=tmp_path / "votes.tar.gz")
+
+    compose.run("stop", "worker")
+    compose.run("rm", "-sfv", "db")
+    docker("volume", "rm", f"{compose.name}_db-data")
+    assert httpx.post(compose.vote_url, data={"vote": "b"}).status_code == 200
+    compose.run("run", "--rm", "migrate")
+    compose.pipe("run", "--rm", "-T", "migrate", "restore", "-", source=tmp_path / "votes.tar.gz")
+    assert compose.rows() == before
+    compose.run("start", "worker")
+    eventually(lambda: compose.tally() == tally | {"b": tally["b"] + 1}, within=60)
+    eventually(compose.drained, within=30)
+    compose.up("--no-recreate")
+
+
+def test_every_password_is_rotated_without_recreating_a_service(compose: Compose, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    started = {service: time_of(compose, service, "StartedAt") for service in OURS}
+    for name in ("redis_vote", "redis_worker", "redis_health", "postgres_worker", "postgres_result"):
+        (tmp_path / f"{name}_password").write_text(f"rotated-{os.urandom(16).hex()}")
+    rotating = Compose(compose.name, SECRETS_DIR=str(tmp_path))
+    assert "new: redis_vote_password" in rotating.run("run", "--rm", "secrets")
+    rotating.run("run", "--rm", "migrate")
+    rotating.run("restart", "redis")
+    eventually(lambda: httpx.post(compose.vote_url, data={"vote": "a"}).status_code == 200, within=60)
+    total = sum(compose.tally().values())
+    compose.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename LIKE 'voting_%'")
+    assert httpx.post(compose.vote_url, data={"vote": "a"}).status_code == 200
+    eventually(lambda: sum(compose.tally().values()) > total, within=60)
+    eventually(compose.drained, within=30)
+    for service in OURS:
+        assert time_of(compose, service, "StartedAt") == started[service]
+        assert inspect(compose.containers(service)[0], "{{.RestartCount}}") == "0"
+
+
 def test_down_and_up_keep_the_votes_and_down_v_forgets_them(compose: Compose) -> None:
     forget_votes(compose)
     httpx.post(compose.vote_url, data={"vote": "b"})
