@@ -96,8 +96,9 @@ def whole(setting: Setting) -> Outcome:
             rows, yes = voters(stack), accepted(stack)
             watch = Ages(stack)
             watch.start()
+            delay = max(1, round(2 * pace - 1000 * connections / trial.rate))  # less what the answer itself took
             with Meter(**parts(stack)) as meter:
-                load = _clean(setting.wrk(stack.vote_url, seconds, connections, max(1, round(pace - trial.p50))))
+                load = _clean(setting.wrk(stack.vote_url, seconds, connections, delay))
             ended = time.monotonic()
             eventually(stack.drained, within=60)
             drained.append(time.monotonic() - ended)
