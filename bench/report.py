@@ -153,7 +153,7 @@ def markdown(outcomes: list[Outcome], machine: dict[str, str]) -> str:
     lines += _table("measure | ours: median (range) | limit, in turn | ratio | taken", map(_row, outcomes))
     lines += _table("measure | mark | found | to reach | ", (_mark_row(*each) for each in marks))
     costly = [outcome for outcome in outcomes if outcome.cpu]
-    lines += _table("measure | CPU milliseconds for a vote, part by part", map(_cpu_row, costly))
+    lines += _table("measure | CPU seconds for a thousand votes, part by part", map(_cpu_row, costly))
     for outcome in outcomes:
         lines += ["", f"**{outcome.name}**: {json.dumps(outcome.notes, ensure_ascii=False)}"] if outcome.notes else []
     return "\n".join(lines) + "\n"
