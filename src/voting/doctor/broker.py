@@ -99,7 +99,7 @@ async def _examine_persistence(report: Report, client: Redis, info: dict[str, An
         report.problem(
             ABOUT,
             "appendonly is no: all that waits is lost with its process",
-            "set appendonly yes; a managed service without it (ElastiCache) cannot keep the promise, MemoryDB can",
+            "set appendonly yes; ElastiCache has no such file, and cannot keep the promise",
         )
         return
     for fact, what in (("aof_last_write_status", "writing"), ("aof_last_bgrewrite_status", "rewriting")):
