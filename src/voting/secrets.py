@@ -2,10 +2,12 @@
 
 Each service gets a directory of its own with just the files that it needs, so that each can be mounted alone. What an
 operator gives as a file (`GIVEN` lists the names) is used instead of a random value; what was made before is kept.
-Redis gets only hashes of its users' passwords. See docs/operations.md.
+Redis gets only hashes of its users' passwords. A database elsewhere is given as `database_host`; connections to it are
+TLS, and its certificate is checked against `database_ca.pem`. See docs/operations.md.
 """
 
 import hashlib
+import re
 import secrets
 from pathlib import Path
 
@@ -19,6 +21,8 @@ GIVEN = (
     "postgres_result_password",
     "grafana_admin_password",
 )
+
+HOST, CA = "database_host", "database_ca.pem"
 
 # What each user of Redis may do, https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/
 _HANDSHAKE = "+ping +client|setinfo"
@@ -51,13 +55,14 @@ def lay_out(kept: Path, given: Path) -> list[str]:
             new.append(name)
     vote, worker = values["redis_vote_password"], values["redis_worker_password"]
     health, owner = values["redis_health_password"], values["postgres_password"]
+    database = _database(given)
     files = {
         "vote/secret_key": values["secret_key"],
         "vote/redis_url": f"redis://vote:{vote}@redis:6379/0",
         "worker/redis_url": f"redis://worker:{worker}@redis:6379/0",
-        "worker/database_url": _database("voting_worker", values["postgres_worker_password"]),
-        "result/database_url": _database("voting_result", values["postgres_result_password"]),
-        "migrate/database_url": _database("voting", owner),
+        "worker/database_url": database.format(role="voting_worker", password=values["postgres_worker_password"]),
+        "result/database_url": database.format(role="voting_result", password=values["postgres_result_password"]),
+        "migrate/database_url": database.format(role="voting", password=owner),
         "migrate/worker_database_password": values["postgres_worker_password"],
         "migrate/result_database_password": values["postgres_result_password"],
         "db/password": owner,
@@ -65,6 +70,8 @@ def lay_out(kept: Path, given: Path) -> list[str]:
         "grafana/admin_password": values["grafana_admin_password"],
         "redis/users.acl": _acl({"vote": vote, "worker": worker, "health": health}),
     }
+    if (given / CA).exists():
+        files |= {f"{service}/{CA}": (given / CA).read_text() for service in ("worker", "result", "migrate")}
     for name, content in files.items():
         _write(kept / name, content, 0o444)  # who may read is decided by who mounts the directory
     return new
@@ -85,8 +92,18 @@ def _value(name: str, kept: Path, given: Path) -> tuple[str, bool]:
     return value, is_new
 
 
-def _database(role: str, password: str) -> str:
-    return f"postgresql://{role}:{password}@db:5432/voting"
+def _database(given: Path) -> str:
+    """The URL of the database, with places for role and password: the container's, unless a host is given.
+
+    Source of the parameters: https://www.postgresql.org/docs/current/libpq-ssl.html
+    """
+    if not (given / HOST).exists():
+        return "postgresql://{role}:{password}@db:5432/voting"
+    host = (given / HOST).read_text(encoding="utf-8").strip()
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?", host):
+        raise BadSecret(f"{given / HOST}: use a host name, or host:port")
+    authority = f"/run/secrets/{CA}" if (given / CA).exists() else "system"
+    return "postgresql://{role}:{password}@" + f"{host}/voting?sslmode=verify-full&sslrootcert={authority}"
 
 
 def _acl(passwords: dict[str, str]) -> str:

@@ -53,3 +53,27 @@ def test_a_given_secret_that_would_break_an_address_is_refused_by_name(tmp_path:
     (given / "postgres_password").write_text(bad, encoding="utf-8")
     with pytest.raises(secrets.BadSecret, match="postgres_password: use at least 12"):
         secrets.lay_out(tmp_path / "kept", given)
+
+
+def test_a_database_elsewhere_is_reached_by_tls_with_its_certificate_checked(tmp_path: Path) -> None:
+    given, kept = tmp_path / "given", tmp_path / "kept"
+    given.mkdir()
+    (given / "database_host").write_text("db.example.org:5433\n")
+    secrets.lay_out(kept, given)
+    assert (kept / "worker" / "database_url").read_text().endswith(
+        "@db.example.org:5433/voting?sslmode=verify-full&sslrootcert=system"
+    )
+    (given / "database_ca.pem").write_text("certificates")
+    secrets.lay_out(kept, given)
+    for service in ("worker", "result", "migrate"):
+        url = (kept / service / "database_url").read_text()
+        assert url.endswith("?sslmode=verify-full&sslrootcert=/run/secrets/database_ca.pem")
+        assert (kept / service / "database_ca.pem").read_text() == "certificates"
+    assert not (kept / "vote" / "database_ca.pem").exists()
+
+
+@pytest.mark.parametrize("bad", ["", "two hosts", "db/other?sslmode=disable", "user@db", "db:port"])
+def test_a_database_host_that_is_more_than_a_host_is_refused(tmp_path: Path, bad: str) -> None:
+    (tmp_path / "database_host").write_text(bad)
+    with pytest.raises(secrets.BadSecret, match="database_host: use a host name"):
+        secrets.lay_out(tmp_path / "kept", tmp_path)

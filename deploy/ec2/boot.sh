@@ -1,0 +1,128 @@
+#!/bin/sh
+# Makes an instance ready and starts voting on it: data volume, Docker Engine with Compose, security updates, unit, stack.
+# For Amazon Linux 2023, Ubuntu and Debian, as root. Each step looks whether it is done, so running it again goes on where it
+# stopped; it ends at the first step that fails, and says which.
+set -eu
+
+COMPOSE=v2.40.3 # for Amazon Linux, which packages neither of these two in a version that can build
+BUILDX=v0.29.1
+
+# shellcheck source=/dev/null
+. /etc/voting/installation
+release=$(CDPATH='' cd -- "$(dirname "$0")/../.." && pwd -P)
+plugins=/usr/local/lib/docker/cli-plugins
+data=/var/lib/docker/volumes
+
+fail() { echo "boot: $*" >&2; exit 1; }
+
+step() { # NAME FUNCTION: in a shell of its own, which ends at the first command that fails
+    echo "boot: $1"
+    "$0" "$2" || fail "$1 failed, see above; when that is mended, run $0 again"
+}
+
+data_volume() { # on VOLUME: Docker's named volumes
+    if [ -z "$VOLUME" ]; then
+        echo 'no data volume: the data stays on the disk of the system'
+        return
+    fi
+    device=/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_$(echo "$VOLUME" | tr -d -)
+    if ! mountpoint -q "$data"; then
+        waited=0
+        until [ -b "$device" ]; do # CloudFormation attaches it once the instance runs
+            [ "$waited" -lt "${VOLUME_PATIENCE:-300}" ] || fail "$device is not there: is $VOLUME attached to this instance?"
+            sleep 1
+            waited=$((waited + 1))
+        done
+        found=0
+        blkid -p "$device" >/dev/null || found=$?
+        case $found in
+            0) ;;
+            2) mkfs.ext4 -q -L voting-data "$device" ;; # there is nothing on it
+            *) fail "$device cannot be read" ;;
+        esac
+        mkdir -p "$data"
+        grep -q '^LABEL=voting-data ' /etc/fstab || echo "LABEL=voting-data $data ext4 defaults,noatime,nofail 0 2" >>/etc/fstab
+        mount "$device" "$data"
+        mkdir -p /etc/systemd/system/docker.service.d # without its data it must not start with none
+        printf '[Unit]\nRequiresMountsFor=%s\n' "$data" >/etc/systemd/system/docker.service.d/data.conf
+    fi
+    resize2fs "$device" # if the volume has grown
+}
+
+plugin() { # NAME URL SUMS: a plugin of the docker command, checked against the release's own sums
+    [ ! -x "$plugins/$1" ] || return 0
+    mkdir -p "$plugins"
+    curl -fsSL --retry 5 "$2" -o "$plugins/$1.new"
+    sum=$(curl -fsSL --retry 5 "$3" | sed -n "s/ [ *]$(basename "$2")\$//p")
+    echo "$sum  $plugins/$1.new" | sha256sum -c --quiet -
+    chmod 755 "$plugins/$1.new"
+    mv "$plugins/$1.new" "$plugins/$1"
+}
+
+engine() {
+    # shellcheck source=/dev/null
+    . /etc/os-release
+    case $ID in
+        amzn)
+            dnf -y -q install docker dnf-automatic e2fsprogs
+            github=https://github.com/docker
+            machine=$(uname -m)
+            file=docker-compose-linux-$machine
+            url=$github/compose/releases/download/$COMPOSE/$file
+            plugin docker-compose "$url" "$url.sha256"
+            file=buildx-$BUILDX.linux-$(echo "$machine" | sed 's/x86_64/amd64/; s/aarch64/arm64/')
+            url=$github/buildx/releases/download/$BUILDX
+            plugin docker-buildx "$url/$file" "$url/checksums.txt"
+            ;;
+        ubuntu | debian)
+            export DEBIAN_FRONTEND=noninteractive
+            compose=docker-compose
+            [ "$ID" = debian ] || compose=docker-compose-v2
+            apt-get -qq -o DPkg::Lock::Timeout=300 -o APT::Update::Error-Mode=any update
+            apt-get -qq -o DPkg::Lock::Timeout=300 --no-install-recommends install \
+                docker.io "$compose" docker-buildx unattended-upgrades curl
+            [ "$ID" = debian ] || command -v aws >/dev/null || snap install aws-cli --classic
+            ;;
+        *) fail "$ID is not an operating system that this script knows: use Amazon Linux 2023, Ubuntu or Debian" ;;
+    esac
+    mkdir -p /etc/docker
+    echo '{"live-restore": true}' >/etc/docker/daemon.json # an update of the engine leaves the containers running
+    systemctl daemon-reload
+    systemctl enable --now docker
+    docker compose version
+}
+
+security_updates() {
+    if [ -d /etc/dnf ]; then
+        echo latest >/etc/dnf/vars/releasever # Amazon Linux stays at the release of its image otherwise
+        sed -i -e 's/^upgrade_type *=.*/upgrade_type = security/' -e 's/^apply_updates *=.*/apply_updates = yes/' \
+            /etc/dnf/automatic.conf
+        systemctl enable --now dnf-automatic.timer
+    else
+        printf 'APT::Periodic::Update-Package-Lists "1";\nAPT::Periodic::Unattended-Upgrade "1";\n' \
+            >/etc/apt/apt.conf.d/20auto-upgrades
+    fi
+}
+
+unit() {
+    cp "$release/deploy/ec2/voting.service" /etc/systemd/system/voting.service
+    systemctl daemon-reload
+    systemctl enable voting
+}
+
+start() {
+    "$release/deploy/ec2/update.sh"
+    systemctl start voting
+}
+
+[ "$(id -u)" = 0 ] || fail 'has to run as root'
+if [ $# -gt 0 ]; then
+    "$1"
+    exit
+fi
+step 'data volume' data_volume
+step 'Docker Engine and Compose' engine
+step 'security updates' security_updates
+step 'unit voting.service' unit
+step 'the stack' start
+echo 'boot: voting runs'

@@ -1,0 +1,127 @@
+#!/usr/bin/env python3
+"""settings.py RELEASE: writes the settings of an instance for Compose: RELEASE/.env, and the files of SECRETS_DIR.
+
+They come from Parameter Store, below SSM_PREFIX: NAME becomes a line of .env, and a name in small letters, such as
+secret_key, a file for the service `secrets` (docs/operations.md lists both). The password of a database in RDS comes from
+Secrets Manager. The instance reads them for the containers, which so need neither a way out nor a right at AWS.
+
+Nothing is written unless everything could be read; the exit code is then 1, and the message names the fix. Runs with the
+system's own Python (3.9 on Amazon Linux 2023), its standard library, and the AWS CLI.
+"""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+ROOT = Path("/opt/voting")
+CA = "https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem"
+READER = 10001  # the group that the service `secrets` runs as
+
+
+class Failed(Exception):
+    """Settings could not be read; the message says why and what to do."""
+
+
+def main(release: Path, installation: Path = Path("/etc/voting/installation"), root: Path = ROOT) -> None:
+    """Read everything, then write everything."""
+    facts = dict(part.split("=", 1) for part in shlex.split(installation.read_text(encoding="utf-8"), comments=True))
+    parameters = read_parameters(facts["SSM_PREFIX"], facts["AWS_REGION"])
+    files = {name: value for name, value in parameters.items() if name.islower()}
+    lines = {name: value for name, value in parameters.items() if name.isupper()}
+    if odd := sorted(parameters.keys() - files.keys() - lines.keys()):
+        raise Failed(f"Parameter Store: {', '.join(odd)}: use the name of a setting (POLL_QUESTION) or secret (secret_key)")
+    if facts["DATABASE_SECRET"]:
+        files["postgres_password"] = read_password(facts["DATABASE_SECRET"], facts["AWS_REGION"])
+    if "database_host" in files and "database_ca.pem" not in files:
+        files["database_ca.pem"] = download(facts.get("DATABASE_CA", CA))
+    lines |= {"VOTING_VERSION": version_of(release), "SECRETS_DIR": str(root / "secrets")}
+    if facts["IMAGE"]:
+        lines["VOTING_IMAGE"] = facts["IMAGE"]
+
+    secrets = root / "secrets"
+    secrets.mkdir(parents=True, exist_ok=True)
+    set_owner(secrets, 0o750)
+    for name, value in files.items():
+        write(secrets / name, value, 0o440)
+    for gone in {file.name for file in secrets.iterdir()} - files.keys():
+        (secrets / gone).unlink()
+    write(release / ".env", "".join(f"{name}={quoted(name, lines[name])}\n" for name in sorted(lines)), 0o440)
+
+
+def version_of(release: Path) -> str:
+    """A release's directory has the name of its version; the link to the one that serves leads there."""
+    return release.resolve().name
+
+
+def read_parameters(prefix: str, region: str) -> "dict[str, str]":
+    """Everything below the prefix, by the name after it."""
+    arguments = ["ssm", "get-parameters-by-path", "--path", prefix, "--with-decryption"]
+    found = aws(region, *arguments, may=f"ssm:GetParametersByPath on {prefix}")
+    return {each["Name"].rsplit("/", 1)[1]: each["Value"] for each in found["Parameters"]}
+
+
+def read_password(secret: str, region: str) -> str:
+    """The password in a secret that holds user name and password, as RDS has them."""
+    arguments = ["secretsmanager", "get-secret-value", "--secret-id", secret]
+    found = aws(region, *arguments, may=f"secretsmanager:GetSecretValue on {secret}")
+    return str(json.loads(found["SecretString"])["password"])
+
+
+def aws(region: str, *arguments: str, may: str) -> "dict[str, object]":
+    """Ask AWS by its own command line.
+
+    Raises:
+        Failed: with its message, and the right that is needed.
+    """
+    command = ["aws", "--region", region, "--output", "json", *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False, timeout=120)
+    if done.returncode:
+        raise Failed(f"{done.stderr.strip()}\nThe instance needs the right {may}, and a way to the internet.")
+    return json.loads(done.stdout)
+
+
+def download(url: str) -> str:
+    """The certificates that sign those of the databases in RDS."""
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return answer.read().decode()
+    except (urllib.error.URLError, OSError) as error:
+        raise Failed(f"{url} cannot be fetched ({error}): look at the way to the internet") from error
+
+
+def quoted(name: str, value: str) -> str:
+    """A value for .env that Compose reads back as it is."""
+    if not value.isprintable():
+        raise Failed(f"Parameter Store: {name} has a line break or another character that cannot be in a setting")
+    if "'" not in value and not value.endswith("\\"):
+        return f"'{value}'"
+    return '"' + re.sub(r'(["\\$])', r"\\\1", value) + '"'
+
+
+def write(path: Path, content: str, mode: int) -> None:
+    """Replace a file in one step."""
+    draft = path.with_name(path.name + ".new")
+    draft.unlink(missing_ok=True)
+    draft.touch(mode=0o600)
+    draft.write_text(content, encoding="utf-8")
+    set_owner(draft, mode)
+    draft.rename(path)
+
+
+def set_owner(path: Path, mode: int) -> None:
+    """Readable for root, and for the service that lays secrets out."""
+    os.chown(path, -1, READER)
+    path.chmod(mode)
+
+
+if __name__ == "__main__":
+    try:
+        main(Path(sys.argv[1]))
+    except Failed as failed:
+        sys.exit(f"settings: {failed}")

@@ -1,0 +1,15 @@
+#!/bin/sh
+# update.sh [DIGEST]: takes the release that this file belongs to into service on an instance made by template.yaml.
+set -eu
+# shellcheck source=/dev/null
+. /etc/voting/installation
+release=$(CDPATH='' cd -- "$(dirname "$0")/../.." && pwd -P)
+
+"$release/deploy/ec2/settings.py" "$release"
+case $IMAGE in
+    *.dkr.ecr.*)
+        aws ecr get-login-password --region "$AWS_REGION" |
+            docker login --username AWS --password-stdin "${IMAGE%%/*}" >/dev/null
+        ;;
+esac
+exec "$release/deploy/deploy.sh" /opt/voting/current "${1-}"
