@@ -35,7 +35,9 @@ def main(release: Path, installation: Path = Path("/etc/voting/installation"), r
     files = {name: value for name, value in parameters.items() if name.islower()}
     lines = {name: value for name, value in parameters.items() if name.isupper()}
     if odd := sorted(parameters.keys() - files.keys() - lines.keys()):
-        raise Failed(f"Parameter Store: {', '.join(odd)}: use the name of a setting (POLL_QUESTION) or secret (secret_key)")
+        raise Failed(
+            f"Parameter Store: {', '.join(odd)}: use the name of a setting (POLL_QUESTION) or secret (secret_key)"
+        )
     if facts["DATABASE_SECRET"]:
         files["postgres_password"] = read_password(facts["DATABASE_SECRET"], facts["AWS_REGION"])
     if "database_host" in files and "database_ca.pem" not in files:
@@ -80,7 +82,7 @@ def aws(region: str, *arguments: str, may: str) -> "dict[str, object]":
         Failed: with its message, and the right that is needed.
     """
     command = ["aws", "--region", region, "--output", "json", *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     if done.returncode:
         raise Failed(f"{done.stderr.strip()}\nThe instance needs the right {may}, and a way to the internet.")
     return json.loads(done.stdout)

@@ -60,8 +60,10 @@ def test_a_database_elsewhere_is_reached_by_tls_with_its_certificate_checked(tmp
     given.mkdir()
     (given / "database_host").write_text("db.example.org:5433\n")
     secrets.lay_out(kept, given)
-    assert (kept / "worker" / "database_url").read_text().endswith(
-        "@db.example.org:5433/voting?sslmode=verify-full&sslrootcert=system"
+    assert (
+        (kept / "worker" / "database_url")
+        .read_text()
+        .endswith("@db.example.org:5433/voting?sslmode=verify-full&sslrootcert=system")
     )
     (given / "database_ca.pem").write_text("certificates")
     secrets.lay_out(kept, given)

@@ -1,0 +1,30 @@
+#!/bin/sh
+# order.sh DOCUMENT INSTANCE VERSION [SHA256 [DIGEST]]: has the instance take a release into service, by Systems Manager, and
+# waits; the exit code is 0 only if the release serves. DOCUMENT and INSTANCE are outputs of the stack (template.yaml). SHA256 is
+# the release archive's, DIGEST (sha256:…) the image's; without them, what the release's page says is taken.
+set -eu
+
+document=${1:?usage: order.sh DOCUMENT INSTANCE VERSION [SHA256 [DIGEST]]} instance=${2:?} version=${3:?}
+
+id=$(aws ssm send-command --document-name "$document" --instance-ids "$instance" \
+    --parameters "version=$version,sha256=${4-},digest=${5-}" --comment "voting $version" \
+    --query Command.CommandId --output text)
+echo "order: $id" >&2
+
+ask() { aws ssm get-command-invocation --command-id "$id" --instance-id "$instance" --query "$1" --output text; }
+
+waited=0
+while :; do
+    state=$(ask Status 2>/dev/null || echo Pending) # at first it is not known yet
+    case $state in Success | Failed | Cancelled | TimedOut) break ;; esac
+    if [ "$waited" -ge 2400 ]; then
+        echo "order: $id is $state after 40 minutes: look at it in Systems Manager, Run Command" >&2
+        exit 1
+    fi
+    sleep 5
+    waited=$((waited + 5))
+done
+ask StandardOutputContent
+ask StandardErrorContent >&2
+echo "order: $version on $instance: $state" >&2
+[ "$state" = Success ]
