@@ -2,11 +2,11 @@
 """settings.py RELEASE: writes the settings of an instance for Compose: RELEASE/.env, and the files of SECRETS_DIR.
 
 They come from Parameter Store, below SSM_PREFIX: NAME becomes a line of .env, and a name in small letters, such as
-secret_key, a file for the service `secrets` (docs/operations.md lists both). The password of a database in RDS comes from
-Secrets Manager. The instance reads them for the containers, which so need neither a way out nor a right at AWS.
+secret_key, a file for the service `secrets` (docs/operations.md lists both). The password of a database in RDS comes
+from Secrets Manager. The instance reads them for the containers, which so need no way out and no right at AWS.
 
-Nothing is written unless everything could be read; the exit code is then 1, and the message names the fix. Runs with the
-system's own Python (3.9 on Amazon Linux 2023), its standard library, and the AWS CLI.
+Nothing is written unless everything could be read; otherwise the exit code is 1, and the message names the fix. Runs
+with the system's own Python (3.9 on Amazon Linux 2023), its standard library, and the AWS CLI.
 """
 
 import json
@@ -18,6 +18,7 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 ROOT = Path("/opt/voting")
 CA = "https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem"
@@ -75,7 +76,7 @@ def read_password(secret: str, region: str) -> str:
     return str(json.loads(found["SecretString"])["password"])
 
 
-def aws(region: str, *arguments: str, may: str) -> "dict[str, object]":
+def aws(region: str, *arguments: str, may: str) -> "dict[str, Any]":
     """Ask AWS by its own command line.
 
     Raises:
@@ -85,14 +86,15 @@ def aws(region: str, *arguments: str, may: str) -> "dict[str, object]":
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     if done.returncode:
         raise Failed(f"{done.stderr.strip()}\nThe instance needs the right {may}, and a way to the internet.")
-    return json.loads(done.stdout)
+    answer: "dict[str, Any]" = json.loads(done.stdout)
+    return answer
 
 
 def download(url: str) -> str:
     """The certificates that sign those of the databases in RDS."""
     try:
         with urllib.request.urlopen(url, timeout=30) as answer:
-            return answer.read().decode()
+            return str(answer.read(), "utf-8")
     except (urllib.error.URLError, OSError) as error:
         raise Failed(f"{url} cannot be fetched ({error}): look at the way to the internet") from error
 

@@ -1,13 +1,21 @@
 """What the tests of deploy/ and .github/ share: a Docker engine, and the tools of requirements/cloud-checks.txt."""
 
-from collections.abc import Callable
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from tests.e2e.conftest import engine
+from tests.e2e.stack import free_port
+from tests.waiting import eventually
 
-__all__ = ["Tool", "engine", "tool"]
+__all__ = ["Aws", "Tool", "aws", "engine", "tool"]
 
 BIN = Path(__file__).parents[2] / ".venv-checks" / "bin"
 
@@ -27,3 +35,65 @@ def tool() -> Tool:
         return str(BIN / name)
 
     return find
+
+
+class Aws:
+    """AWS's own command line, and moto in place of AWS."""
+
+    def __init__(self, program: str, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.environment = {
+            "PATH": f"{Path(program).parent}:{os.environ['PATH']}",  # noqa: TID251
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_DEFAULT_REGION": "eu-central-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_MAX_ATTEMPTS": "1",
+        }
+
+    def run(self, *command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a program that uses the command line."""
+        environment = os.environ | self.environment  # noqa: TID251
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=180, **options
+        )
+
+    def __call__(self, *arguments: str) -> Any:
+        """`aws ...`, and what it answers."""
+        done = self.run("aws", *arguments, "--output", "json")
+        assert done.returncode == 0, f"aws {' '.join(arguments)}: {done.stderr}"
+        return json.loads(done.stdout or "null")
+
+    def ssm(self, action: str, **request: str | bool) -> None:
+        """Ask Systems Manager without the command line, which takes a second to start and reads a URL as a place to look."""
+        headers = {
+            "X-Amz-Target": f"AmazonSSM.{action}",
+            "Content-Type": "application/x-amz-json-1.1",
+            "Authorization": "AWS4-HMAC-SHA256 Credential=testing/20260101/eu-central-1/ssm/aws4_request",
+        }
+        answer = httpx.post(self.url, content=json.dumps(request), headers=headers)
+        assert answer.status_code == 200, answer.text
+
+    def allow(self, requests: int) -> None:
+        """From now on, so many requests are not checked for the right to make them; then all are."""
+        assert httpx.post(f"{self.url}/moto-api/reset-auth", content=str(requests)).status_code == 200
+
+
+@pytest.fixture(scope="session")
+def aws(tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+    port = free_port()
+    stand_in = Aws(tool("aws"), port)
+    with (tmp_path_factory.mktemp("moto") / "log").open("w") as log:
+        process = subprocess.Popen([tool("moto_server"), "-p", str(port)], stdout=log, stderr=log)
+        try:
+            eventually(lambda: _answers(port), within=60)
+            yield stand_in
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def _answers(port: int) -> bool:
+    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    return True
