@@ -26,7 +26,9 @@ data_volume() { # on VOLUME: Docker's named volumes
         return
     fi
     device=/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_$(echo "$VOLUME" | tr -d -)
-    if ! mountpoint -q "$data"; then
+    if mountpoint -q "$data"; then
+        resize2fs "$device" # if the volume has grown
+    else
         waited=0
         until [ -b "$device" ]; do # CloudFormation attaches it once the instance runs
             [ "$waited" -lt "${VOLUME_PATIENCE:-300}" ] || fail "$device is not there: is $VOLUME attached to this instance?"
@@ -36,7 +38,10 @@ data_volume() { # on VOLUME: Docker's named volumes
         found=0
         blkid -p "$device" >/dev/null || found=$?
         case $found in
-            0) ;;
+            0) # a snapshot's may be smaller than the volume
+                e2fsck -fp "$device" || [ $? -eq 1 ]
+                resize2fs "$device"
+                ;;
             2) mkfs.ext4 -q -L voting-data "$device" ;; # there is nothing on it
             *) fail "$device cannot be read" ;;
         esac
@@ -46,7 +51,6 @@ data_volume() { # on VOLUME: Docker's named volumes
         mkdir -p /etc/systemd/system/docker.service.d # without its data it must not start with none
         printf '[Unit]\nRequiresMountsFor=%s\n' "$data" >/etc/systemd/system/docker.service.d/data.conf
     fi
-    resize2fs "$device" # if the volume has grown
 }
 
 plugin() { # NAME URL SUMS: a plugin of the docker command, checked against the release's own sums
@@ -60,6 +64,8 @@ plugin() { # NAME URL SUMS: a plugin of the docker command, checked against the 
 }
 
 engine() {
+    mkdir -p /etc/docker
+    echo '{"live-restore": true}' >/etc/docker/daemon.json # an update of the engine leaves the containers running
     # shellcheck source=/dev/null
     . /etc/os-release
     case $ID in
@@ -85,8 +91,6 @@ engine() {
             ;;
         *) fail "$ID is not an operating system that this script knows: use Amazon Linux 2023, Ubuntu or Debian" ;;
     esac
-    mkdir -p /etc/docker
-    echo '{"live-restore": true}' >/etc/docker/daemon.json # an update of the engine leaves the containers running
     systemctl daemon-reload
     systemctl enable --now docker
     docker compose version

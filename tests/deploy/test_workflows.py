@@ -1,0 +1,171 @@
+""".github/ and the scripts of a release: valid, pinned, with few rights, and running what is there."""
+
+import hashlib
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.deploy.cloudformation import load
+from tests.deploy.conftest import Aws, Tool
+from tests.e2e.compose import ROOT
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+ALL: dict[str, Any] = {file.stem: yaml.safe_load(file.read_text()) for file in WORKFLOWS}
+
+
+def test_they_fit_the_schemas_of_github(aws: Aws, tool: Tool) -> None:
+    for schema, files in (
+        ("vendor.github-workflows", WORKFLOWS),
+        ("vendor.dependabot", [ROOT / ".github" / "dependabot.yml"]),
+    ):
+        done = aws.run(tool("check-jsonschema"), "--builtin-schema", schema, *files)
+        assert done.returncode == 0, done.stdout
+
+
+def test_zizmor_finds_nothing_even_when_pedantic(aws: Aws, tool: Tool) -> None:
+    done = aws.run(tool("zizmor"), "--offline", "--persona=pedantic", "--no-progress", ROOT / ".github")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "completed" in done.stderr + done.stdout or "No findings" in done.stdout
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
+def test_every_action_is_pinned_by_its_commit_and_says_which_version_that_is(file: Path) -> None:
+    used = re.findall(r"uses: (\S+)(.*)", file.read_text())
+    assert used
+    for action, comment in used:
+        if not action.startswith("./"):
+            assert re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", action), action
+            assert re.fullmatch(r" # v\d+\.\d+\.\d+", comment), action
+
+
+def test_one_version_of_an_action_is_used_everywhere() -> None:
+    pins = set(re.findall(r"uses: (\S+@\S+)", "".join(file.read_text() for file in WORKFLOWS)))
+    assert len(pins) == len({pin.split("@")[0] for pin in pins})
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_job_has_the_rights_that_it_names_and_an_end(name: str) -> None:
+    workflow = ALL[name]
+    assert workflow["permissions"] == {}
+    assert "concurrency" in workflow
+    writes = set()
+    for job in workflow["jobs"].values():
+        assert "permissions" in job
+        assert "timeout-minutes" in job or "uses" in job
+        writes |= {right for right, kind in job["permissions"].items() if kind == "write"}
+    allowed = {"ci": set(), "release": {"packages", "id-token", "contents"}, "deploy": {"id-token"}}
+    assert writes == allowed[name]
+
+
+def test_a_deployment_is_never_cancelled_halfway() -> None:
+    for name in ("deploy", "release"):
+        assert ALL[name]["concurrency"]["cancel-in-progress"] is False
+
+
+def test_ci_runs_every_part_and_each_is_a_command_that_there_is() -> None:
+    jobs = ALL["ci"]["jobs"]
+    arguments = [part["arguments"] for part in jobs["check"]["strategy"]["matrix"]["include"]]
+    paths = {path for each in arguments for path in each.split() if path.startswith("tests/")}
+    assert paths == {f"tests/{part}" for part in ("unit", "integration", "e2e", "deploy")}
+    assert all((ROOT / path).is_dir() for path in paths)
+    run = (ROOT / ".ci" / "run").read_text()
+    assert 'exec ./voting "$@"' in run
+    assert {each.split()[0] for each in arguments} == {"lint", "test", "faults"}
+    assert ".ci/run bench --quick" in str(jobs["bench"]["steps"])
+
+
+def test_the_deployment_gives_the_document_what_it_takes() -> None:
+    document = load()["Resources"]["Deploy"]["Properties"]["Content"]["parameters"]
+    script = (ROOT / "deploy" / "ec2" / "order.sh").read_text()
+    given = re.search(r'--parameters "([^"]*)"', script)
+    assert given is not None
+    assert {part.split("=")[0] for part in given[1].split(",")} == set(document)
+
+
+def copy(folder: Path, changelog: str, version: str = "1.2.0") -> Path:
+    """A repository that is as far as a release needs it."""
+    (folder / "deploy").mkdir()
+    shutil.copy(ROOT / "deploy" / "release-notes.sh", folder / "deploy")
+    (folder / "pyproject.toml").write_text(f'[project]\nversion = "{version}"\n')
+    (folder / "CHANGELOG.md").write_text(changelog)
+    return folder / "deploy" / "release-notes.sh"
+
+
+CHANGELOG = """# Changelog
+
+## Unreleased
+
+### Added
+- Not yet.
+
+## [1.2.0] - 2026-02-01
+
+### Added
+- This.
+
+### Fixed
+- That.
+
+## 1.1.0
+- Before.
+"""
+
+
+def notes(script: Path, version: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([script, version], capture_output=True, text=True, check=False)
+
+
+def test_release_notes_are_the_section_of_the_changelog(tmp_path: Path) -> None:
+    done = notes(copy(tmp_path, CHANGELOG), "1.2.0")
+    assert done.returncode == 0
+    assert done.stdout == "### Added\n- This.\n\n### Fixed\n- That.\n"
+
+
+@pytest.mark.parametrize(
+    ("version", "ours", "said"),
+    [
+        ("1.3.0", "1.2.0", "pyproject.toml has version 1.2.0, and not 1.3.0"),
+        ("1.3.0", "1.3.0", "no section '## 1.3.0'"),
+        ("1.2", "1.2", "no section '## 1.2'"),  # the beginning of another
+    ],
+)
+def test_a_release_that_nothing_is_said_of_is_refused(tmp_path: Path, version: str, ours: str, said: str) -> None:
+    done = notes(copy(tmp_path, CHANGELOG, ours), version)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert done.stdout == ""
+
+
+def test_the_archive_is_the_same_for_the_same_commit_and_has_what_an_instance_needs(tmp_path: Path) -> None:
+    sums = []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        folder.mkdir()
+        subprocess.run([ROOT / "deploy" / "pack.sh", "1.2.3"], cwd=folder, check=True)
+        archive = folder / "voting-1.2.3.tar.gz"
+        sums.append(hashlib.sha256(archive.read_bytes()).hexdigest())
+        assert (folder / f"{archive.name}.sha256").read_text() == f"{sums[-1]}  {archive.name}\n"
+    assert sums[0] == sums[1]
+    held = subprocess.run(["tar", "-tzf", archive], capture_output=True, text=True, check=True).stdout.split()
+    needed = ["compose.yaml", "Dockerfile", "pyproject.toml", "requirements/service.txt", "src/voting/__main__.py"]
+    needed += ["healthchecks/redis.sh", "deploy/deploy.sh", "deploy/ec2/boot.sh", "deploy/ec2/settings.py"]
+    needed += ["deploy/compose.rds.yaml", "deploy/ec2/voting.service", "secrets/README.md"]
+    assert {f"voting-1.2.3/{file}" for file in needed} <= set(held)
+    assert not any("/tests/" in file for file in held)
+
+
+def test_a_deployment_is_ordered_and_waited_for(aws: Aws) -> None:
+    """Moto carries out no command, but says of each that it succeeded."""
+    image = aws("ec2", "describe-images", "--owners", "amazon", "--max-items", "1")["Images"][0]["ImageId"]
+    instance = aws("ec2", "run-instances", "--image-id", image)["Instances"][0]["InstanceId"]
+    script = ROOT / "deploy" / "ec2" / "order.sh"
+    done = aws.run(script, "voting-deploy", instance, "1.2.3", "0" * 64)
+    assert done.returncode == 0, done.stderr
+    assert f"1.2.3 on {instance}: Success" in done.stderr
+    sent = aws("ssm", "list-commands")["Commands"][-1]
+    assert sent["DocumentName"] == "voting-deploy"
+    assert sent["Parameters"] == {"version": ["1.2.3"], "sha256": ["0" * 64], "digest": [""]}
