@@ -1,14 +1,15 @@
 #!/bin/sh
 # Makes an instance ready and starts voting on it: data volume, Docker Engine with Compose, security updates, unit, stack.
 # For Amazon Linux 2023, Ubuntu and Debian, as root. Each step looks whether it is done, so running it again goes on where it
-# stopped; it ends at the first step that fails, and says which.
+# stopped; it ends at the first step that fails, and says which. With the name of a step, such as engine, it takes that alone.
 set -eu
 
 COMPOSE=v2.40.3 # for Amazon Linux, which packages neither of these two in a version that can build
 BUILDX=v0.29.1
 
+VOLUME=''
 # shellcheck source=/dev/null
-. /etc/voting/installation
+[ ! -e /etc/voting/installation ] || . /etc/voting/installation
 release=$(CDPATH='' cd -- "$(dirname "$0")/../.." && pwd -P)
 plugins=/usr/local/lib/docker/cli-plugins
 data=/var/lib/docker/volumes
@@ -82,11 +83,12 @@ engine() {
             ;;
         ubuntu | debian)
             export DEBIAN_FRONTEND=noninteractive
-            compose=docker-compose
-            [ "$ID" = debian ] || compose=docker-compose-v2
+            client='docker-compose docker-cli'
+            [ "$ID" = debian ] || client=docker-compose-v2
             apt-get -qq -o DPkg::Lock::Timeout=300 -o APT::Update::Error-Mode=any update
+            # shellcheck disable=SC2086 # words
             apt-get -qq -o DPkg::Lock::Timeout=300 --no-install-recommends install \
-                docker.io "$compose" docker-buildx unattended-upgrades curl
+                docker.io $client docker-buildx unattended-upgrades curl ca-certificates
             [ "$ID" = debian ] || command -v aws >/dev/null || snap install aws-cli --classic
             ;;
         *) fail "$ID is not an operating system that this script knows: use Amazon Linux 2023, Ubuntu or Debian" ;;

@@ -86,7 +86,7 @@ def aws(region: str, *arguments: str, may: str) -> "dict[str, Any]":
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     if done.returncode:
         raise Failed(f"{done.stderr.strip()}\nThe instance needs the right {may}, and a way to the internet.")
-    answer: "dict[str, Any]" = json.loads(done.stdout)
+    answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 
 

@@ -10,7 +10,7 @@ TEMPLATE = ROOT / "deploy" / "ec2" / "template.yaml"
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader, and !Ref, !Sub, …"""
+    """The safe loader, which also knows !Ref, !Sub and the others."""
 
 
 def _function(loader: _Loader, name: str, node: yaml.Node) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class Aws:
         return json.loads(done.stdout or "null")
 
     def ssm(self, action: str, **request: str | bool) -> None:
-        """Ask Systems Manager without the command line, which takes a second to start and reads a URL as a place to look."""
+        """Ask Systems Manager without the command line, which is slow to start and fetches a value that is a URL."""
         headers = {
             "X-Amz-Target": f"AmazonSSM.{action}",
             "Content-Type": "application/x-amz-json-1.1",

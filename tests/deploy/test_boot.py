@@ -1,4 +1,4 @@
-"""The first start of an instance: cloud-init takes the user data, and in a Debian container it runs until the network ends it."""
+"""The first start of an instance: cloud-init takes the user data; in a container it runs until the network ends."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""deploy/ec2/template.yaml: clean by two checkers, made at moto where moto can, and what has to hold read off the file."""
+"""deploy/ec2/template.yaml: clean by two checkers, made at moto where moto can; what else must hold is read off it."""
 
 import base64
 import itertools
@@ -66,7 +66,8 @@ def create(aws: Aws, folder: Path, **parameters: str) -> str:
     given = {"Repository": "owner/voting", "SsmPrefix": f"/voting/{name}"} | parameters
     done = aws.run(
         "aws", "cloudformation", "deploy", "--stack-name", name, "--template-file", changed,
-        "--capabilities", "CAPABILITY_IAM", "--parameter-overrides", *(f"{key}={value}" for key, value in given.items()),
+        "--capabilities", "CAPABILITY_IAM",
+        "--parameter-overrides", *(f"{key}={value}" for key, value in given.items()),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return name

@@ -1,0 +1,79 @@
+"""Every command in the manual of deploy/ec2 exists: asked of the AWS CLI, of Compose, and of the files."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.cloudformation import TEMPLATE, load
+from tests.deploy.conftest import Aws
+from tests.e2e.compose import ROOT
+
+MANUAL = ROOT / "deploy" / "ec2" / "README.md"
+
+
+def commands(file: Path = MANUAL) -> list[list[str]]:
+    """The commands in a page's sh blocks, as words."""
+    found = []
+    for block in re.findall(r"```sh\n(.*?)```", file.read_text(), re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            found.append(words[1:] if words[:1] == ["sudo"] else words)
+    return [words for words in found if words]
+
+
+AWS = [words for file in (MANUAL, ROOT / "README.md") for words in commands(file) if words[0] == "aws"]
+COMPOSE = [words for words in commands() if words[:2] == ["docker", "compose"]]
+OTHERS = [words for words in commands() if words not in AWS + COMPOSE]
+
+
+@pytest.mark.parametrize("words", AWS, ids=" ".join)
+def test_the_aws_cli_knows_the_command_and_takes_its_arguments(aws: Aws, words: list[str]) -> None:
+    """A skeleton of the output is given only for input that fits the service's model; nothing is sent."""
+    if words[2] == "deploy":  # not an operation of the service: tests/deploy/test_template.py runs it
+        given = dict(each.split("=", 1) for each in words[words.index("--parameter-overrides") + 1 :])
+        parameters = load()["Parameters"]
+        for name, value in given.items():
+            assert re.search(parameters[name].get("AllowedPattern", ""), value), name
+            assert value in parameters[name].get("AllowedValues", [value]), name
+        assert words[words.index("--template-file") + 1] == str(TEMPLATE.relative_to(ROOT))
+        return
+    if words[2] == "describe-stacks":  # its skeleton does not fit the model itself
+        assert "Stack with id voting does not exist" in aws.run(*words).stderr
+        return
+    done = aws.run(*words, "--generate-cli-skeleton", "output")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("words", COMPOSE, ids=" ".join)
+def test_compose_knows_the_command_and_its_flags(words: list[str]) -> None:
+    done = subprocess.run(["docker", "compose", words[2], "--help"], capture_output=True, text=True, check=True)
+    for flag in (word for word in words[3:] if word.startswith("-")):
+        assert re.search(rf"(^|[ ,]){flag}[ ,]", done.stdout, re.MULTILINE), flag
+
+
+def test_everything_else_is_a_script_that_is_here_or_a_program_of_the_system() -> None:
+    programs = {"git", "cd", "resize2fs"}
+    for words in OTHERS:
+        if words[0] not in programs:
+            script = ROOT / words[0]
+            assert script.is_file(), words
+            assert script.stat().st_mode & 0o100, words
+    engine = next(words for words in OTHERS if words[0].endswith("boot.sh"))
+    assert re.search(rf"^{engine[1]}\(\) {{", (ROOT / engine[0]).read_text(), re.MULTILINE)
+
+
+def test_every_parameter_is_explained_with_its_default() -> None:
+    rows = [line.split("|")[1:4] for line in MANUAL.read_text().splitlines() if line.startswith("| `")]
+    explained = {}
+    for names, defaults, _ in rows:
+        for name, default in zip(names.split(","), defaults.split(","), strict=True):
+            explained[name.strip(" `")] = default.strip().strip("\N{EN DASH}")
+    assert explained == {name: str(each.get("Default", "")) for name, each in load()["Parameters"].items()}
+
+
+def test_the_template_can_be_given_without_a_bucket() -> None:
+    assert len(TEMPLATE.read_bytes()) <= 51_200
