@@ -12,7 +12,7 @@ import uvloop
 
 from bench import machine
 from bench.report import percentile
-from bench.wire import COOKIE, Client, get, post
+from tests.wire import COOKIE, Client, get, post
 
 
 async def main(port: int, voters: int, seconds: float) -> None:

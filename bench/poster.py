@@ -10,7 +10,7 @@ import time
 
 import uvloop
 
-from bench.wire import Client, post
+from tests.wire import Client, post
 
 CONNECTIONS = 32
 

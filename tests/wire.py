@@ -54,10 +54,11 @@ def get(port: int) -> bytes:
     return b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % port
 
 
-def post(port: int, cookie: bytes = b"") -> bytes:
+def post(port: int, cookie: bytes = b"", choice: bytes = b"a") -> bytes:
     """A vote."""
     extra = b"Cookie: %s\r\n" % cookie if cookie else b""
     return (
         b"POST / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n%sAccept: application/json\r\n"
-        b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 6\r\n\r\nvote=a" % (port, extra)
+        b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\nvote=%s"
+        % (port, extra, 5 + len(choice), choice)
     )

@@ -1,0 +1,122 @@
+"""The six promises, checked against a history and the database. Each violation is a sentence."""
+
+import threading
+from collections import defaultdict
+
+import psycopg
+
+from tests.faults.history import Attempt, History
+from tests.faults.plant import Plant
+from voting.core.ballot import EntryId
+from voting.vote.voter import Voters
+
+SLOWEST = 2.0  # seconds that an answer may take
+TALLIES = """
+    SELECT choice, votes, (SELECT count(*) FROM votes v WHERE v.poll = t.poll AND v.choice = t.choice)
+    FROM tallies t WHERE votes <> (SELECT count(*) FROM votes v WHERE v.poll = t.poll AND v.choice = t.choice)
+"""
+Row = tuple[str, EntryId]
+
+
+class Auditor(threading.Thread):
+    """Looks again and again whether tallies and votes agree, each time in one snapshot (promise 3)."""
+
+    def __init__(self, plant: Plant) -> None:
+        super().__init__(daemon=True)
+        self._plant = plant
+        self._stop_now = threading.Event()
+        self.looks = 0
+        self.found: list[str] = []
+
+    def run(self) -> None:
+        """Until stopped; an outage of the database is not our subject."""
+        while not self._stop_now.wait(0.3):
+            try:
+                self.found += check_tallies(self._plant)
+                self.looks += 1
+            except psycopg.Error:
+                continue
+
+    def stop(self) -> None:
+        """Enough."""
+        self._stop_now.set()
+        self.join(10)
+
+
+def check_tallies(plant: Plant) -> list[str]:
+    """Promise 3."""
+    return [
+        f"3: the tally of {choice} is {tally}, its votes are {votes}" for choice, tally, votes in plant.rows(TALLIES)
+    ]
+
+
+def check(history: History, plant: Plant, *, attempts: int, dead_letters: int) -> list[str]:
+    """All six, when the fault is over and the stream is drained.
+
+    Args:
+        history: what voters did and were told.
+        plant: whose database is looked at.
+        attempts: fewer than that prove nothing.
+        dead_letters: how many there must be.
+    """
+    accepted = history.count("ok")
+    if accepted < attempts:
+        return [f"the history has {accepted} accepted votes, and {attempts} are needed to prove anything"]
+    violations = check_rows(history, plant) + check_tallies(plant)
+    length, pending = plant.waiting()
+    if length or pending:
+        violations.append(f"5: {length} entries are left on the stream, {pending} of them pending")
+    dead = plant.rows("SELECT count(*) FROM dead_letters")[0][0]
+    if dead != dead_letters:
+        violations.append(f"5: {dead} dead letters, not {dead_letters}")
+    return violations + check_answers(history.attempts)
+
+
+def check_rows(history: History, plant: Plant) -> list[str]:
+    """Promises 1, 2 and 4."""
+    voters = Voters(plant.secret_key, (), https=False)
+    rows: dict[bytes, Row] = {
+        bytes(voter): (choice, EntryId(ms, seq))
+        for voter, choice, ms, seq in plant.rows("SELECT voter, choice, entry_ms, entry_seq FROM votes")
+    }
+    by_voter: dict[int, list[Attempt]] = defaultdict(list)
+    for attempt in history.attempts:
+        by_voter[attempt.voter].append(attempt)
+    violations = []
+    for number, cookie in history.cookies.items():
+        voter = voters.recognise(cookie.encode())
+        row = rows.pop(voter.pseudonym, None) if voter else None
+        violations += _check_voter(number, by_voter[number], row)
+    return violations + [f"4: a row for {voter.hex()}, who never voted" for voter in rows]
+
+
+def _check_voter(number: int, attempts: list[Attempt], row: Row | None) -> list[str]:
+    last = max((n for n, attempt in enumerate(attempts) if attempt.outcome == "ok"), default=-1)
+    if last < 0:
+        possible = {attempt.choice for attempt in attempts}
+        return [] if row is None or row[0] in possible else [f"4: voter {number} has {row}, and never voted so"]
+    accepted = attempts[last]
+    receipt = EntryId.parse(accepted.receipt.encode())
+    if row is None:
+        return [f"1: voter {number} was told {accepted.receipt} and has no row"]
+    if row == (accepted.choice, receipt):
+        return []
+    later = {attempt.choice for attempt in attempts[last + 1 :]}  # refused, or never answered
+    if row[0] in later and row[1] > receipt:
+        return []
+    told = f"{accepted.choice} {accepted.receipt}"
+    earlier = [attempt.choice for attempt in attempts[:last] if attempt.outcome != "ok"]
+    return [f"2: voter {number} has {row[0]} {row[1]}, was last told {told}; unclear before that: {earlier[-3:]}"]
+
+
+def check_answers(attempts: list[Attempt]) -> list[str]:
+    """Promise 6."""
+    violations = []
+    for attempt in attempts:
+        if attempt.outcome != "unknown" and attempt.status not in {200, 503, 429}:
+            violations.append(f"6: status {attempt.status}")
+        if attempt.status == 503 and not attempt.retry_after:
+            violations.append("6: 503 without Retry-After")
+        if attempt.ended - attempt.began > SLOWEST:
+            violations.append(f"6: an answer took {attempt.ended - attempt.began:.1f} s")
+    return violations[:5]

@@ -1,0 +1,49 @@
+"""What each voter did and was told: the history that the promises are checked against."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+Outcome = Literal["ok", "refused", "unknown"]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One vote. Times are seconds of the monotonic clock; `unknown` means that no answer came."""
+
+    voter: int
+    choice: str
+    began: float
+    ended: float
+    outcome: Outcome
+    status: int = 0
+    receipt: str = ""
+    retry_after: str = ""
+
+
+class History:
+    """All attempts in the order in which they ended, also in a file, a line of JSON each.
+
+    Args:
+        file: where they go.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.attempts: list[Attempt] = []
+        self.cookies: dict[int, str] = {}
+        self._writer = file.open("w")
+
+    def add(self, attempt: Attempt) -> None:
+        """One more."""
+        self.attempts.append(attempt)
+        self._writer.write(json.dumps(asdict(attempt)) + "\n")
+
+    def close(self) -> None:
+        """No more."""
+        self._writer.close()
+
+    def count(self, outcome: Outcome, since: float = 0) -> int:
+        """How many ended so, since a moment."""
+        return sum(attempt.outcome == outcome and attempt.ended >= since for attempt in self.attempts)

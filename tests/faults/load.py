@@ -1,0 +1,111 @@
+"""Some hundred voters who vote and change their minds, each after its own seeded dice."""
+
+import asyncio
+import contextlib
+import json
+import random
+import threading
+import time
+from collections.abc import Iterator
+
+from tests.faults.history import Attempt, History
+from tests.waiting import eventually
+from tests.wire import COOKIE, Client, get, post
+
+PATIENCE = 3.0  # after which a voter gives up; longer than anything may take
+
+
+class Load:
+    """Voters in a thread of their own. A voter never has two votes under way at once.
+
+    Args:
+        port: of vote.
+        history: gets every attempt.
+        seed: of the dice.
+        voters: how many.
+        rate: votes a second, all together.
+    """
+
+    def __init__(self, port: int, history: History, seed: int, voters: int = 300, rate: float = 250) -> None:
+        self._port, self._history, self._seed = port, history, seed
+        self._voters, self._pause = voters, voters / rate
+        self._stop = threading.Event()
+        self._hold = threading.Event()
+        self._under_way = 0
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+
+    def start(self) -> None:
+        """Let them come."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let each finish what it is at, and go."""
+        self._stop.set()
+        self._thread.join(30)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody votes for a while."""
+        self._hold.set()
+        eventually(lambda: self._under_way == 0)
+        try:
+            yield
+        finally:
+            self._hold.clear()
+
+    def goes_on(self, votes: int = 100, within: float = 30) -> None:
+        """Wait until that many more votes were accepted."""
+        began = time.monotonic()
+        eventually(lambda: self._history.count("ok", began) >= votes, within=within)
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(self._voters):
+                tasks.create_task(self._vote_always(number))
+
+    async def _vote_always(self, number: int) -> None:
+        dice = random.Random(f"{self._seed} {number}")
+        client: Client | None = None
+        await asyncio.sleep(dice.random() * self._pause)
+        while not self._stop.is_set():
+            if self._hold.is_set():
+                await asyncio.sleep(0.02)
+                continue
+            self._under_way += 1
+            try:
+                client = await self._vote(number, dice.choice("ab"), client)
+            finally:
+                self._under_way -= 1
+            await asyncio.sleep(dice.expovariate(1 / self._pause))
+        if client:
+            client.close()
+
+    async def _vote(self, number: int, choice: str, client: Client | None) -> Client | None:
+        """Vote once; return the connection if it is still good."""
+        began = time.monotonic()
+        cookie = self._history.cookies.get(number)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                client = client or await Client.connect(self._port)
+                if cookie is None:
+                    found = COOKIE.search(await client.ask(get(self._port)))
+                    if not found:
+                        return client
+                    cookie = self._history.cookies[number] = found[1].decode()
+                    began = time.monotonic()
+                answer = await client.ask(post(self._port, cookie.encode(), choice.encode()))
+        except (OSError, TimeoutError):
+            if client:
+                client.close()
+            if cookie:
+                self._history.add(Attempt(number, choice, began, time.monotonic(), "unknown"))
+            await asyncio.sleep(0.1)
+            return None
+        status = int(answer[9:12])
+        if status == 200:
+            receipt = json.loads(answer.partition(b"\r\n\r\n")[2])["receipt"]
+            self._history.add(Attempt(number, choice, began, time.monotonic(), "ok", status, receipt))
+        else:
+            retry = "yes" if b"\r\nretry-after:" in answer.lower() else ""
+            self._history.add(Attempt(number, choice, began, time.monotonic(), "refused", status, retry_after=retry))
+        return client

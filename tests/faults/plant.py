@@ -1,0 +1,207 @@
+"""A whole installation whose every part the harness can stop, kill, cut off, slow down, and start again."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import redis
+
+from tests.e2e.stack import free_port
+from tests.faults.proxy import Proxy
+from tests.waiting import eventually
+from voting.local import servers
+from voting.local.datadir import DataDir
+
+RECLAIM = 2  # seconds after which a worker takes over what a dead one left
+STORES = ("valkey", "postgres")
+
+
+class Plant:
+    """Valkey, PostgreSQL, workers, vote and result, each a process of its own.
+
+    Args:
+        folder: for data, logs and sockets; made if it is missing.
+        workers: how many.
+        source: another `src` than ours, for builds that are broken on purpose.
+        cut_database: let the workers reach the database only through `database_proxy`.
+        cut_broker: let vote reach the broker only through `broker_proxy`.
+        valkey: more words for Valkey's command line; the last word on a subject counts.
+        settings: more settings for the services.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        workers: int = 3,
+        source: Path | None = None,
+        cut_database: bool = False,
+        cut_broker: bool = False,
+        valkey: tuple[str, ...] = (),
+        **settings: str,
+    ) -> None:
+        self.data = DataDir(folder)
+        self.data.open()
+        self.vote_port, self.result_port = free_port(), free_port()
+        self.vote_url, self.result_url = f"http://127.0.0.1:{self.vote_port}", f"http://127.0.0.1:{self.result_port}"
+        broker, self.redis_url = servers.valkey(self.data)
+        broker.command += valkey
+        database, self.database_url = servers.postgres(self.data)
+        self._stores = {"valkey": broker, "postgres": database}
+        self.workers = [f"worker-{number}" for number in range(1, workers + 1)]
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._source = source
+        self._settings = settings
+        self._proxies: list[Proxy] = []
+        self._worker_database_url, self._vote_redis_url = self.database_url, self.redis_url
+        if cut_database:
+            self.database_proxy = self._proxy(self.data.sockets / "postgres" / ".s.PGSQL.5432")
+            self._worker_database_url = f"postgresql://voting@127.0.0.1:{self.database_proxy.port}/voting"
+        if cut_broker:
+            self.broker_proxy = self._proxy(self.data.sockets / "valkey.sock")
+            self._vote_redis_url = f"redis://127.0.0.1:{self.broker_proxy.port}"
+
+    def _proxy(self, target: Path) -> Proxy:
+        self._proxies.append(Proxy(target))
+        return self._proxies[-1]
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator["Plant"]:
+        """Start everything; end everything."""
+        try:
+            self.start(*STORES)
+            self.wait_ready(*STORES)
+            self._run("migrate", DATABASE_URL=self.database_url).wait(30)
+            services = (*self.workers, "vote", "result")
+            self.start(*services)
+            self.wait_ready(*services)
+            yield self
+        finally:
+            for name in reversed(list(self.processes)):
+                self.stop(name, wait=20)
+            for proxy in self._proxies:
+                proxy.close()
+            self.data.close()
+
+    def start(self, *names: str, point: str = "") -> None:
+        """Start parts; a worker may be one that dies at a point (see `points`)."""
+        for name in names:
+            if name in self._stores:
+                part = self._stores[name]
+                with self.data.log_file(name).open("ab") as log:
+                    self.processes[name] = subprocess.Popen(
+                        part.command, cwd="/", stdout=log, stderr=log, start_new_session=True, **part.options
+                    )
+            else:
+                self.processes[name] = self._run(name, point=point, **self._environment(name))
+
+    def _environment(self, name: str) -> dict[str, str]:
+        own = {"METRICS_LISTEN": f"unix:{self.data.sockets / name}.sock"} | self._settings
+        if name == "vote":
+            ports = {"VOTE_PORT": str(self.vote_port), "RESULT_PORT": str(self.result_port)}
+            return own | ports | {"REDIS_URL": self._vote_redis_url, "SECRET_KEY": self.secret_key}
+        if name == "result":
+            return own | {"DATABASE_URL": self.database_url, "RESULT_PORT": str(self.result_port)}
+        urls = {"REDIS_URL": self.redis_url, "DATABASE_URL": self._worker_database_url}
+        return own | urls | {"WORKER_NAME": name, "RECLAIM_SECONDS": str(RECLAIM)}
+
+    @property
+    def secret_key(self) -> str:
+        """Signs the voters' cookies."""
+        return self.data.secret_key_file().read_text()
+
+    def _run(self, name: str, point: str = "", **environment: str) -> subprocess.Popen[bytes]:
+        module = ("tests.faults.points", point) if point else ("voting",)
+        path = str(self._source or Path(__file__).parents[2] / "src")
+        environment = {"PATH": os.defpath, "HOST": "127.0.0.1", "PYTHONPATH": path, "LOG_FORMAT": "json"} | environment
+        with self.data.log_file(name).open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", *module, name.partition("-")[0]],
+                stdout=log,
+                stderr=log,
+                env=environment,
+                cwd=Path(__file__).parents[2],
+                start_new_session=True,
+            )
+
+    def wait_ready(self, *names: str, within: float = 30) -> None:
+        """Wait until parts say that they can do their work."""
+        for name in names:
+            eventually(lambda name=name: self.is_ready(name), within=within)  # type: ignore[misc]
+
+    def is_ready(self, name: str) -> bool:
+        """Ask one; it must be alive."""
+        if self.processes[name].poll() is not None:
+            raise RuntimeError(f"{name} ended with {self.processes[name].returncode}:\n{self.log(name)[-2000:]}")
+        if name in self._stores:
+            return asyncio.run(self._stores[name].is_ready())
+        with httpx.Client(transport=httpx.HTTPTransport(uds=f"{self.data.sockets / name}.sock")) as client:
+            try:
+                return client.get("http://part/readyz", timeout=2).status_code == 200
+            except httpx.TransportError:
+                return False
+
+    def kill(self, *names: str) -> None:
+        """End parts as a crash would, PostgreSQL's children too."""
+        for name in names:
+            os.killpg(self.processes[name].pid, signal.SIGKILL)
+        for name in names:
+            self.processes[name].wait(10)
+
+    def stop(self, name: str, *, wait: float) -> int:
+        """Ask a part to end; return its exit code."""
+        process = self.processes[name]
+        if process.poll() is None:
+            process.send_signal(signal.SIGCONT)
+            process.send_signal(self._stores[name].end if name in self._stores else signal.SIGTERM)
+        return process.wait(wait)
+
+    def signal(self, signum: signal.Signals, *names: str) -> None:
+        """Send a signal to parts."""
+        for name in names:
+            self.processes[name].send_signal(signum)
+
+    def log(self, name: str) -> str:
+        """What a part has logged."""
+        return self.data.log_file(name).read_text(errors="replace")
+
+    def pids(self) -> dict[str, int]:
+        """Which process each part of ours is; and that each still runs."""
+        services = {name: process for name, process in self.processes.items() if name not in self._stores}
+        for name, process in services.items():
+            assert process.poll() is None, f"{name} ended with {process.returncode}:\n{self.log(name)[-2000:]}"
+        return {name: process.pid for name, process in services.items()}
+
+    def broker(self) -> redis.Redis:
+        """A client of the broker."""
+        return redis.Redis.from_url(self.redis_url, socket_timeout=5)
+
+    def database(self) -> "psycopg.Connection[tuple[Any, ...]]":
+        """A connection of our own."""
+        return psycopg.connect(self.database_url, autocommit=True, connect_timeout=5)
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """Ask the database."""
+        with self.database() as database:
+            return database.execute(query.encode()).fetchall()
+
+    def waiting(self) -> tuple[int, int]:
+        """Entries on the stream, and of them those that a worker has read."""
+        with self.broker() as client:
+            try:
+                return client.xlen("votes"), client.xpending("votes", "workers")["pending"]
+            except (redis.ConnectionError, redis.ResponseError, redis.TimeoutError) as error:
+                raise AssertionError(error) from None
+
+    def results(self) -> dict[str, Any]:
+        """What the result service shows."""
+        found: dict[str, Any] = httpx.get(f"{self.result_url}/api/results", timeout=3).json()
+        return found

@@ -1,0 +1,100 @@
+"""A worker that ends at an exact point, or misbehaves there: the product is patched in memory, for tests only.
+
+python -m tests.faults.points POINT worker
+"""
+
+import os
+import signal
+import sys
+from typing import Any
+
+from voting import __main__ as command
+from voting.core import store
+from voting.core.stream import Consumer
+from voting.worker.consumer import Counter
+
+AFTER_BATCHES = 3
+_batches = 0
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _is_time() -> bool:
+    global _batches  # noqa: PLW0603
+    _batches += 1
+    return _batches > AFTER_BATCHES
+
+
+def after_read() -> None:
+    """Entries are read and pending, and nothing is done with them."""
+
+    async def process(_: Counter, entries: list[Any]) -> None:
+        if entries and _is_time():
+            _die()
+
+    original = Counter._process
+
+    async def sometimes(self: Counter, entries: list[Any]) -> None:
+        await process(self, entries)
+        await original(self, entries)
+
+    Counter._process = sometimes  # type: ignore[method-assign]
+
+
+def in_transaction() -> None:
+    """The statement was executed, and COMMIT never comes."""
+    original = store.count
+
+    async def count(connection: store.Connection, votes: Any, dead: Any) -> int:
+        if votes and _is_time():
+            await connection.execute("BEGIN")
+            await original(connection, votes, dead)
+            _die()
+        return await original(connection, votes, dead)
+
+    store.count = count
+
+
+def after_commit() -> None:
+    """Counted, and not acknowledged."""
+    original = Consumer.done
+
+    async def done(self: Consumer, entries: list[Any]) -> None:
+        if _is_time():
+            _die()
+        await original(self, entries)
+
+    Consumer.done = done  # type: ignore[method-assign]
+
+
+def after_acknowledging() -> None:
+    """Acknowledged and deleted, which is one transaction of the broker, and the answer not seen."""
+    original = Consumer.done
+
+    async def done(self: Consumer, entries: list[Any]) -> None:
+        await original(self, entries)
+        if _is_time():
+            _die()
+
+    Consumer.done = done  # type: ignore[method-assign]
+
+
+def never_acknowledges() -> None:
+    """It counts, and leaves every entry pending."""
+
+    async def done(_: Consumer, entries: list[Any]) -> None:
+        del entries
+
+    Consumer.done = done  # type: ignore[method-assign]
+
+
+POINTS = {
+    function.__name__: function
+    for function in (after_read, in_transaction, after_commit, after_acknowledging, never_acknowledges)
+}
+
+if __name__ == "__main__":
+    POINTS[sys.argv.pop(1)]()
+    command.main()

@@ -1,0 +1,328 @@
+"""Faults of the broker, the database, and the network to them."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+
+from tests.conftest import require
+from tests.faults.plant import Plant
+from tests.faults.trial import Broken, Case, Trial, must, trial
+from tests.waiting import eventually
+
+
+def broker_killed(case: Case) -> dict[str, object]:
+    """Valkey killed (-9) again and again under load."""
+    with trial(case) as now:
+        for _ in range(int(case.short(3, 10))):
+            now.plant.kill("valkey")
+            began = time.monotonic()
+            eventually(lambda began=began: now.history.count("refused", began) >= 10, within=3)  # type: ignore[misc]
+            slow = [a for a in now.history.attempts if a.outcome == "refused" and a.ended - a.began > 1.1]
+            must(not slow, f"a refusal took {max((a.ended - a.began for a in slow), default=0):.1f} s")
+            now.plant.start("valkey")
+            now.plant.wait_ready("valkey")
+            ready = time.monotonic()
+            eventually(lambda ready=ready: now.history.count("ok", ready), within=2)  # type: ignore[misc]
+            now.load.goes_on()
+    return now.notes
+
+
+@contextlib.contextmanager
+def stalled(pid: int, seconds: float) -> Iterator[None]:
+    """Let each fsync of a process begin that much later."""
+    strace = require("strace", "strace")
+    inject = f"inject=fdatasync:delay_enter={int(seconds * 1e6)}"
+    command = [strace, "-f", "-qq", "-p", str(pid), "-e", "trace=fdatasync", "-e", inject, "-o", "/dev/null"]
+    with subprocess.Popen(command) as tracer:
+        status = Path(f"/proc/{pid}/status")
+        eventually(lambda: "TracerPid:\t0" not in status.read_text())
+        try:
+            yield
+        finally:
+            tracer.terminate()
+
+
+def fsync_stalls(case: Case) -> dict[str, object]:
+    """The broker's fsync stalls, then it is killed; and with `everysec`, as a control, votes are lost."""
+    with trial(case) as now:
+        for _ in range(int(case.short(1, 3))):
+            _stall_and_kill(now)
+            now.load.goes_on()
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(case.folder / "control")
+    (case.folder / "control").mkdir()
+    control = Case(case.folder / "control", case.seed, case.brief)
+    lost = ""
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            with trial(control, valkey=("--appendfsync", "everysec")) as other:
+                _stall_and_kill(other)
+        except Broken as broken:
+            lost = str(broken)
+    must(re.search(r"\b[12]: voter", lost), f"the control with everysec lost nothing, so this proves nothing: {lost}")
+    return now.notes | {"control lost": lost.count("voter")}
+
+
+def _stall_and_kill(now: Trial) -> None:
+    """Workers sleep meanwhile, so that what is lost cannot have been counted before."""
+    plant = now.plant
+    plant.signal(signal.SIGSTOP, *plant.workers)
+    now.load.goes_on(20)
+    with stalled(plant.processes["valkey"].pid, 5):
+        time.sleep(now.case.short(2.5, 4))  # the stall has to outlast the second after which everysec syncs
+        plant.kill("valkey")
+    plant.start("valkey")
+    plant.wait_ready("valkey")
+    plant.signal(signal.SIGCONT, *plant.workers)
+
+
+def database_restarted(case: Case) -> dict[str, object]:
+    """PostgreSQL goes down at once again and again, and its connections are cut."""
+    with trial(case, drain=10) as now:
+        before = now.plant.pids()
+        for _ in range(int(case.short(2, 5))):
+            now.plant.signal(signal.SIGQUIT, "postgres")
+            now.plant.processes["postgres"].wait(10)
+            gone = time.monotonic()
+            eventually(lambda: now.plant.results()["stale_since"], within=3)
+            now.load.goes_on(200)
+            must(not now.history.count("refused", gone), "votes were refused while only the database was away")
+            now.plant.start("postgres")
+            now.plant.wait_ready("postgres")
+            eventually(lambda: now.plant.results()["stale_since"] is None, within=5)
+            now.plant.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+            now.load.goes_on()
+        must(now.plant.pids() == before, "a process of ours was restarted")
+    return now.notes
+
+
+def database_cut(case: Case) -> dict[str, object]:
+    """Packets between workers and database vanish."""
+    with trial(case, drain=15, cut_database=True) as now:
+        noticed = [now.plant.log(name).count("worker.interrupted") for name in now.plant.workers]
+        now.plant.database_proxy.silence()
+        began = time.monotonic()
+        for name, times in zip(now.plant.workers, noticed, strict=True):
+            eventually(
+                lambda name=name, times=times: now.plant.log(name).count("worker.interrupted") > times, within=10
+            )  # type: ignore[misc]
+        now.notes["noticed s"] = round(time.monotonic() - began, 1)
+        time.sleep(max(0.0, began + case.short(12, 30) - time.monotonic()))  # the row's own length
+        must(now.plant.waiting()[0] > 0, "nothing waited: the cut did not happen")
+        now.plant.database_proxy.heal()
+    return now.notes
+
+
+def answer_lost(case: Case) -> dict[str, object]:
+    """The database commits, and its answer is lost with the connection."""
+    with trial(case, cut_database=True) as now:
+        proxy = now.plant.database_proxy
+        for number in range(int(case.short(5, 20))):
+            proxy.lose_answer_to = b"{default"
+            eventually(lambda number=number: proxy.lost > number, within=10)  # type: ignore[misc]
+            now.load.goes_on(50)
+        now.notes["answers lost"] = proxy.lost
+    return now.notes
+
+
+def database_slow(case: Case) -> dict[str, object]:
+    """Each answer of the database takes half a second longer; then a lock holds every worker up."""
+    with trial(case, drain=20, cut_database=True) as now:
+        seconds = case.short(4, 20)
+        before = now.latencies(seconds)
+        memory = _memory(now.plant)
+        now.plant.database_proxy.delay = 0.5
+        slow = now.latencies(seconds)
+        now.plant.database_proxy.delay = 0
+        with now.plant.database() as database:
+            database.execute("BEGIN")
+            database.execute("LOCK TABLE votes IN EXCLUSIVE MODE")
+            locked = now.latencies(case.short(6, 20))
+            must(now.plant.waiting()[0] > 0, "nothing waited: the lock held nobody up")
+            database.execute("ROLLBACK")
+        now.load.goes_on()
+        grown = _memory(now.plant) - memory
+        now.notes |= {
+            "p99 ms": [round(1000 * each) for each in (before, slow, locked)],
+            "workers grew MiB": round(grown),
+        }
+        limit = max(1.2 * before, before + 0.025)  # on a busy machine a fifth of few milliseconds is noise
+        must(max(slow, locked) <= limit, f"p99 of voting went from {before:.3f} to {max(slow, locked):.3f} s")
+        must(grown < 60, f"the workers grew by {grown:.0f} MiB")
+    return now.notes
+
+
+def _memory(plant: Plant) -> float:
+    total = 0.0
+    for name in plant.workers:
+        status = Path(f"/proc/{plant.processes[name].pid}/status").read_text()
+        total += int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
+    return total
+
+
+def ids_go_back(case: Case) -> dict[str, object]:
+    """The stream is lost and a clock is behind: votes cast afterwards still win."""
+    with trial(case) as now:
+        voter = httpx.Client(base_url=now.plant.vote_url, headers={"accept": "application/json"})
+        with now.load.held():
+            eventually(lambda: now.plant.waiting() == (0, 0))
+            with now.plant.broker() as broker:
+                ahead = int(time.time() * 1000) + 3_600_000
+                broker.execute_command(
+                    "XADD", "votes", f"{ahead}-7", "poll", "default", "voter", b"\0" * 16, "choice", "a"
+                )
+                eventually(lambda: now.plant.waiting() == (0, 0))
+                now.plant.rows("DELETE FROM votes WHERE voter = decode(repeat('00', 16), 'hex') RETURNING 1")
+                now.plant.rows("UPDATE tallies SET votes = votes - 1 WHERE choice = 'a' RETURNING 1")
+                broker.delete("votes")
+            eventually(lambda: voter.get("/readyz").status_code == 200, within=10)
+        receipt = eventually(lambda: voter.post("/", data={"vote": "b"}).json().get("receipt"), within=10)
+        must(int(receipt.split("-")[0]) >= ahead, f"the new stream began at {receipt}, below {ahead}")
+        now.plant.rows("SELECT 1")
+        _forget(now, receipt)
+    return now.notes
+
+
+def _forget(now: Trial, receipt: str) -> None:
+    """Take the vote of the harness itself out of the count again, once it is there."""
+    ms, seq = receipt.split("-")
+    query = f"DELETE FROM votes WHERE entry_ms = {ms} AND entry_seq = {seq} RETURNING 1"
+    eventually(lambda: now.plant.rows(query))
+    now.plant.rows("UPDATE tallies SET votes = votes - 1 WHERE choice = 'b' RETURNING 1")
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, megabytes: int, owner: str) -> Iterator[Path]:
+    """A file system of its own, so that it can be filled."""
+    if os.geteuid() != 0:
+        raise Broken("needs root, to mount a small file system")
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=700", "tmpfs", str(folder)]
+    subprocess.run(command, check=True)
+    try:
+        shutil.chown(folder, owner)
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Leave not a byte."""
+    ballast = folder / "ballast"
+    with ballast.open("wb") as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"\0" * 65536)
+            file.flush()
+    with ballast.open("ab") as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"\0")
+            file.flush()
+    return ballast
+
+
+def disk_full(case: Case) -> dict[str, object]:
+    """No room for the broker, then none for the database."""
+    place = case.folder / "plant"
+    with small_disk(place / "valkey", 64, "root"), trial(case) as now:
+        ballast = fill(place / "valkey")
+        began = time.monotonic()
+        eventually(lambda: now.history.count("refused", began) >= 20, within=20)
+        ballast.unlink()
+        freed = time.monotonic()
+        eventually(lambda: now.history.count("ok", freed), within=10)
+        now.load.goes_on()
+    notes = {"broker": now.notes}
+    other = Case(case.folder / "database", case.seed, case.brief, case.source)
+    place = other.folder / "plant" / "postgres"
+    with small_disk(place, 250, "nobody"), trial(other, drain=20) as now:
+        ballast = fill(place)
+        began = time.monotonic()
+        stuck = eventually(lambda: _grows_anyway(now, place) or now.plant.waiting()[0] > 300, within=60)
+        must(stuck, "the full disk held nobody up")
+        must(not now.history.count("refused", began), "votes were refused though the broker had room")
+        ballast.unlink()
+        if now.plant.processes["postgres"].poll() is not None:  # as whatever runs it would do
+            now.plant.start("postgres")
+        now.plant.wait_ready("postgres")
+        now.load.goes_on()
+    return notes | {"database": now.notes}
+
+
+def _grows_anyway(now: Trial, place: Path) -> bool:
+    """PostgreSQL still has room in files that it made before: press on until it has none."""
+    with contextlib.suppress(Exception):
+        now.plant.rows("CREATE TABLE ballast AS SELECT repeat('x', 1000) FROM generate_series(1, 10000)")
+    del place
+    return False
+
+
+def memory_full(case: Case) -> dict[str, object]:
+    """Workers sleep, and the broker nears its limit."""
+    with trial(case, drain=30, valkey=("--maxmemory", "16mb")) as now:
+        now.plant.signal(signal.SIGSTOP, *now.plant.workers)
+        with now.plant.broker() as broker:
+            broker.execute_command("SET", "ballast", b"x" * int(11e6))
+            began = time.monotonic()
+            filler = 0
+            while not now.history.count("refused", began):
+                must(time.monotonic() - began < 60, "it never refused a vote")
+                broker.execute_command("APPEND", "ballast", b"x" * 100_000)
+                filler += 1
+                time.sleep(0.05)  # votes go on meanwhile
+            info = broker.info()
+            must(info["used_memory"] < info["maxmemory"], "it refused only when the broker was full")
+            must(info["evicted_keys"] == 0, "something was evicted")
+            now.load.goes_on(0)
+            broker.delete("ballast")
+        now.plant.signal(signal.SIGCONT, *now.plant.workers)
+        now.notes["appended"] = filler
+    return now.notes
+
+
+def broker_cut(case: Case) -> dict[str, object]:
+    """Packets between vote and broker vanish."""
+    with trial(case, cut_broker=True) as now:
+        for _ in range(int(case.short(2, 5))):
+            now.plant.broker_proxy.silence()
+            began = time.monotonic()
+            time.sleep(case.short(4, 10))  # the row's own length
+            cut = [a for a in now.history.attempts if a.began > began]
+            must(len(cut) > 20, "too few votes were tried to prove anything")
+            must(
+                all(a.outcome == "refused" for a in cut),
+                f"an answer that was no refusal: {[a for a in cut if a.outcome != 'refused'][:1]}",
+            )
+            slowest = max(a.ended - a.began for a in cut)
+            must(slowest <= 1.25, f"a refusal took {slowest:.2f} s")
+            now.notes["slowest refusal s"] = round(slowest, 2)
+            now.plant.broker_proxy.heal()
+            healed = time.monotonic()
+            eventually(lambda healed=healed: now.history.count("ok", healed), within=2)  # type: ignore[misc]
+            now.load.goes_on()
+    return now.notes
+
+
+def flushed(case: Case) -> dict[str, object]:
+    """FLUSHALL, and the group destroyed under load; what was not yet counted at a FLUSHALL is lost, and not our subject."""
+    with trial(case) as now:
+        before = now.plant.pids()
+        with now.plant.broker() as broker:
+            with now.load.held():
+                eventually(lambda: now.plant.waiting() == (0, 0))
+                broker.flushall()
+            now.load.goes_on()
+            for _ in range(int(case.short(3, 10))):
+                broker.xgroup_destroy("votes", "workers")
+                now.load.goes_on(50)
+        alarms = sum(now.plant.log(name).count("stream.group_created") for name in now.plant.workers)
+        must(alarms >= case.short(4, 11), f"{alarms} alarms were logged")
+        must(now.plant.pids() == before, "a process of ours was restarted")
+    return now.notes
