@@ -1,6 +1,8 @@
 """What each voter did and was told: the history that the promises are checked against."""
 
+import itertools
 import json
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,11 +35,13 @@ class History:
         self.file = file
         self.attempts: list[Attempt] = []
         self.cookies: dict[int, str] = {}
+        self._totals: Counter[Outcome] = Counter()
         self._writer = file.open("w")
 
     def add(self, attempt: Attempt) -> None:
         """One more."""
         self.attempts.append(attempt)
+        self._totals[attempt.outcome] += 1
         self._writer.write(json.dumps(asdict(attempt)) + "\n")
 
     def close(self) -> None:
@@ -46,4 +50,7 @@ class History:
 
     def count(self, outcome: Outcome, since: float = 0) -> int:
         """How many ended so, since a moment."""
-        return sum(attempt.outcome == outcome and attempt.ended >= since for attempt in self.attempts)
+        if not since:
+            return self._totals[outcome]
+        latest = itertools.takewhile(lambda attempt: attempt.ended >= since, reversed(self.attempts))
+        return sum(attempt.outcome == outcome for attempt in latest)

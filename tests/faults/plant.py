@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from voting.local.datadir import DataDir
 
 RECLAIM = 2  # seconds after which a worker takes over what a dead one left
 STORES = ("valkey", "postgres")
+ROOT = Path(__file__).parents[2]
 
 
 class Plant:
@@ -32,6 +34,7 @@ class Plant:
         workers: how many.
         source: another `src` than ours, for builds that are broken on purpose.
         cut_database: let the workers reach the database only through `database_proxy`.
+        cut_result: let result reach it only through `result_proxy`.
         cut_broker: let vote reach the broker only through `broker_proxy`.
         valkey: more words for Valkey's command line; the last word on a subject counts.
         settings: more settings for the services.
@@ -44,6 +47,7 @@ class Plant:
         workers: int = 3,
         source: Path | None = None,
         cut_database: bool = False,
+        cut_result: bool = False,
         cut_broker: bool = False,
         valkey: tuple[str, ...] = (),
         **settings: str,
@@ -57,14 +61,20 @@ class Plant:
         database, self.database_url = servers.postgres(self.data)
         self._stores = {"valkey": broker, "postgres": database}
         self.workers = [f"worker-{number}" for number in range(1, workers + 1)]
+        self.services = (*self.workers, "vote", "result")
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._source = source
         self._settings = settings
         self._proxies: list[Proxy] = []
-        self._worker_database_url, self._vote_redis_url = self.database_url, self.redis_url
+        self._worker_database_url = self._result_database_url = self.database_url
+        self._vote_redis_url = self.redis_url
+        postgres = self.data.sockets / "postgres" / ".s.PGSQL.5432"
         if cut_database:
-            self.database_proxy = self._proxy(self.data.sockets / "postgres" / ".s.PGSQL.5432")
+            self.database_proxy = self._proxy(postgres)
             self._worker_database_url = f"postgresql://voting@127.0.0.1:{self.database_proxy.port}/voting"
+        if cut_result:
+            self.result_proxy = self._proxy(postgres)
+            self._result_database_url = f"postgresql://voting@127.0.0.1:{self.result_proxy.port}/voting"
         if cut_broker:
             self.broker_proxy = self._proxy(self.data.sockets / "valkey.sock")
             self._vote_redis_url = f"redis://127.0.0.1:{self.broker_proxy.port}"
@@ -74,15 +84,15 @@ class Plant:
         return self._proxies[-1]
 
     @contextlib.contextmanager
-    def running(self) -> Iterator["Plant"]:
-        """Start everything; end everything."""
+    def running(self, *, services: bool = True) -> Iterator["Plant"]:
+        """Start everything, or only the stores; end everything."""
         try:
             self.start(*STORES)
             self.wait_ready(*STORES)
             self._run("migrate", DATABASE_URL=self.database_url).wait(30)
-            services = (*self.workers, "vote", "result")
-            self.start(*services)
-            self.wait_ready(*services)
+            if services:
+                self.start(*self.services)
+                self.wait_ready(*self.services)
             yield self
         finally:
             for name in reversed(list(self.processes)):
@@ -91,8 +101,8 @@ class Plant:
                 proxy.close()
             self.data.close()
 
-    def start(self, *names: str, point: str = "") -> None:
-        """Start parts; a worker may be one that dies at a point (see `points`)."""
+    def start(self, *names: str, point: str = "", **settings: str) -> None:
+        """Start parts; a worker may be one that dies at a point (see `points`), or have settings of its own."""
         for name in names:
             if name in self._stores:
                 part = self._stores[name]
@@ -101,17 +111,17 @@ class Plant:
                         part.command, cwd="/", stdout=log, stderr=log, start_new_session=True, **part.options
                     )
             else:
-                self.processes[name] = self._run(name, point=point, **self._environment(name))
+                self.processes[name] = self._run(name, point=point, **self._environment(name) | settings)
 
     def _environment(self, name: str) -> dict[str, str]:
         own = {"METRICS_LISTEN": f"unix:{self.data.sockets / name}.sock"} | self._settings
         if name == "vote":
             ports = {"VOTE_PORT": str(self.vote_port), "RESULT_PORT": str(self.result_port)}
-            return own | ports | {"REDIS_URL": self._vote_redis_url, "SECRET_KEY": self.secret_key}
+            return ports | own | {"REDIS_URL": self._vote_redis_url, "SECRET_KEY": self.secret_key}
         if name == "result":
-            return own | {"DATABASE_URL": self.database_url, "RESULT_PORT": str(self.result_port)}
+            return own | {"DATABASE_URL": self._result_database_url, "RESULT_PORT": str(self.result_port)}
         urls = {"REDIS_URL": self.redis_url, "DATABASE_URL": self._worker_database_url}
-        return own | urls | {"WORKER_NAME": name, "RECLAIM_SECONDS": str(RECLAIM)}
+        return {"WORKER_NAME": name, "RECLAIM_SECONDS": str(RECLAIM)} | own | urls
 
     @property
     def secret_key(self) -> str:
@@ -120,17 +130,31 @@ class Plant:
 
     def _run(self, name: str, point: str = "", **environment: str) -> subprocess.Popen[bytes]:
         module = ("tests.faults.points", point) if point else ("voting",)
-        path = str(self._source or Path(__file__).parents[2] / "src")
-        environment = {"PATH": os.defpath, "HOST": "127.0.0.1", "PYTHONPATH": path, "LOG_FORMAT": "json"} | environment
+        common = {"PATH": os.defpath, "HOST": "127.0.0.1", "PYTHONPATH": self._path, "LOG_FORMAT": "json"}
         with self.data.log_file(name).open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", *module, name.partition("-")[0]],
                 stdout=log,
                 stderr=log,
-                env=environment,
-                cwd=Path(__file__).parents[2],
+                env=common | environment,
+                cwd=ROOT,
                 start_new_session=True,
             )
+
+    @property
+    def _path(self) -> str:
+        return str(self._source or ROOT / "src")
+
+    def run(self, module: str, *arguments: str, within: float) -> str:
+        """Run a module of the harness on the plant's own build of the product; return what it printed."""
+        command = [sys.executable, "-m", module, *arguments]
+        environment = {"PATH": os.defpath, "PYTHONPATH": self._path}
+        ended = subprocess.run(
+            command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=within, check=False
+        )
+        if ended.returncode:
+            raise RuntimeError(f"{module} ended with {ended.returncode}:\n{ended.stderr[-2000:]}")
+        return ended.stdout
 
     def wait_ready(self, *names: str, within: float = 30) -> None:
         """Wait until parts say that they can do their work."""
@@ -143,11 +167,29 @@ class Plant:
             raise RuntimeError(f"{name} ended with {self.processes[name].returncode}:\n{self.log(name)[-2000:]}")
         if name in self._stores:
             return asyncio.run(self._stores[name].is_ready())
+        try:
+            return self._private(name, "/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def _private(self, name: str, path: str) -> httpx.Response:
         with httpx.Client(transport=httpx.HTTPTransport(uds=f"{self.data.sockets / name}.sock")) as client:
-            try:
-                return client.get("http://part/readyz", timeout=2).status_code == 200
-            except httpx.TransportError:
-                return False
+            return client.get(f"http://part{path}", timeout=2)
+
+    def metric(self, name: str, metric: str) -> float:
+        """What a service tells Prometheus; 0 if it does not answer."""
+        try:
+            lines = self._private(name, "/metrics").text.splitlines()
+        except httpx.TransportError:
+            return 0
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(metric))
+
+    def memory(self, name: str) -> float:
+        """MiB that a service holds."""
+        status = Path(f"/proc/{self.processes[name].pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+)", status)
+        assert found, f"{name} does not run"
+        return int(found[1]) / 1024
 
     def kill(self, *names: str) -> None:
         """End parts as a crash would, PostgreSQL's children too."""

@@ -13,7 +13,7 @@ from voting.core import store
 from voting.core.stream import Consumer
 from voting.worker.consumer import Counter
 
-AFTER_BATCHES = 3
+AT_BATCH = 4
 _batches = 0
 
 
@@ -24,23 +24,24 @@ def _die() -> None:
 def _is_time() -> bool:
     global _batches  # noqa: PLW0603
     _batches += 1
-    return _batches > AFTER_BATCHES
+    return _batches == AT_BATCH
 
 
-def after_read() -> None:
+def after_read(signum: signal.Signals = signal.SIGKILL) -> None:
     """Entries are read and pending, and nothing is done with them."""
-
-    async def process(_: Counter, entries: list[Any]) -> None:
-        if entries and _is_time():
-            _die()
-
     original = Counter._process
 
-    async def sometimes(self: Counter, entries: list[Any]) -> None:
-        await process(self, entries)
+    async def process(self: Counter, entries: list[Any]) -> None:
+        if entries and _is_time():
+            os.kill(os.getpid(), signum)
         await original(self, entries)
 
-    Counter._process = sometimes  # type: ignore[method-assign]
+    Counter._process = process  # type: ignore[method-assign]
+
+
+def stops_after_read() -> None:
+    """The same, but it may wake up again, with these entries still in its hands."""
+    after_read(signal.SIGSTOP)
 
 
 def in_transaction() -> None:
@@ -92,7 +93,7 @@ def never_acknowledges() -> None:
 
 POINTS = {
     function.__name__: function
-    for function in (after_read, in_transaction, after_commit, after_acknowledging, never_acknowledges)
+    for function in (after_read, stops_after_read, in_transaction, after_commit, after_acknowledging, never_acknowledges)
 }
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ class Proxy:
         self.delay = 0.0  # seconds that an answer takes longer
         self.lose_answer_to = b""  # of the next request that has this in it; then both sides are cut
         self.lost = 0
-        self.bytes = 0
+        self.requests = 0  # passed on so far, as far as one comes in one piece
         started = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(started,), daemon=True)
         self._thread.start()
@@ -89,7 +89,7 @@ class Proxy:
                 if not is_answer and self.lose_answer_to and self.lose_answer_to in data:
                     self.lose_answer_to = b""
                     doomed.set()
-                self.bytes += len(data)
+                self.requests += not is_answer
                 if not data:
                     return
                 writer.write(data)

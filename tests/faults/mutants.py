@@ -1,0 +1,150 @@
+"""The product broken on purpose: each mutant is a copy of `src/` in which one text is exchanged, for tests only.
+
+A row that does not fail for the mutants that it is there for has a hole. A text that is no longer in the source is an
+error, so that no mutant can turn into the product unnoticed.
+"""
+
+import shutil
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tests.faults.plant import ROOT
+from tests.faults.rows import find
+from tests.faults.trial import Broken, Case
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One way to build it wrong.
+
+    Args:
+        name: what is wrong.
+        file: below `src/voting`.
+        changes: pairs of what stands there now and what the mutant has instead.
+        rows: names of those that must fail, the quickest first.
+    """
+
+    name: str
+    file: str
+    changes: tuple[tuple[str, str], ...]
+    rows: tuple[str, ...]
+
+    def build(self, folder: Path) -> Path:
+        """Make the copy; return its `src`.
+
+        Raises:
+            LookupError: the product has changed, and the mutant has to follow it.
+        """
+        source = folder / "src"
+        shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
+        file = source / "voting" / self.file
+        text = file.read_text()
+        for now, then in self.changes:
+            if text.count(now) != 1:
+                raise LookupError(f"mutant {self.name}: {self.file} has {text.count(now)} times, not once: {now!r}")
+            text = text.replace(now, then)
+        file.write_text(text)
+        return source
+
+
+MUTANTS = (
+    Mutant(
+        "acknowledges-before-commit",
+        "worker/consumer.py",
+        (
+            (
+                "        await self._commit(latest(votes), dead)\n",
+                "        await self._stream.done([entry for entry, _ in entries])\n"
+                "        await self._commit(latest(votes), dead)\n",
+            ),
+            (
+                "        self._metrics.batch_size.observe(len(entries))\n"
+                "        await self._stream.done([entry for entry, _ in entries])\n",
+                "        self._metrics.batch_size.observe(len(entries))\n",
+            ),
+        ),
+        ("worker-killed", "database-restarted", "database-cut", "everything-killed"),
+    ),
+    Mutant(
+        "no-newer-id-guard",
+        "core/sql/queries.sql",
+        (("        WHERE (held.entry_ms, held.entry_seq) < (excluded.entry_ms, excluded.entry_seq)\n", ""),),
+        ("reordered", "zombie"),
+    ),
+    Mutant(
+        "tally-change-read-by-cte",
+        "core/sql/queries.sql",
+        (
+            (
+                "), counted AS (\n",
+                "), seen AS (\n    SELECT held.* FROM votes AS held JOIN batch USING (poll, voter)\n), written AS (\n",
+            ),
+            (
+                "    RETURNING new.poll, old.choice AS before, new.choice AS after\n",
+                "    RETURNING new.poll, new.voter, new.choice AS after\n"
+                "), counted AS (\n"
+                "    SELECT poll, seen.choice AS before, after FROM written LEFT JOIN seen USING (poll, voter)\n",
+            ),
+        ),
+        ("reordered", "delivered-twice"),
+    ),
+    Mutant(
+        "maxlen-on-the-stream",
+        "core/ballotbox.py",
+        (
+            ('b"NOMKSTREAM", b"*",', 'b"NOMKSTREAM", b"MAXLEN", b"500", b"*",'),
+            (
+                'b"".join(packed[:7]), b"".join(packed[8:])',
+                'b"".join(packed[:9]), b"".join(packed[10:])',
+            ),
+        ),
+        ("database-slow", "database-cut", "memory-full"),
+    ),
+    Mutant(
+        "group-created-at-dollar",
+        "core/stream.py",
+        (('xgroup_create(STREAM, GROUP, "0", mkstream=True)', 'xgroup_create(STREAM, GROUP, "$", mkstream=True)'),),
+        ("flushed",),
+    ),
+    Mutant(
+        "pops-then-writes",
+        "core/stream.py",
+        (
+            (
+                '        return await self._read(b">", count, b"BLOCK", int(block * 1000))\n',
+                '        entries = await self._read(b">", count, b"BLOCK", int(block * 1000))\n'
+                "        if entries:\n"
+                "            await self.done([entry for entry, _ in entries])\n"
+                "        return entries\n",
+            ),
+        ),
+        ("worker-killed", "database-restarted", "database-cut", "everything-killed"),
+    ),
+)
+WORDS = {
+    "0": "nothing to prove anything by",
+    "1": "votes lost",
+    "2": "votes replaced by older ones",
+    "3": "looks at a tally that does not add up",
+    "4": "rows of nobody",
+    "5": "backlog or dead letters left",
+    "6": "bad answers",
+}
+
+
+def hunt(mutant: Mutant, row: str, case: Case) -> str:
+    """Run a row on a mutant; return what the mutant lost.
+
+    Raises:
+        Broken: the row saw nothing, or did not get so far as to check the promises.
+    """
+    case.folder.mkdir(parents=True)
+    try:
+        find(row).run(replace(case, source=mutant.build(case.folder)))
+    except Broken as broken:
+        if not broken.violations:
+            raise
+        times = Counter(each[0] for each in broken.violations)
+        return ", ".join(f"{times[number]} {WORDS[number]}" for number in sorted(times))
+    raise Broken(f"{row} did not notice {mutant.name}")

@@ -1,0 +1,127 @@
+"""Four workers' counting on real stores, fed with batches in whatever order and mixture hypothesis comes up with.
+
+python -m tests.faults.reordering REDIS_URL DATABASE_URL SEED CASES
+
+Prints as JSON how many cases were tried and what was found. A process of its own, so that it may run another build.
+"""
+
+import asyncio
+import contextlib
+import json
+import sys
+from typing import Any
+
+import hypothesis
+from hypothesis import strategies
+
+from voting.core import metrics, store, stream
+from voting.core.ballot import EntryId
+from voting.core.store import Connection
+from voting.worker.consumer import Counter
+
+WORKERS, VOTERS = 4, 5
+TALLIES = """
+    SELECT t.choice, t.votes, count(v.voter) FROM tallies t LEFT JOIN votes v USING (poll, choice)
+    GROUP BY t.choice, t.votes HAVING t.votes <> count(v.voter)
+"""
+VOTES = strategies.lists(
+    strategies.tuples(strategies.integers(0, VOTERS - 1), strategies.sampled_from("ab"), strategies.integers(0, 2)),
+    min_size=2,
+    max_size=24,
+)  # who, what, and how many milliseconds after the vote before
+
+
+class Wrong(AssertionError):
+    """The newest vote did not win, or the tally does not agree."""
+
+
+class Experiment:
+    """One case after another, each with voters of its own.
+
+    Args:
+        counters: each a worker's counting on connections of its own.
+        looking: a connection to look with.
+    """
+
+    def __init__(self, counters: list[Counter], looking: Connection) -> None:
+        self._counters, self._looking = counters, looking
+        self.cases = self.votes = 0
+
+    async def try_out(self, votes: list[tuple[int, str, int]], dealt: list[int], size: int) -> None:
+        """Deal the votes out to workers, in the order of `dealt`, in batches; all work at once; then look."""
+        self.cases += 1
+        self.votes += len(votes)
+        voters = [self.cases.to_bytes(8) + voter.to_bytes(8) for voter in range(VOTERS)]
+        entries, newest, ms = [], {}, 1000 * self.cases
+        for number, (voter, choice, later) in enumerate(votes):
+            ms += later
+            entry = EntryId(ms, number)
+            entries.append((entry, [b"poll", b"default", b"voter", voters[voter], b"choice", choice.encode()]))
+            newest[voters[voter]] = (choice, *entry)
+        shuffled = [entries[number] for number in dealt]
+        hands = [shuffled[number::WORKERS] for number in range(WORKERS)]
+
+        async def work(counter: Counter, hand: list[Any]) -> None:
+            for start in range(0, len(hand), size):
+                await counter._process(hand[start : start + size])
+
+        await asyncio.gather(*map(work, self._counters, hands))
+        cursor = await self._looking.execute(
+            "SELECT voter, choice, entry_ms, entry_seq FROM votes WHERE voter = ANY(%s)", [voters]
+        )
+        held = {bytes(voter): (choice, ms, seq) for voter, choice, ms, seq in await cursor.fetchall()}
+        if held != newest:
+            wrong = sum(held.get(voter) != vote for voter, vote in newest.items())
+            raise Wrong(f"2: {wrong} of {len(newest)} voters have not their newest vote, dealt {dealt} by {size}")
+        cursor = await self._looking.execute(TALLIES)
+        if drifted := await cursor.fetchall():
+            raise Wrong(f"3: tally and votes differ: {drifted}, dealt {dealt} by {size}")
+
+
+async def connect(stack: contextlib.AsyncExitStack, redis_url: str, database_url: str, number: int) -> Counter:
+    """A worker's counting, on connections of its own."""
+    database = await stack.enter_async_context(store.connect(database_url, name=f"w{number}", patience=20))
+    client = await stack.enter_async_context(stream.connect(redis_url, timeout=20))
+    measures = metrics.WorkerMetrics(metrics.registry("worker"))
+    return Counter(database, client, f"w{number}", measures, lambda _: None)
+
+
+def main(redis_url: str, database_url: str, seed: int, cases: int) -> None:
+    """Try, and print."""
+    loop = asyncio.new_event_loop()
+    stack = contextlib.AsyncExitStack()
+
+    async def begin() -> Experiment:
+        counters = [await connect(stack, redis_url, database_url, number) for number in range(WORKERS)]
+        looking = await stack.enter_async_context(store.connect(database_url, name="looking", patience=20))
+        async with stream.connect(redis_url, timeout=20) as client:
+            await stream.Consumer(client, "w0").ensure_group(EntryId(0, 0))
+        return Experiment(counters, looking)
+
+    experiment = loop.run_until_complete(begin())
+
+    @hypothesis.seed(seed)
+    @hypothesis.settings(
+        max_examples=cases,
+        deadline=None,
+        database=None,
+        phases=[hypothesis.Phase.generate],
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(data=strategies.data(), votes=VOTES, size=strategies.integers(1, 6))
+    def search(data: strategies.DataObject, votes: list[tuple[int, str, int]], size: int) -> None:
+        dealt = data.draw(strategies.permutations(range(len(votes))))
+        loop.run_until_complete(experiment.try_out(votes, dealt, size))
+
+    violations = []
+    try:
+        search()
+    except Wrong as wrong:
+        violations.append(str(wrong))
+    loop.run_until_complete(stack.aclose())
+    loop.close()
+    print(json.dumps({"cases": experiment.cases, "votes": experiment.votes, "violations": violations}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
