@@ -13,6 +13,7 @@ class Client(asyncio.Protocol):
     def __init__(self) -> None:
         self._buffer = b""
         self._answered: asyncio.Future[bytes] | None = None
+        self.is_open = True
 
     @classmethod
     async def connect(cls, port: int) -> "Client":
@@ -40,7 +41,8 @@ class Client(asyncio.Protocol):
                 self._answered.set_result(answer)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Whoever waits learns of it."""
+        """Whoever waits learns of it, and whoever would ask."""
+        self.is_open = False
         if self._answered and not self._answered.done():
             self._answered.set_exception(exc or ConnectionResetError("closed before the answer"))
 

@@ -34,11 +34,11 @@ class Outcome:
         return f"| {self.title} | {self.seed} | {self.verdict} | {self.seconds:.0f} s | {self.found} |"
 
 
-def attempt(title: str, case: Case, run: Callable[[Case], str]) -> Outcome:
-    """Run something in the folder of a case; keep the folder only if it failed."""
+def attempt(title: str, case: Case, run: Callable[[Case], str], good: str) -> Outcome:
+    """Run something in the folder of a case; keep the folder only if it failed. `good` is what else it is called."""
     began = time.monotonic()
     try:
-        found, verdict = run(case), "passed"
+        found, verdict = run(case), good
     except Broken as broken:
         found, verdict = str(broken), "FAILED"
     except pytest.skip.Exception as skipped:
@@ -46,7 +46,7 @@ def attempt(title: str, case: Case, run: Callable[[Case], str]) -> Outcome:
     except Exception as error:  # noqa: BLE001 - a fault in the harness fails the row, and the others are run
         traceback.print_exc()
         found, verdict = f"{type(error).__name__}: {error}".splitlines()[0], "FAILED"
-    if verdict == "passed":
+    if verdict == good:
         shutil.rmtree(case.folder)
     else:
         found += f" (see {case.folder})"
@@ -86,10 +86,11 @@ def main(
     place = Path(tempfile.mkdtemp(prefix="voting-faults-"))
     place.chmod(0o711)  # root's PostgreSQL runs as another user, who has to pass through
     outcomes: list[Outcome] = []
+    good = "noticed" if mutants else "passed"
 
     def do(title: str, case: Case, run: Callable[[Case], str]) -> None:
         typer.echo(f"{title}, seed {case.seed} …", err=True)
-        outcomes.append(attempt(title, case, run))
+        outcomes.append(attempt(title, case, run, good))
         typer.echo(f"  {outcomes[-1].verdict} after {outcomes[-1].seconds:.0f} s: {outcomes[-1].found}", err=True)
 
     for number in range(first, first + rounds):
@@ -109,8 +110,8 @@ def main(
     print("|---" * (head.count("|") + 4) + "|")
     for outcome in outcomes:
         print(outcome.line())
-    failed = sum(outcome.verdict != "passed" for outcome in outcomes)
-    print(f"\n{len(outcomes) - failed} of {len(outcomes)} passed" + (f"; logs and histories of the others: {place}" if failed else ""))
+    failed = sum(outcome.verdict != good for outcome in outcomes)
+    print(f"\n{len(outcomes) - failed} of {len(outcomes)} {good}" + (f"; logs and histories of the others: {place}" if failed else ""))
     if not failed:
         place.rmdir()
     raise typer.Exit(failed > 0)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from tests.faults.history import Attempt, History
 from tests.waiting import eventually
 from tests.wire import COOKIE, Client, get, post
+from voting.core.lifecycle import pause
 
 VOTERS = 300  # at a time
 PATIENCE = 4.0  # after which a voter gives up; longer than anything may take
@@ -35,11 +36,12 @@ class Load:
     def __init__(self, port: int, history: History, seed: int, voters: int = VOTERS, rate: float = 250) -> None:
         self._port, self._history, self._seed = port, history, seed
         self._voters, self._pause = voters, voters / rate
-        self._stop = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
         self._hold = threading.Event()
         self._under_way = 0
         self.late = 0.0  # seconds that this machine at worst kept the load itself waiting
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+        self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._run()), daemon=True)
 
     def start(self) -> None:
         """Let them come."""
@@ -47,7 +49,7 @@ class Load:
 
     def stop(self) -> None:
         """Let each finish what it is at, and go."""
-        self._stop.set()
+        self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(30)
 
     @contextlib.contextmanager
@@ -80,7 +82,7 @@ class Load:
     async def _vote_always(self, number: int) -> None:
         dice = random.Random(f"{self._seed} {number}")  # noqa: S311 - has to be the same for the same seed
         client: Client | None = None
-        await asyncio.sleep(dice.random() * self._pause)
+        await pause(self._stop, dice.random() * self._pause)
         while not self._stop.is_set():
             if self._hold.is_set():
                 await asyncio.sleep(0.02)
@@ -92,7 +94,7 @@ class Load:
                 self._under_way -= 1
             if client and number in self._history.cookies and dice.random() < LAST:
                 number += self._voters
-            await asyncio.sleep(dice.expovariate(1 / self._pause))
+            await pause(self._stop, dice.expovariate(1 / self._pause))
         if client:
             client.close()
 
@@ -102,7 +104,8 @@ class Load:
         cookie = self._history.cookies.get(number)
         try:
             async with asyncio.timeout(PATIENCE):
-                client = client or await Client.connect(self._port)
+                if not client or not client.is_open:  # as a browser does
+                    client = await Client.connect(self._port)
                 if cookie is None:
                     found = COOKIE.search(await client.ask(get(self._port)))
                     if not found:

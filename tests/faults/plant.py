@@ -1,12 +1,16 @@
 """A whole installation whose every part the harness can stop, kill, cut off, slow down, and start again."""
 
 import asyncio
+import atexit
 import contextlib
+import functools
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,18 @@ from voting.local.datadir import DataDir
 RECLAIM = 2  # seconds after which a worker takes over what a dead one left
 STORES = ("valkey", "postgres")
 ROOT = Path(__file__).parents[2]
+
+
+@functools.cache
+def _cluster() -> Path:
+    """The files of an empty database cluster, made once; removed when this process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="voting-cluster-"))
+    atexit.register(shutil.rmtree, folder)
+    data = DataDir(folder)
+    data.open()
+    servers.postgres(data)
+    data.close()
+    return data.postgres / "data"
 
 
 class Plant:
@@ -58,6 +74,8 @@ class Plant:
         self.vote_url, self.result_url = f"http://127.0.0.1:{self.vote_port}", f"http://127.0.0.1:{self.result_port}"
         broker, self.redis_url = servers.valkey(self.data)
         broker.command += valkey
+        self.data.postgres.mkdir(exist_ok=True)
+        subprocess.run(["cp", "-a", "--reflink=auto", str(_cluster()), str(self.data.postgres)], check=True)
         database, self.database_url = servers.postgres(self.data)
         self._stores = {"valkey": broker, "postgres": database}
         self.workers = [f"worker-{number}" for number in range(1, workers + 1)]
@@ -95,8 +113,11 @@ class Plant:
                 self.wait_ready(*self.services)
             yield self
         finally:
-            for name in reversed(list(self.processes)):
-                self.stop(name, wait=20)
+            for names in ([name for name in self.processes if name not in STORES], STORES):
+                for name in names:
+                    self._ask_to_end(name)
+                for name in names:
+                    self.processes[name].wait(30)
             for proxy in self._proxies:
                 proxy.close()
             self.data.close()
@@ -191,6 +212,16 @@ class Plant:
         assert found, f"{name} does not run"
         return int(found[1]) / 1024
 
+    def revive(self, *names: str) -> None:
+        """Start parts that have ended by themselves, as whatever runs them does, until they stay."""
+        def stays(name: str) -> bool:
+            if self.processes[name].poll() is not None:
+                self.start(name)
+            return self.processes[name].poll() is None and self.is_ready(name)
+
+        for name in names:
+            eventually(lambda name=name: stays(name), within=30, every=0.3)  # type: ignore[misc]
+
     def kill(self, *names: str) -> None:
         """End parts as a crash would, PostgreSQL's children too."""
         for name in names:
@@ -200,11 +231,14 @@ class Plant:
 
     def stop(self, name: str, *, wait: float) -> int:
         """Ask a part to end; return its exit code."""
+        self._ask_to_end(name)
+        return self.processes[name].wait(wait)
+
+    def _ask_to_end(self, name: str) -> None:
         process = self.processes[name]
         if process.poll() is None:
             process.send_signal(signal.SIGCONT)
             process.send_signal(self._stores[name].end if name in self._stores else signal.SIGTERM)
-        return process.wait(wait)
 
     def signal(self, signum: signal.Signals, *names: str) -> None:
         """Send a signal to parts."""

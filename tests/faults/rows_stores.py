@@ -7,9 +7,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import httpx
+import psycopg
 
 from tests.conftest import require
 from tests.faults.load import VOTERS
@@ -43,18 +45,18 @@ def _refuses_quickly(now: Trial) -> None:
 
 
 @contextlib.contextmanager
-def stalled(pid: int, seconds: float) -> Iterator[None]:
+def stalled(pid: int, seconds: float) -> Iterator["subprocess.Popen[bytes]"]:
     """Let each fsync of a process begin that much later."""
     strace = require("strace", "strace")
     inject = f"inject=fdatasync:delay_enter={int(seconds * 1e6)}"
     command = [strace, "-f", "-qq", "-p", str(pid), "-e", "trace=fdatasync", "-e", inject, "-o", "/dev/null"]
-    with subprocess.Popen(command) as tracer:
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as tracer:
         status = Path(f"/proc/{pid}/status")
         eventually(lambda: "TracerPid:\t0" not in status.read_text())
         try:
-            yield
+            yield tracer
         finally:
-            tracer.terminate()
+            tracer.kill()
 
 
 def fsync_stalls(case: Case) -> dict[str, object]:
@@ -63,7 +65,7 @@ def fsync_stalls(case: Case) -> dict[str, object]:
         for _ in range(int(case.short(1, 3))):
             _stall_and_kill(now)
             now.load.goes_on()
-    control = Case(case.folder / "control", case.seed, case.brief)
+    control = replace(case, folder=case.folder / "control")
     control.folder.mkdir()
     violations: tuple[str, ...] = ()
     try:
@@ -86,11 +88,16 @@ def _stall_and_kill(now: Trial, votes: int = 0) -> None:
     plant = now.plant
     plant.signal(signal.SIGSTOP, *plant.workers)
     now.load.goes_on(20)
-    with stalled(plant.processes["valkey"].pid, 5):
+    with stalled(plant.processes["valkey"].pid, 5) as tracer:
         time.sleep(now.case.short(1.5, 4))  # with everysec it takes a second until the next fsync begins, and stalls
         if votes:
             now.load.goes_on(votes)
-        plant.kill("valkey")
+        else:
+            yes = now.history.count("ok", time.monotonic() - 0.5)
+            must(not yes, f"{yes} votes were accepted: the stall did not happen")
+        plant.signal(signal.SIGKILL, "valkey")
+        tracer.kill()  # or it would keep the dead until the stall is over
+        plant.processes["valkey"].wait(10)
     plant.start("valkey")
     plant.wait_ready("valkey")
     plant.signal(signal.SIGCONT, *plant.workers)
@@ -222,14 +229,11 @@ def small_disk(folder: Path, megabytes: int, owner: str) -> Iterator[Path]:
 def fill(folder: Path) -> Path:
     """Leave not a byte."""
     ballast = folder / "ballast"
-    with ballast.open("wb") as file, contextlib.suppress(OSError):
-        while True:
-            file.write(b"\0" * 65536)
-            file.flush()
-    with ballast.open("ab") as file, contextlib.suppress(OSError):
-        while True:
-            file.write(b"\0")
-            file.flush()
+    with ballast.open("wb", buffering=0) as file:
+        for size in (65536, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(b"\0" * size)
     return ballast
 
 
@@ -239,57 +243,61 @@ def disk_full(case: Case) -> dict[str, object]:
     with small_disk(place / "valkey", 64, "root"), trial(case) as now:
         ballast = fill(place / "valkey")
         began = time.monotonic()
-        eventually(lambda: now.history.count("refused", began) >= 20, within=20)
+        soon("votes are refused", lambda: now.history.count("refused", began) >= 20, 20)
         ballast.unlink()
         freed = time.monotonic()
-        eventually(lambda: now.history.count("ok", freed), within=10)
+        now.plant.revive("valkey")  # which rather ends than say yes to what it cannot write
+        soon("votes are accepted again", lambda: now.history.count("ok", freed), case.mark(10))
         now.load.goes_on()
-    notes = {"broker": now.notes}
-    other = Case(case.folder / "database", case.seed, case.brief, case.source)
+    notes = {"broker": now.notes, "accepted": now.notes["accepted"]}
+    other = replace(case, folder=case.folder / "database")
     place = other.folder / "plant" / "postgres"
-    with small_disk(place, 250, "nobody"), trial(other, drain=20) as now:
+    with small_disk(place, 250, "nobody"), trial(other, drain=10) as now:
         ballast = fill(place)
         began = time.monotonic()
-        stuck = eventually(lambda: _grows_anyway(now, place) or now.plant.waiting()[0] > 300, within=60)
-        must(stuck, "the full disk held nobody up")
-        must(not now.history.count("refused", began), "votes were refused though the broker had room")
+        soon("the full disk holds counting up", lambda: _uses_up_room(now.plant) or now.plant.waiting()[0] > 300, 60)
+        now.goes_unnoticed(began, "though the broker had room")
         ballast.unlink()
-        if now.plant.processes["postgres"].poll() is not None:  # as whatever runs it would do
-            now.plant.start("postgres")
-        now.plant.wait_ready("postgres")
+        now.plant.revive("postgres")
         now.load.goes_on()
     return notes | {"database": now.notes}
 
 
-def _grows_anyway(now: Trial, place: Path) -> bool:
+def _uses_up_room(plant: Plant) -> bool:
     """PostgreSQL still has room in files that it made before: press on until it has none."""
-    with contextlib.suppress(Exception):
-        now.plant.rows("CREATE TABLE ballast AS SELECT repeat('x', 1000) FROM generate_series(1, 10000)")
-    del place
+    with contextlib.suppress(psycopg.Error):
+        plant.rows("CREATE TABLE ballast AS SELECT repeat('x', 1000) FROM generate_series(1, 10000); SELECT 1")
     return False
 
 
 def memory_full(case: Case) -> dict[str, object]:
-    """Workers sleep, and the broker nears its limit."""
-    with trial(case, drain=30, valkey=("--maxmemory", "16mb")) as now:
-        now.plant.signal(signal.SIGSTOP, *now.plant.workers)
-        with now.plant.broker() as broker:
-            broker.execute_command("SET", "ballast", b"x" * int(11e6))
+    """Workers sleep, and the broker nears its limit; they wake up, and have to count with the little that is left."""
+    with trial(case, drain=30, valkey=("--maxmemory", "32mb")) as now:
+        plant = now.plant
+        plant.signal(signal.SIGSTOP, *plant.workers)
+        now.load.goes_on(int(case.short(300, 2000)))
+        with plant.broker() as broker:
             began = time.monotonic()
-            filler = 0
+            ballast = []
             while not now.history.count("refused", began):
                 must(time.monotonic() - began < 60, "it never refused a vote")
-                broker.execute_command("APPEND", "ballast", b"x" * 100_000)
-                filler += 1
-                time.sleep(0.05)  # votes go on meanwhile
+                ballast.append(f"ballast:{len(ballast)}")
+                broker.set(ballast[-1], b"x" * 100_000)
+                if _memory_share(broker.info()) > 0.8:
+                    time.sleep(0.1)  # vote looks once a second
             info = broker.info()
-            must(info["used_memory"] < info["maxmemory"], "it refused only when the broker was full")
-            must(info["evicted_keys"] == 0, "something was evicted")
-            now.load.goes_on(0)
-            broker.delete("ballast")
-        now.plant.signal(signal.SIGCONT, *now.plant.workers)
-        now.notes["appended"] = filler
+            must(_memory_share(info) < 1, "it refused only when the broker was full")
+            plant.signal(signal.SIGCONT, *plant.workers)
+            soon("it is drained", lambda: plant.waiting() == (0, 0), case.mark(20))
+            must(broker.info()["evicted_keys"] == 0, "something was evicted")
+            must("broker.refused" not in plant.log("vote"), "the broker had to refuse a vote itself")
+            now.notes["refused at %"] = round(100 * _memory_share(info))
+            broker.delete(*ballast)
     return now.notes
+
+
+def _memory_share(info: dict[str, Any]) -> float:
+    return float(info["used_memory"] / info["maxmemory"])
 
 
 def broker_cut(case: Case) -> dict[str, object]:
