@@ -9,10 +9,10 @@ import sys
 import time
 
 import uvloop
+from tests.wire import COOKIE, Client, get, post
 
 from bench import machine
 from bench.report import percentile
-from tests.wire import COOKIE, Client, get, post
 
 
 async def main(port: int, voters: int, seconds: float) -> None:

@@ -9,7 +9,6 @@ import sys
 import time
 
 import uvloop
-
 from tests.wire import Client, post
 
 CONNECTIONS = 32

@@ -2,7 +2,6 @@
 
 import secrets
 import shutil
-import sys
 import tempfile
 import time
 import traceback
@@ -98,7 +97,7 @@ def main(
             for mutant in MUTANTS:
                 for name in mutant.rows:
                     if find(name) in rows:
-                        case = Case(place / f"{number}-{mutant.name}-{name}", number)
+                        case = Case(place / f"{number}-{len(outcomes)}-{name}", number)
                         do(f"{mutant.name} | {name}", case, lambda case, m=mutant, n=name: hunt(m, n, case))  # type: ignore[misc]
         else:
             for row in rows:
@@ -111,7 +110,10 @@ def main(
     for outcome in outcomes:
         print(outcome.line())
     failed = sum(outcome.verdict != good for outcome in outcomes)
-    print(f"\n{len(outcomes) - failed} of {len(outcomes)} {good}" + (f"; logs and histories of the others: {place}" if failed else ""))
+    print(
+        f"\n{len(outcomes) - failed} of {len(outcomes)} {good}"
+        + (f"; logs and histories of the others: {place}" if failed else "")
+    )
     if not failed:
         place.rmdir()
     raise typer.Exit(failed > 0)

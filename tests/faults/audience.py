@@ -21,6 +21,10 @@ OPENING = (
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 RULE = "setTimeout(connect, Math.random() * Math.min(10_000, 1000 * 2 ** tries))"  # what `comeback` does
+POLL = """
+    INSERT INTO polls (slug, question, options)
+    VALUES ('witness', '?', '[{"key": "a", "label": "A"}, {"key": "b", "label": "B"}]') RETURNING 1
+"""
 PONG = b"\x8a\x80\0\0\0\0"
 
 
@@ -71,6 +75,7 @@ class Audience:
         for viewer in viewers:
             viewer.cancel()
         self._loop.run_until_complete(asyncio.gather(*viewers, return_exceptions=True))
+        self._loop.run_until_complete(asyncio.sleep(0.05))  # connections close in the next turns of the loop
         self._loop.close()
 
     async def _watch_always(self) -> None:
@@ -130,8 +135,7 @@ class Witness(threading.Thread):
         self._plant = plant
         self._done = threading.Event()
         self.times: list[float] = []
-        options = '[{"key": "a", "label": "A"}, {"key": "b", "label": "B"}]'
-        plant.rows(f"INSERT INTO polls (slug, question, options) VALUES ('witness', '?', '{options}') RETURNING 1")
+        plant.rows(POLL)
         for url in (plant.vote_url, plant.result_url):
             eventually(lambda url=url: httpx.get(f"{url}/p/witness").status_code == 200)  # type: ignore[misc]
 

@@ -76,10 +76,7 @@ def check(history: History, plant: Plant, *, attempts: int, dead_letters: int, s
 def check_rows(history: History, plant: Plant) -> list[str]:
     """Promises 1, 2 and 4."""
     voters = Voters(plant.secret_key, (), https=False)
-    rows: dict[bytes, Row] = {
-        bytes(voter): (choice, EntryId(ms, seq))
-        for voter, choice, ms, seq in plant.rows(VOTES)
-    }
+    rows: dict[bytes, Row] = {bytes(voter): (choice, EntryId(ms, seq)) for voter, choice, ms, seq in plant.rows(VOTES)}
     by_voter: dict[int, list[Attempt]] = defaultdict(list)
     for attempt in history.attempts:
         by_voter[attempt.voter].append(attempt)

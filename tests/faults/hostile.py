@@ -46,7 +46,8 @@ ATTACKS = {
         "forged cookies": forged(),
         "big bodies": [vote(b"vote=" + b"a" * BIG)],
         "endless chunks": [
-            b"POST / HTTP/1.1\r\n%sTransfer-Encoding: chunked\r\n\r\n" % HEAD + b"10000\r\n%s\r\n" % (b"a" * 65536) * 150
+            b"POST / HTTP/1.1\r\n%sTransfer-Encoding: chunked\r\n\r\n" % HEAD
+            + b"10000\r\n%s\r\n" % (b"a" * 65536) * 150
         ],
         "broken requests": [
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + os.urandom(200),

@@ -41,7 +41,7 @@ class Load:
         self._hold = threading.Event()
         self._under_way = 0
         self.late = 0.0  # seconds that this machine at worst kept the load itself waiting
-        self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._run()), daemon=True)
+        self._thread = threading.Thread(target=self._live, daemon=True)
 
     def start(self) -> None:
         """Let them come."""
@@ -49,8 +49,9 @@ class Load:
 
     def stop(self) -> None:
         """Let each finish what it is at, and go."""
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(30)
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join(30)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -67,11 +68,16 @@ class Load:
         began = time.monotonic()
         eventually(lambda: self._history.count("ok", began) >= votes, within=within)
 
+    def _live(self) -> None:
+        self._loop.run_until_complete(self._run())
+        self._loop.close()
+
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             for number in range(self._voters):
                 tasks.create_task(self._vote_always(number))
             tasks.create_task(self._watch_the_clock())
+        await asyncio.sleep(0.05)  # connections close in the next turns of the loop
 
     async def _watch_the_clock(self) -> None:
         while not self._stop.is_set():

@@ -48,78 +48,68 @@ class Mutant:
         return source
 
 
+DONE = "        await self._stream.done([entry for entry, _ in entries])\n"
+COMMIT = "        await self._commit(latest(votes), dead)\n"
+OBSERVE = "        self._metrics.batch_size.observe(len(entries))\n"
+READ = '        return await self._read(b">", count, b"BLOCK", int(block * 1000))\n'
+POP = """\
+        entries = await self._read(b">", count, b"BLOCK", int(block * 1000))
+        if entries:
+            await self.done([entry for entry, _ in entries])
+        return entries
+"""
+GUARD = "        WHERE (held.entry_ms, held.entry_seq) < (excluded.entry_ms, excluded.entry_seq)\n"
+RETURNING = "    RETURNING new.poll, old.choice AS before, new.choice AS after\n"
+SEEN = """\
+), seen AS (
+    SELECT held.* FROM votes AS held JOIN batch USING (poll, voter)
+), written AS (
+"""
+COMPARED = """\
+    RETURNING new.poll, new.voter, new.choice AS after
+), counted AS (
+    SELECT poll, seen.choice AS before, after FROM written LEFT JOIN seen USING (poll, voter)
+"""
+
 MUTANTS = (
     Mutant(
-        "acknowledges-before-commit",
+        "acknowledges before COMMIT",
         "worker/consumer.py",
-        (
-            (
-                "        await self._commit(latest(votes), dead)\n",
-                "        await self._stream.done([entry for entry, _ in entries])\n"
-                "        await self._commit(latest(votes), dead)\n",
-            ),
-            (
-                "        self._metrics.batch_size.observe(len(entries))\n"
-                "        await self._stream.done([entry for entry, _ in entries])\n",
-                "        self._metrics.batch_size.observe(len(entries))\n",
-            ),
-        ),
-        ("worker-killed", "database-restarted", "database-cut", "everything-killed"),
+        ((COMMIT, DONE + COMMIT), (OBSERVE + DONE, OBSERVE)),
+        ("worker-killed", "database-restarted", "database-cut"),
     ),
     Mutant(
-        "no-newer-id-guard",
-        "core/sql/queries.sql",
-        (("        WHERE (held.entry_ms, held.entry_seq) < (excluded.entry_ms, excluded.entry_seq)\n", ""),),
-        ("reordered", "zombie"),
+        "pops, then writes, as the classic worker does",
+        "core/stream.py",
+        ((READ, POP),),
+        ("worker-killed", "database-restarted", "database-cut"),
     ),
     Mutant(
-        "tally-change-read-by-cte",
+        "no check that a vote is newer",
         "core/sql/queries.sql",
-        (
-            (
-                "), counted AS (\n",
-                "), seen AS (\n    SELECT held.* FROM votes AS held JOIN batch USING (poll, voter)\n), written AS (\n",
-            ),
-            (
-                "    RETURNING new.poll, old.choice AS before, new.choice AS after\n",
-                "    RETURNING new.poll, new.voter, new.choice AS after\n"
-                "), counted AS (\n"
-                "    SELECT poll, seen.choice AS before, after FROM written LEFT JOIN seen USING (poll, voter)\n",
-            ),
-        ),
+        ((GUARD, ""),),
+        ("reordered", "zombie", "delivered-twice"),
+    ),
+    Mutant(
+        "tally change read by a CTE",
+        "core/sql/queries.sql",
+        (("), counted AS (\n", SEEN), (RETURNING, COMPARED)),
         ("reordered", "delivered-twice"),
     ),
     Mutant(
-        "maxlen-on-the-stream",
+        "MAXLEN on the stream",
         "core/ballotbox.py",
         (
             ('b"NOMKSTREAM", b"*",', 'b"NOMKSTREAM", b"MAXLEN", b"500", b"*",'),
-            (
-                'b"".join(packed[:7]), b"".join(packed[8:])',
-                'b"".join(packed[:9]), b"".join(packed[10:])',
-            ),
+            ('b"".join(packed[:7]), b"".join(packed[8:])', 'b"".join(packed[:9]), b"".join(packed[10:])'),
         ),
-        ("database-slow", "database-cut", "memory-full"),
+        ("database-slow", "database-cut"),
     ),
     Mutant(
-        "group-created-at-dollar",
+        "group created at $",
         "core/stream.py",
         (('xgroup_create(STREAM, GROUP, "0", mkstream=True)', 'xgroup_create(STREAM, GROUP, "$", mkstream=True)'),),
         ("flushed",),
-    ),
-    Mutant(
-        "pops-then-writes",
-        "core/stream.py",
-        (
-            (
-                '        return await self._read(b">", count, b"BLOCK", int(block * 1000))\n',
-                '        entries = await self._read(b">", count, b"BLOCK", int(block * 1000))\n'
-                "        if entries:\n"
-                "            await self.done([entry for entry, _ in entries])\n"
-                "        return entries\n",
-            ),
-        ),
-        ("worker-killed", "database-restarted", "database-cut", "everything-killed"),
     ),
 )
 WORDS = {

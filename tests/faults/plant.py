@@ -24,10 +24,15 @@ from tests.faults.proxy import Proxy
 from tests.waiting import eventually
 from voting.local import servers
 from voting.local.datadir import DataDir
+from voting.local.supervisor import Part
 
 RECLAIM = 2  # seconds after which a worker takes over what a dead one left
 STORES = ("valkey", "postgres")
 ROOT = Path(__file__).parents[2]
+
+
+async def _ask(part: Part) -> bool:
+    return await part.is_ready()
 
 
 @functools.cache
@@ -187,7 +192,7 @@ class Plant:
         if self.processes[name].poll() is not None:
             raise RuntimeError(f"{name} ended with {self.processes[name].returncode}:\n{self.log(name)[-2000:]}")
         if name in self._stores:
-            return asyncio.run(self._stores[name].is_ready())
+            return asyncio.run(_ask(self._stores[name]))
         try:
             return self._private(name, "/readyz").status_code == 200
         except httpx.TransportError:
@@ -214,6 +219,7 @@ class Plant:
 
     def revive(self, *names: str) -> None:
         """Start parts that have ended by themselves, as whatever runs them does, until they stay."""
+
         def stays(name: str) -> bool:
             if self.processes[name].poll() is not None:
                 self.start(name)

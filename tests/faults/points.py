@@ -85,15 +85,22 @@ def after_acknowledging() -> None:
 def never_acknowledges() -> None:
     """It counts, and leaves every entry pending."""
 
-    async def done(_: Consumer, entries: list[Any]) -> None:
-        del entries
+    async def done(self: Consumer, entries: list[Any]) -> None:
+        del self, entries
 
     Consumer.done = done  # type: ignore[method-assign]
 
 
 POINTS = {
     function.__name__: function
-    for function in (after_read, stops_after_read, in_transaction, after_commit, after_acknowledging, never_acknowledges)
+    for function in (
+        after_read,
+        stops_after_read,
+        in_transaction,
+        after_commit,
+        after_acknowledging,
+        never_acknowledges,
+    )
 }
 
 if __name__ == "__main__":

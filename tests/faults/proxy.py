@@ -1,6 +1,7 @@
 """A network between two parts that can fall silent, be slow, or lose an answer."""
 
 import asyncio
+import contextlib
 import threading
 from pathlib import Path
 
@@ -31,13 +32,24 @@ class Proxy:
     def _run(self, started: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)
 
-        async def begin() -> None:
+        async def begin() -> asyncio.Server:
             server = await asyncio.start_server(self._pass, "127.0.0.1", 0)
             self.port: int = server.sockets[0].getsockname()[1]
             started.set()
+            return server
 
-        self._loop.run_until_complete(begin())
+        async def end() -> None:
+            server.close()
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.sleep(0.05)  # transports close in the next turns of the loop
+
+        server = self._loop.run_until_complete(begin())
         self._loop.run_forever()
+        self._loop.run_until_complete(end())
+        self._loop.close()
 
     def silence(self) -> None:
         """Let everything vanish."""
@@ -53,22 +65,22 @@ class Proxy:
         self._thread.join(5)
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await self._open.wait()
-        try:
-            there_reader, there_writer = await asyncio.open_unix_connection(str(self._target))
-        except OSError:
-            writer.transport.abort()
-            return
-        doomed = asyncio.Event()
-        ways = [
-            asyncio.create_task(self._pump(reader, there_writer, doomed, is_answer=False)),
-            asyncio.create_task(self._pump(there_reader, writer, doomed, is_answer=True)),
-        ]
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        for way in ways:
-            way.cancel()
-        for end in (writer, there_writer):
-            end.transport.abort()
+        with contextlib.ExitStack() as ends:
+            ends.callback(writer.transport.abort)
+            await self._open.wait()
+            try:
+                there_reader, there_writer = await asyncio.open_unix_connection(str(self._target))
+            except OSError:
+                return
+            ends.callback(there_writer.transport.abort)
+            doomed = asyncio.Event()
+            ways = [
+                asyncio.create_task(self._pump(reader, there_writer, doomed, is_answer=False)),
+                asyncio.create_task(self._pump(there_reader, writer, doomed, is_answer=True)),
+            ]
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            for way in ways:
+                way.cancel()
 
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, doomed: asyncio.Event, *, is_answer: bool

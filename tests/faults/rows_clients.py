@@ -26,7 +26,9 @@ def slow_readers(case: Case) -> dict[str, object]:
             grown = plant.memory("result") - memory
         p99 = witness.stop()
         must(grown <= 20, f"result grew by {grown:.0f} MiB")
-        must(p99 <= case.mark(0.5), f"the 99th percentile of other viewers was {p99:.2f} s of {len(witness.times)} votes")
+        must(
+            p99 <= case.mark(0.5), f"the 99th percentile of other viewers was {p99:.2f} s of {len(witness.times)} votes"
+        )
         now.notes |= {"grew MiB": round(grown, 1), "p99 of others ms": round(1000 * p99)}
     return now.notes
 
@@ -67,8 +69,7 @@ def _rate(counter: Any, seconds: float) -> float:
 
 def hostile(case: Case) -> dict[str, object]:
     """People who mean ill, from an address of their own, with the limits on."""
-    limits = {"BALLOT_POLICY": "browser", "RATE_LIMIT": "600", "RATE_BURST": "600"}
-    with trial(case, **limits) as now:
+    with trial(case, BALLOT_POLICY="browser", RATE_LIMIT="600", RATE_BURST="600") as now:
         plant = now.plant
         pids = plant.pids()
         before = now.latencies(case.short(4, 15))

@@ -278,7 +278,7 @@ def memory_full(case: Case) -> dict[str, object]:
         now.load.goes_on(int(case.short(300, 2000)))
         with plant.broker() as broker:
             began = time.monotonic()
-            ballast = []
+            ballast: list[str] = []
             while not now.history.count("refused", began):
                 must(time.monotonic() - began < 60, "it never refused a vote")
                 ballast.append(f"ballast:{len(ballast)}")
@@ -322,7 +322,7 @@ def broker_cut(case: Case) -> dict[str, object]:
 
 
 def flushed(case: Case) -> dict[str, object]:
-    """FLUSHALL, and the group destroyed under load; what was not yet counted at a FLUSHALL is lost, and not our subject."""
+    """FLUSHALL once all is counted, since what is not is lost with it; and the group destroyed under load."""
     with trial(case) as now:
         before = now.plant.pids()
         with now.plant.broker() as broker:

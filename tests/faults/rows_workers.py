@@ -1,4 +1,4 @@
-"""Faults of workers: killed at random and at exact points, stopped and woken, fed twice, fed rubbish, fed out of order."""
+"""Faults of workers: killed at random and at exact points, stopped and woken, fed twice, fed rubbish, or in disorder."""
 
 import json
 import random
@@ -35,9 +35,16 @@ def worker_killed(case: Case) -> dict[str, object]:
                 plant.start("worker-1", point=point)
                 soon(f"a worker dies {point}", lambda: plant.processes["worker-1"].poll() is not None, 30)
                 died = plant.processes["worker-1"].returncode
-                must(died == -signal.SIGKILL, f"the worker ended with {died}, not {point}: {plant.log('worker-1')[-500:]}")
+                must(
+                    died == -signal.SIGKILL,
+                    f"the worker ended with {died}, not {point}: {plant.log('worker-1')[-500:]}",
+                )
                 if point in HOLDING and dice.random() < 0.5:  # taken over by others, and not by itself
-                    soon("the dead worker's entries are claimed", lambda: not holds(plant, "worker-1"), case.mark(RECLAIM + 5))
+                    soon(
+                        "the dead worker's entries are claimed",
+                        lambda: not holds(plant, "worker-1"),
+                        case.mark(RECLAIM + 5),
+                    )
         plant.start("worker-1")
         for _ in range(int(case.short(3, 20))):
             name = dice.choice(plant.workers)
@@ -79,7 +86,9 @@ def delivered_twice(case: Case) -> dict[str, object]:
                 after = [plant.rows(table) for table in TABLES]
                 changed = sum(one != other for one, other in zip(before[0], after[0], strict=True))
                 if after != before:
-                    raise Broken.promises([f"2: delivery {turn} changed {changed} votes, and {after[1:]} was {before[1:]}"])
+                    raise Broken.promises(
+                        [f"2: delivery {turn} changed {changed} votes, and {after[1:]} was {before[1:]}"]
+                    )
         plant.kill(*plant.workers)
         plant.start(*plant.workers, RECLAIM_SECONDS=str(RECLAIM))
         plant.wait_ready(*plant.workers)

@@ -16,6 +16,6 @@ def test_no_vote_is_lost_or_counted_twice(row: Row, tmp_path: Path) -> None:
     assert row.run(Case(tmp_path, SEED))["accepted"]
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
 def test_a_build_that_is_broken_on_purpose_is_noticed(mutant: Mutant, tmp_path: Path) -> None:
     assert hunt(mutant, mutant.rows[0], Case(tmp_path / "mutant", SEED))

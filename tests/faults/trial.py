@@ -29,7 +29,9 @@ class Broken(Exception):
         """All that the checker found, told by promise: the number of cases, and the first."""
         numbers = Counter(each[0] for each in violations)
         first = {each[0]: each for each in reversed(violations)}
-        told = [f"promise {first[number]}" + (f" ({times} such)" if times > 1 else "") for number, times in numbers.items()]
+        told = [
+            f"promise {first[number]}" + (f" ({times} such)" if times > 1 else "") for number, times in numbers.items()
+        ]
         return cls("; ".join(told), tuple(violations))
 
 
@@ -74,13 +76,12 @@ class Trial:
         must(len(times) > 20, f"only {len(times)} votes were accepted in {time.monotonic() - began:.0f} s")
         return times[int(0.99 * len(times))]
 
-
     def refused(self, since: float, until: float = float("inf")) -> int:
         """How many votes that were begun in a span of time got no yes."""
         return sum(each.outcome != "ok" and since <= each.began < until for each in self.history.attempts)
 
     def goes_unnoticed(self, since: float, what: str) -> None:
-        """Check that no vote was refused since a moment; in brief, hardly any: a busy machine alone may hold up a few."""
+        """Check that no vote was refused since a moment; in brief, hardly any: a busy machine alone holds up a few."""
         tried = sum(each.began >= since for each in self.history.attempts)
         refused = self.refused(since)
         must(refused <= self.case.short(0.02, 0) * tried, f"{refused} of {tried} votes were refused {what}")
@@ -106,7 +107,7 @@ def soon(what: str, check: Callable[[], object], within: float) -> float:
 def trial(
     case: Case, *, drain: float = 10, attempts: int = ENOUGH, workers: int = 3, rate: float = 250, **options: Any
 ) -> Iterator[Trial]:
-    """Start a plant and a load; after the block let the load go on, stop it, wait for the drain, and check all promises.
+    """Start a plant and a load; after the block let the load go on, stop it, wait for the drain, check all promises.
 
     Args:
         case: of the row.
