@@ -45,6 +45,7 @@ ATTACKS = {
         ],
         "forged cookies": forged(),
         "big bodies": [vote(b"vote=" + b"a" * BIG)],
+        "announced bodies": [b"POST / HTTP/1.1\r\n%sContent-Length: %d\r\n\r\n" % (HEAD, BIG)],
         "endless chunks": [
             b"POST / HTTP/1.1\r\n%sTransfer-Encoding: chunked\r\n\r\n" % HEAD
             + b"10000\r\n%s\r\n" % (b"a" * 65536) * 150

@@ -22,6 +22,7 @@ import redis
 from tests.e2e.stack import free_port
 from tests.faults.proxy import Proxy
 from tests.waiting import eventually
+from voting.core import probe
 from voting.local import servers
 from voting.local.datadir import DataDir
 from voting.local.supervisor import Part
@@ -118,10 +119,11 @@ class Plant:
                 self.wait_ready(*self.services)
             yield self
         finally:
-            for names in ([name for name in self.processes if name not in STORES], STORES):
-                for name in names:
+            for names in (self.services, STORES):
+                started = [name for name in names if name in self.processes]
+                for name in started:
                     self._ask_to_end(name)
-                for name in names:
+                for name in started:
                     self.processes[name].wait(30)
             for proxy in self._proxies:
                 proxy.close()
@@ -193,21 +195,12 @@ class Plant:
             raise RuntimeError(f"{name} ended with {self.processes[name].returncode}:\n{self.log(name)[-2000:]}")
         if name in self._stores:
             return asyncio.run(_ask(self._stores[name]))
-        try:
-            return self._private(name, "/readyz").status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def _private(self, name: str, path: str) -> httpx.Response:
-        with httpx.Client(transport=httpx.HTTPTransport(uds=f"{self.data.sockets / name}.sock")) as client:
-            return client.get(f"http://part{path}", timeout=2)
+        return asyncio.run(probe.is_ready(f"unix:{self.data.sockets / name}.sock"))
 
     def metric(self, name: str, metric: str) -> float:
-        """What a service tells Prometheus; 0 if it does not answer."""
-        try:
-            lines = self._private(name, "/metrics").text.splitlines()
-        except httpx.TransportError:
-            return 0
+        """What a service tells Prometheus; it must be up."""
+        with httpx.Client(transport=httpx.HTTPTransport(uds=f"{self.data.sockets / name}.sock")) as client:
+            lines = client.get("http://part/metrics", timeout=5).text.splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith(metric))
 
     def memory(self, name: str) -> float:

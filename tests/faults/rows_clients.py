@@ -84,7 +84,7 @@ def hostile(case: Case) -> dict[str, object]:
         bad = {name: statuses for name, statuses in answers.items() for status in statuses if not _is_no(int(status))}
         must(not bad, f"an attack was not turned away: {bad}")
         must(set(frames) <= {"0", "1002", "1003", "1007", "1009", "429"}, f"garbage frames were answered with {frames}")
-        must("413" in answers["big bodies"], f"big bodies were answered with {answers['big bodies']}")
+        must("413" in answers["announced bodies"], f"10 MB were answered with {answers['announced bodies']}")
         must("403" in answers["forged cookies"], f"forged cookies were answered with {answers['forged cookies']}")
         must(answers["flood"].get("429"), f"spoofed addresses got round the limit: {answers['flood']}")
         must(found["slow s"][1] < case.mark(12), f"slow connections lasted {found['slow s']} s")

@@ -76,15 +76,11 @@ class Trial:
         must(len(times) > 20, f"only {len(times)} votes were accepted in {time.monotonic() - began:.0f} s")
         return times[int(0.99 * len(times))]
 
-    def refused(self, since: float, until: float = float("inf")) -> int:
-        """How many votes that were begun in a span of time got no yes."""
-        return sum(each.outcome != "ok" and since <= each.began < until for each in self.history.attempts)
-
     def goes_unnoticed(self, since: float, what: str) -> None:
         """Check that no vote was refused since a moment; in brief, hardly any: a busy machine alone holds up a few."""
-        tried = sum(each.began >= since for each in self.history.attempts)
-        refused = self.refused(since)
-        must(refused <= self.case.short(0.02, 0) * tried, f"{refused} of {tried} votes were refused {what}")
+        tried = [each for each in self.history.attempts if each.began >= since]
+        refused = sum(each.outcome != "ok" for each in tried)
+        must(refused <= self.case.short(0.02, 0) * len(tried), f"{refused} of {len(tried)} votes were refused {what}")
 
 
 def must(condition: object, otherwise: str) -> None:
