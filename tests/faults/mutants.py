@@ -76,13 +76,13 @@ MUTANTS = (
         "acknowledges before COMMIT",
         "worker/consumer.py",
         ((COMMIT, DONE + COMMIT), (OBSERVE + DONE, OBSERVE)),
-        ("worker-killed", "database-restarted", "database-cut"),
+        ("database-cut", "worker-killed", "database-restarted"),
     ),
     Mutant(
         "pops, then writes, as the classic worker does",
         "core/stream.py",
         ((READ, POP),),
-        ("worker-killed", "database-restarted", "database-cut"),
+        ("database-cut", "worker-killed", "database-restarted"),
     ),
     Mutant(
         "no check that a vote is newer",

@@ -13,8 +13,7 @@ from voting.core import store
 from voting.core.stream import Consumer
 from voting.worker.consumer import Counter
 
-AT_BATCH = 4
-_batches = 0
+_failed = False
 
 
 def _die() -> None:
@@ -22,9 +21,10 @@ def _die() -> None:
 
 
 def _is_time() -> bool:
-    global _batches  # noqa: PLW0603
-    _batches += 1
-    return _batches == AT_BATCH
+    """Once: with the first votes."""
+    global _failed
+    is_time, _failed = not _failed, True
+    return is_time
 
 
 def after_read(signum: signal.Signals = signal.SIGKILL) -> None:

@@ -1,9 +1,11 @@
 """Faults of workers: killed at random and at exact points, stopped and woken, fed twice, with rubbish, in disorder."""
 
+import contextlib
 import json
 import random
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from tests.faults.plant import RECLAIM, Plant
 from tests.faults.trial import Broken, Case, Trial, must, soon, trial
 
 POINTS = ("after_read", "in_transaction", "after_commit", "after_acknowledging")
+HAND = 50  # votes that a worker has in its hands when it fails
 HOLDING = POINTS[:3]  # those at which a worker leaves entries pending
 
 
@@ -19,6 +22,17 @@ def holds(plant: Plant, worker: str) -> int:
     with plant.broker() as broker:
         held = broker.xpending("votes", "workers")["consumers"]
     return next((each["pending"] for each in held if each["name"] == worker.encode()), 0)
+
+
+@contextlib.contextmanager
+def _full_hand(now: Trial, point: str) -> Iterator[None]:
+    """Start a worker that fails at a point; the others sleep meanwhile, so that it has many votes in its hands."""
+    others = now.plant.workers[1:]
+    now.plant.signal(signal.SIGSTOP, *others)
+    now.load.goes_on(2 * HAND)
+    now.plant.start("worker-1", point=point)
+    yield
+    now.plant.signal(signal.SIGCONT, *others)
 
 
 def worker_killed(case: Case) -> dict[str, object]:
@@ -32,8 +46,8 @@ def worker_killed(case: Case) -> dict[str, object]:
         plant.kill("worker-1")
         for _ in range(int(case.short(1, 5))):
             for point in POINTS:
-                plant.start("worker-1", point=point)
-                soon(f"a worker dies {point}", lambda: plant.processes["worker-1"].poll() is not None, 30)
+                with _full_hand(now, point):
+                    soon(f"a worker dies {point}", lambda: plant.processes["worker-1"].poll() is not None, 30)
                 died = plant.processes["worker-1"].returncode
                 must(
                     died == -signal.SIGKILL,
@@ -151,12 +165,12 @@ def zombie(case: Case) -> dict[str, object]:
     with trial(case) as now:
         plant = now.plant
         for _ in range(int(case.short(2, 3))):
-            plant.kill("worker-1")
-            plant.start("worker-1", point="stops_after_read")
-            soon("the worker stops", lambda: _is_stopped(plant, "worker-1"), 30)
+            must(plant.stop("worker-1", wait=10) == 0, "the worker did not stop well")
+            with _full_hand(now, "stops_after_read"):
+                soon("the worker stops", lambda: _is_stopped(plant, "worker-1"), 30)
             stopped = time.monotonic()
             held = holds(plant, "worker-1")
-            must(held, "the stopped worker holds no entries")
+            must(held >= HAND, f"the stopped worker holds {held} entries")
             soon("its entries are claimed", lambda: not holds(plant, "worker-1"), case.mark(RECLAIM + 5))
             now.load.goes_on(200)
             time.sleep(max(0.0, stopped + case.short(5, 30) - time.monotonic()))  # the row's own length
