@@ -11,7 +11,7 @@ from typing import Any
 from voting import __main__ as command
 from voting.core import store
 from voting.core.stream import Consumer
-from voting.worker.consumer import Counter
+from voting.worker.consumer import Batch, Counter
 
 _failed = False
 
@@ -31,10 +31,10 @@ def after_read(signum: signal.Signals = signal.SIGKILL) -> None:
     """Entries are read and pending, and nothing is done with them."""
     original = Counter._process
 
-    async def process(self: Counter, entries: list[Any]) -> None:
-        if entries and _is_time():
+    async def process(self: Counter, batch: Batch) -> None:
+        if batch.entries and _is_time():
             os.kill(os.getpid(), signum)
-        await original(self, entries)
+        await original(self, batch)
 
     Counter._process = process  # type: ignore[method-assign]
 
@@ -48,12 +48,12 @@ def in_transaction() -> None:
     """The statement was executed, and COMMIT never comes."""
     original = store.count
 
-    async def count(connection: store.Connection, votes: Any, dead: Any) -> int:
+    async def count(connection: store.Connection, votes: Any, dead: Any, traceparent: str = "") -> int:
         if votes and _is_time():
             await connection.execute("BEGIN")
-            await original(connection, votes, dead)
+            await original(connection, votes, dead, traceparent)
             _die()
-        return await original(connection, votes, dead)
+        return await original(connection, votes, dead, traceparent)
 
     store.count = count
 

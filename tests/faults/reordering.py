@@ -61,7 +61,8 @@ class Experiment:
 
         async def work(counter: Counter, hand: list[Any]) -> None:
             for start in range(0, len(hand), size):
-                await counter._process(hand[start : start + size])
+                await counter._process(counter._sort(hand[start : start + size]))
+            await counter._acknowledged()
 
         await asyncio.gather(*map(work, self._counters, hands))
         cursor = await self._looking.execute(
@@ -83,7 +84,9 @@ async def connect(stack: contextlib.AsyncExitStack, redis_url: str, database_url
     database = await stack.enter_async_context(store.connect(database_url, name=f"w{number}", patience=20))
     client = await stack.enter_async_context(stream.connect(redis_url, timeout=20))
     measures = metrics.WorkerMetrics(metrics.registry("worker"))
-    return Counter(database, client, f"w{number}", measures, lambda _: None)
+    counter = Counter(database, client, f"w{number}", measures, lambda _: None)
+    await counter._refresh_polls()
+    return counter
 
 
 def main(redis_url: str, database_url: str, seed: int, cases: int) -> None:
@@ -92,10 +95,10 @@ def main(redis_url: str, database_url: str, seed: int, cases: int) -> None:
     stack = contextlib.AsyncExitStack()
 
     async def begin() -> Experiment:
-        counters = [await connect(stack, redis_url, database_url, number) for number in range(WORKERS)]
-        looking = await stack.enter_async_context(store.connect(database_url, name="looking", patience=20))
         async with stream.connect(redis_url, timeout=20) as client:
             await stream.Consumer(client, "w0").ensure_group(EntryId(0, 0))
+        counters = [await connect(stack, redis_url, database_url, number) for number in range(WORKERS)]
+        looking = await stack.enter_async_context(store.connect(database_url, name="looking", patience=20))
         return Experiment(counters, looking)
 
     experiment = loop.run_until_complete(begin())
