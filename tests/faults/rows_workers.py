@@ -120,7 +120,7 @@ def reordered(case: Case) -> dict[str, object]:
     with Plant(case.folder / "plant", source=case.source).running(services=False) as plant:
         command = ("tests.faults.reordering", plant.redis_url, plant.database_url, str(case.seed), str(cases))
         found = plant.run(*command, within=case.short(120, 600))
-    result: dict[str, Any] = json.loads(found)
+    result: dict[str, Any] = json.loads(found.splitlines()[-1])  # above it are log lines
     if result["violations"]:
         raise Broken.promises(result["violations"])
     must(result["cases"] >= cases, f"only {result['cases']} cases were tried")
