@@ -75,13 +75,13 @@ MUTANTS = (
         "acknowledges before COMMIT",
         "worker/consumer.py",
         ((COMMIT, ACKNOWLEDGE + COMMIT),),
-        ("database-cut", "worker-killed", "database-restarted"),
+        ("worker-killed", "database-restarted"),
     ),
     Mutant(
         "pops, then writes, as the classic worker does",
         "core/stream.py",
         ((READ, POP),),
-        ("database-cut", "worker-killed", "database-restarted"),
+        ("worker-killed", "database-restarted"),
     ),
     Mutant(
         "no check that a vote is newer",
