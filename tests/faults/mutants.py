@@ -75,13 +75,13 @@ MUTANTS = (
         "acknowledges before COMMIT",
         "worker/consumer.py",
         ((COMMIT, ACKNOWLEDGE + COMMIT),),
-        ("worker-killed", "database-restarted"),
+        ("worker-killed",),
     ),
     Mutant(
         "pops, then writes, as the classic worker does",
         "core/stream.py",
         ((READ, POP),),
-        ("worker-killed", "database-restarted"),
+        ("worker-killed",),
     ),
     Mutant(
         "no check that a vote is newer",
