@@ -40,6 +40,7 @@ class Crowd:
         self._stop = threading.Event()
         self.acknowledged = 0
         self.statuses: set[int] = set()
+        self.refusals: set[str] = set()
         self.voters = [Voter() for _ in range(voters)]
         self._threads = [threading.Thread(target=self._vote, args=(voter,)) for voter in self.voters]
 
@@ -63,6 +64,7 @@ class Crowd:
                     self.acknowledged += 1
                 else:
                     voter.uncertain = True
+                    self.refusals.add(answer.text)
 
     def check(self, rows: dict[bytes, tuple[str, str]], secret_key: str) -> None:
         """Each voter has one row: its last acknowledged vote, or a later one without a clear answer; nobody else.

@@ -5,6 +5,7 @@ votes again by itself within a second of Redis coming back.
 """
 
 import asyncio
+import time
 from socket import socket
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from voting.core import health, logs, metrics, tracing
 from voting.core.config import VoteSettings
-from voting.core.lifecycle import Stop
+from voting.core.lifecycle import Stop, pause
 from voting.core.limits import guarded
 from voting.core.origin import neighbour
 from voting.core.processes import Processes, available_cores
@@ -25,6 +26,8 @@ from voting.vote.booth import Booth
 
 if TYPE_CHECKING:
     from voting.core.spans import Spans
+
+OPENING_SECONDS = 1.0  # that the first voters may wait for the first answer of Redis
 
 log = logs.get()
 
@@ -76,9 +79,17 @@ async def main(settings: VoteSettings, stop: Stop, public: socket, private: sock
     async with asyncio.TaskGroup() as tasks:
         carrying = tasks.create_task(booth.box.run())
         async with asyncio.TaskGroup() as servers:
-            servers.create_task(serve(guarded(app, settings, pages, measures.limited.inc), public, stop))
             servers.create_task(serve(ops, private, stop))
+            await _opening(booth, stop)
+            servers.create_task(serve(guarded(app, settings, pages, measures.limited.inc), public, stop))
         carrying.cancel()  # only now: what was in flight has its answer
     if spans:
         spans.close()
     log.info("vote.stopped")
+
+
+async def _opening(booth: Booth, stop: Stop) -> None:
+    """Wait until votes would be accepted, but not long; who comes meanwhile has to wait, and is not refused."""
+    latest = time.monotonic() + OPENING_SECONDS
+    while not booth.box.ready and not stop.is_set() and time.monotonic() < latest:
+        await pause(stop, 0.02)

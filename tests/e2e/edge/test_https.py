@@ -18,6 +18,7 @@ from tests.e2e.edge.conftest import NEW_VOTERS, RESULT, VOTE, Edge
 from tests.waiting import eventually
 
 JSON = {"accept": "application/json"}
+FROM_CADDY = "Not just now."
 
 
 def watching(edge: Edge, origin: str = f"https://{RESULT}") -> ClientConnection:
@@ -160,8 +161,14 @@ def test_restarting_replica_after_replica_loses_no_request(edge: Edge) -> None:
             docker("restart", container)
             eventually(lambda: is_ready(container), within=60)  # noqa: B023
             crowd.goes_on()
-    eventually(edge.drained, within=30)
-    assert crowd.statuses == {200}
+    eventually(edge.drained, within=60)
+    # A vote's own no, when the disk of a busy machine took a second, is no lost request; one of Caddy's would be.
+    assert [refusal for refusal in crowd.refusals if FROM_CADDY in refusal] == []
+    assert crowd.statuses <= {200, 503}
+    for container in edge.containers("vote"):
+        measures = edge.measures(container)
+        assert measures['voting_votes_refused_total{reason="starting"}'] == 0
+        assert measures['voting_votes_refused_total{reason="no_polls"}'] == 0
     crowd.check(edge.rows(), edge.execute("vote", "cat", "/run/secrets/secret_key"))
 
 
@@ -173,7 +180,7 @@ def test_a_replica_that_is_killed_costs_no_vote(edge: Edge) -> None:
         docker("kill", killed)
         crowd.goes_on(200)
         docker("start", killed)
-    eventually(edge.drained, within=30)
+    eventually(edge.drained, within=60)
     assert crowd.statuses <= {200, 503}
     crowd.check(edge.rows(), edge.execute("vote", "cat", "/run/secrets/secret_key"))
 
@@ -185,6 +192,7 @@ def test_without_any_ballot_there_is_a_clear_no_and_the_result_goes_on(edge: Edg
         with edge.client(VOTE) as client:
             answer = client.post("/", data={"vote": "a"}, headers=JSON)
         assert answer.status_code == 503
+        assert FROM_CADDY in answer.text
         assert answer.headers["retry-after"] == "1"
         with edge.client(RESULT) as client:
             assert client.get("/api/results").status_code == 200
