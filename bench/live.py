@@ -93,7 +93,7 @@ def times(setting: Setting, stack: Stack, viewers: Viewers) -> tuple[list[float]
     votes = posted["votes"]
     eventually(lambda: stack.results()["total"] == before + votes, within=20)
     eventually(stack.drained)
-    seen = viewers.ask("wait 1")
+    seen = viewers.ask(f"total {before + votes}")
     due = [posted["began"] + number / RATE for number in range(votes)]
     times: list[float] = []
     shown: dict[int, int] = {}

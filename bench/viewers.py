@@ -2,8 +2,9 @@
 
 python -m bench.viewers PORT NUMBER      says "open", takes commands from standard input, a line each:
     mark     forget what was seen
-    wait N   wait until N frames were seen by every viewer since, or ten seconds have passed; then print as JSON
-    stop     print as JSON what was seen since the mark
+    wait N   wait until N frames were seen by every viewer since; then print as JSON
+    total N  wait until each viewer who is read has seen a total of N; then print as JSON
+             (both wait ten seconds at most)
 """
 
 import asyncio
@@ -40,6 +41,7 @@ class Crowd:
         self.frames = 0
         self.last = 0.0
         self.seen: list[tuple[float, int, int]] = []  # when, by whom, what total
+        self.shown: dict[int, int] = {}  # viewer -> total
 
 
 class Viewer(asyncio.Protocol):
@@ -88,6 +90,7 @@ class Viewer(asyncio.Protocol):
             crowd.last = time.monotonic()
             if self._number % crowd.step == 0 and (total := TOTAL.search(payload)):
                 crowd.seen.append((crowd.last, self._number, int(total[1])))
+                crowd.shown[self._number] = int(total[1])
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It should not be."""
@@ -110,6 +113,7 @@ async def main(port: int, number: int) -> None:
             raise RuntimeError(f"{crowd.lost} of {number} viewers were not let in")
         await asyncio.sleep(0.05)
     print("open", flush=True)
+    readers = len(range(0, number, crowd.step))
     cpu, began = time.process_time(), time.monotonic()
     while line := await asyncio.to_thread(sys.stdin.readline):
         word, _, argument = line.strip().partition(" ")
@@ -118,16 +122,17 @@ async def main(port: int, number: int) -> None:
             cpu, began = time.process_time(), time.monotonic()
             print("marked", flush=True)
             continue
-        if word == "wait":
-            end = time.monotonic() + 10
-            while crowd.frames < number * int(argument) and time.monotonic() < end:
-                await asyncio.sleep(0.001)
+        wanted, end = int(argument), time.monotonic() + 10
+        while time.monotonic() < end:
+            if word == "wait" and crowd.frames >= number * wanted:
+                break
+            if word == "total" and len(crowd.shown) == readers and min(crowd.shown.values()) >= wanted:
+                break
+            await asyncio.sleep(0.001)
         took = time.process_time() - cpu
         found = {"frames": crowd.frames, "last": crowd.last, "lost": crowd.lost, "seen": crowd.seen}
         found |= {"cpu": took, "busy": took / (time.monotonic() - began)}
         print(json.dumps(found), flush=True)
-        if word == "stop":
-            return
 
 
 if __name__ == "__main__":
