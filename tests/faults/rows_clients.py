@@ -8,7 +8,7 @@ from tests.faults.audience import Audience, Witness, deaf, the_page_keeps_the_ru
 from tests.faults.trial import Case, must, soon, trial
 
 DEAF = 200
-QUERIES = 60  # a second; the result service asks at most every 25 ms, and some packets are no query
+QUERIES = 80  # a second; the result service asks at most every 16 ms, and some packets are no query
 
 
 def slow_readers(case: Case) -> dict[str, object]:
