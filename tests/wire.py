@@ -16,9 +16,10 @@ class Client(asyncio.Protocol):
         self.is_open = True
 
     @classmethod
-    async def connect(cls, port: int) -> "Client":
-        """Open a connection to a port of this machine."""
-        _, client = await asyncio.get_running_loop().create_connection(cls, "127.0.0.1", port)
+    async def connect(cls, port: int, address: str = "") -> "Client":
+        """Open a connection to a port of this machine, perhaps from a certain address of it."""
+        loop = asyncio.get_running_loop()
+        _, client = await loop.create_connection(cls, "127.0.0.1", port, local_addr=(address, 0) if address else None)
         return client
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

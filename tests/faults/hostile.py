@@ -17,7 +17,7 @@ import time
 ADDRESS = "127.0.0.66"
 SLOW = 300
 BIG = 10_000_000
-FLOOD = 3000
+FLOOD = 500
 HEAD = b"Host: 127.0.0.1\r\nContent-Type: application/x-www-form-urlencoded\r\nConnection: close\r\n"
 UPGRADE = (
     b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"

@@ -31,11 +31,21 @@ class Load:
         seed: of the dice.
         voters: how many at a time.
         rate: votes a second, all together.
+        addresses: how many they come from.
     """
 
-    def __init__(self, port: int, history: History, seed: int, voters: int = VOTERS, rate: float = 250) -> None:
+    def __init__(
+        self,
+        port: int,
+        history: History,
+        seed: int,
+        *,
+        voters: int = VOTERS,
+        rate: float = 250,
+        addresses: int = 1,
+    ) -> None:
         self._port, self._history, self._seed = port, history, seed
-        self._voters, self._pause = voters, voters / rate
+        self._voters, self._pause, self._addresses = voters, voters / rate, addresses
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._hold = threading.Event()
@@ -104,6 +114,9 @@ class Load:
         if client:
             client.close()
 
+    def _address(self, number: int) -> str:
+        return f"127.0.1.{1 + number % self._addresses}" if self._addresses > 1 else ""
+
     async def _vote(self, number: int, choice: str, client: Client | None) -> Client | None:
         """Vote once; return the connection if it is still good."""
         began = time.monotonic()
@@ -111,7 +124,7 @@ class Load:
         try:
             async with asyncio.timeout(PATIENCE):
                 if not client or not client.is_open:  # as a browser does
-                    client = await Client.connect(self._port)
+                    client = await Client.connect(self._port, self._address(number))
                 if cookie is None:
                     found = COOKIE.search(await client.ask(get(self._port)))
                     if not found:

@@ -69,7 +69,7 @@ def _rate(counter: Any, seconds: float) -> float:
 
 def hostile(case: Case) -> dict[str, object]:
     """People who mean ill, from an address of their own, with the limits on."""
-    with trial(case, BALLOT_POLICY="browser", RATE_LIMIT="600", RATE_BURST="600") as now:
+    with trial(case, addresses=50, BALLOT_POLICY="browser", RATE_LIMIT="20", RATE_BURST="100") as now:
         plant = now.plant
         pids = plant.pids()
         before = now.latencies(case.short(4, 15))

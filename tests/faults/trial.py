@@ -101,7 +101,7 @@ def soon(what: str, check: Callable[[], object], within: float) -> float:
 
 @contextlib.contextmanager
 def trial(
-    case: Case, *, drain: float = 10, attempts: int = ENOUGH, workers: int = 3, rate: float = 250, **options: Any
+    case: Case, *, drain: float = 10, attempts: int = ENOUGH, workers: int = 3, addresses: int = 1, **options: Any
 ) -> Iterator[Trial]:
     """Start a plant and a load; after the block let the load go on, stop it, wait for the drain, check all promises.
 
@@ -110,7 +110,7 @@ def trial(
         drain: seconds that draining may take.
         attempts: accepted votes that a history needs.
         workers: how many.
-        rate: votes a second.
+        addresses: how many the voters come from.
         options: of the plant.
 
     Raises:
@@ -118,7 +118,7 @@ def trial(
     """
     history = History(case.folder / "history.jsonl")
     with Plant(case.folder / "plant", workers=workers, source=case.source, **options).running() as plant:
-        load = Load(plant.vote_port, history, case.seed, rate=rate)
+        load = Load(plant.vote_port, history, case.seed, addresses=addresses)
         auditor = Auditor(plant)
         now = Trial(case, plant, history, load)
         load.start()
