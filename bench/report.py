@@ -150,7 +150,7 @@ def markdown(outcomes: list[Outcome], machine: dict[str, str]) -> str:
     lines = [", ".join(machine.values()) + ".", ""]
     lines += [f"{len(marks) - len(missed)} of {len(marks)} marks met" + ("." if not missed else "; missed:")]
     lines += [f"- {each}" for each in missed]
-    lines += _table("measure | ours: median (range) | limit, in turn | ratio | taken", map(_row, outcomes))
+    lines += _table("measure | ours: median (range) | limit, in turn | ratio | marks | taken", map(_row, outcomes))
     lines += _table("measure | mark | found | to reach | ", (_mark_row(*each) for each in marks))
     costly = [outcome for outcome in outcomes if outcome.cpu]
     lines += _table("measure | CPU seconds for a thousand votes, part by part", map(_cpu_row, costly))
@@ -166,7 +166,10 @@ def _table(head: str, rows: Any) -> list[str]:
 def _row(outcome: Outcome) -> str:
     ratio = f"{outcome.ratio:.2f}" if outcome.ratio is not None else ""
     taken = ", ".join(str(value) for value in outcome.run.values())
-    return f"{outcome.name} | {spread(outcome.ours)} {outcome.unit} | {spread(outcome.limit)} | {ratio} | {taken}"
+    met = f"{sum(mark.met for mark in outcome.marks)} of {len(outcome.marks)} met"
+    return (
+        f"{outcome.name} | {spread(outcome.ours)} {outcome.unit} | {spread(outcome.limit)} | {ratio} | {met} | {taken}"
+    )
 
 
 def _mark_row(outcome: Outcome, mark: Mark) -> str:

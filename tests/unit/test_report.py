@@ -53,7 +53,7 @@ def test_the_tables_say_which_marks_are_met_and_which_are_missed(tmp_path: Path)
     text = (tmp_path / "results.md").read_text()
     assert "2 cores of something, 4 GiB." in text
     assert "3 of 4 marks met; missed:\n- revotes: rate to that of the limit" in text
-    assert "| accept | 60 (50 to 90) votes/s | 100 (90 to 120) | 0.60 |" in text
+    assert "| accept | 60 (50 to 90) votes/s | 100 (90 to 120) | 0.60 | 2 of 2 met |" in text
     assert "| accept | rate to that of the limit | 0.6 | ≥ 0.5 | met |" in text
     assert "| revotes | rate to that of the limit | 0.4 | ≥ 0.5 | **missed** |" in text
     assert "| accept | vote 0.07 |" in text
