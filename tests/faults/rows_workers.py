@@ -116,7 +116,7 @@ def _dealt_with(plant: Plant) -> float:
 
 def reordered(case: Case) -> dict[str, object]:
     """Revotes in batches shuffled over four workers: hypothesis looks for an order in which the newest does not win."""
-    cases = int(case.short(500, 5000))
+    cases = int(case.short(500, 2000))
     with Plant(case.folder / "plant", source=case.source).running(services=False) as plant:
         command = ("tests.faults.reordering", plant.redis_url, plant.database_url, str(case.seed), str(cases))
         found = plant.run(*command, within=case.short(120, 600))
