@@ -13,6 +13,8 @@ current=${1:?usage: deploy.sh CURRENT [DIGEST]}
 digest=${2-}
 patience=${DEPLOY_PATIENCE-120}
 services='worker result vote'
+counts=''
+unset VOTING_IMAGE VOTING_VERSION # .env decides; Compose would let the environment win
 
 say() { echo "deploy: $*" >&2; }
 fail() { say "$@"; exit 1; }
@@ -51,12 +53,20 @@ get_image() {
     fi
 }
 
-start() {
-    compose up -d --quiet-pull --no-build --wait --wait-timeout "$patience" "$@"
+start() { # what is unhealthy for now may become healthy; what ends by itself does not
+    deadline=$(($(date +%s) + patience))
+    while ! compose up -d --quiet-pull --no-build --wait --wait-timeout "$patience" "$@"; do
+        if crashed || [ "$(date +%s)" -ge "$deadline" ]; then
+            return 1
+        fi
+        sleep 2
+    done
 }
 
+crashed() { compose ps -a --format '{{.State}} {{.ExitCode}}' | grep -Eq '^(exited|restarting|dead) [1-9]'; }
+
 replace() { # the new release takes over; every step may fail
-    counts=''
+
     for service in $services; do
         counts="$counts --scale $service=$(running "$service")"
     done
@@ -73,10 +83,9 @@ replace() { # the new release takes over; every step may fail
 }
 
 all_is_well() {
-    tries=0
-    until compose exec -T worker voting status >/dev/null 2>&1; do
-        tries=$((tries + 1))
-        if [ "$tries" -ge "$patience" ]; then
+    deadline=$(($(date +%s) + patience))
+    while ! compose exec -T worker voting status >/dev/null 2>&1; do
+        if [ "$(date +%s)" -ge "$deadline" ]; then
             compose exec -T worker voting status || true
             return 1
         fi
@@ -91,6 +100,7 @@ roll_back() {
     [ -n "$old" ] || fail "$new does not become healthy, and there is no release before it"
     say "$new does not become healthy: going back to $old"
     lead_to "$old"
+    patience=$((patience * 3))
     # shellcheck disable=SC2086 # words
     start --remove-orphans $counts || fail "$old does not become healthy either: see docker compose ps"
     fail "$old serves again"

@@ -29,7 +29,7 @@ class Installation:
     def __init__(self, folder: Path) -> None:
         self.releases, self.current = folder / "releases", folder / "current"
         self.compose = Compose(NAME)
-        self._environment = os.environ | {"COMPOSE_PROJECT_NAME": NAME, "DEPLOY_PATIENCE": "60"}  # noqa: TID251
+        self._environment = os.environ | {"COMPOSE_PROJECT_NAME": NAME, "DEPLOY_PATIENCE": "90"}  # noqa: TID251
 
     def unpack(self, version: str, **different: str) -> Path:
         """A release in its place, with settings."""
@@ -52,11 +52,11 @@ class Installation:
         """Run the release's own deploy.sh."""
         return subprocess.run(
             [self.releases / version / "deploy" / "deploy.sh", self.current, *arguments],
-            env=self._environment | environment,
+            env=self._environment | {"VOTING_VERSION": "of-the-environment"} | environment,
             capture_output=True,
             text=True,
             check=False,
-            timeout=400,
+            timeout=600,
         )
 
     def run(self, *arguments: str) -> None:
@@ -129,7 +129,7 @@ def test_a_release_that_does_not_work_is_taken_back_and_no_vote_is_lost(installa
     compose.sql("DELETE FROM votes; UPDATE tallies SET votes = 0")
     with Crowd(compose.vote_url, voters=4).voting() as crowd:
         crowd.goes_on()
-        done = installation.deploy("0.3.0", DEPLOY_PATIENCE="20")
+        done = installation.deploy("0.3.0")
         assert done.returncode == 1
         crowd.goes_on()
     assert "going back to" in done.stderr

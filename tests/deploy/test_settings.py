@@ -69,7 +69,8 @@ def as_compose_reads(folder: Path, names: list[str]) -> dict[str, str]:
     environment = {name: f"${{{name}}}" for name in names}
     (folder / "compose.yaml").write_text(json.dumps({"services": {"x": {"image": "x", "environment": environment}}}))
     command = ["docker", "compose", "--project-directory", str(folder), "-f", str(folder / "compose.yaml"), "config"]
-    said = subprocess.run([*command, "--format", "json"], capture_output=True, text=True, check=True).stdout
+    bare = {"PATH": os.environ["PATH"], "HOME": str(folder)}  # noqa: TID251 - Compose lets the environment win
+    said = subprocess.run([*command, "--format", "json"], capture_output=True, text=True, check=True, env=bare).stdout
     read: dict[str, str] = json.loads(said)["services"]["x"]["environment"]
     return {name: value.replace("$$", "$") for name, value in read.items()}  # as it writes a literal $
 
