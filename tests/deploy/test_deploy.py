@@ -29,7 +29,7 @@ class Installation:
     def __init__(self, folder: Path) -> None:
         self.releases, self.current = folder / "releases", folder / "current"
         self.compose = Compose(NAME)
-        self._environment = os.environ | {"COMPOSE_PROJECT_NAME": NAME, "DEPLOY_PATIENCE": "90"}  # noqa: TID251
+        self._environment = os.environ | {"COMPOSE_PROJECT_NAME": NAME, "DEPLOY_PATIENCE": "240"}  # noqa: TID251
 
     def unpack(self, version: str, **different: str) -> Path:
         """A release in its place, with settings."""
@@ -56,7 +56,7 @@ class Installation:
             capture_output=True,
             text=True,
             check=False,
-            timeout=600,
+            timeout=900,
         )
 
     def run(self, *arguments: str) -> None:
