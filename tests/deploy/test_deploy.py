@@ -93,12 +93,14 @@ def installation(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
     variant("0.3.0", BROKEN)
     made = Installation(tmp_path_factory.mktemp("opt"))
     made.unpack("0.1.0")
-    first = made.deploy("0.1.0")
-    assert first.returncode == 0, first.stdout + first.stderr
-    yield made
-    made.compose.run("down", "-v", "--remove-orphans")
-    for tag in ("0.1.0", "0.2.0", "0.3.0", "0.4.0"):
-        subprocess.run(["docker", "image", "rm", "-f", f"{NAME}:{tag}"], capture_output=True, check=False)
+    try:
+        first = made.deploy("0.1.0")
+        assert first.returncode == 0, first.stdout + first.stderr
+        yield made
+    finally:
+        made.compose.run("down", "-v", "--remove-orphans")
+        for tag in ("0.1.0", "0.2.0", "0.3.0", "0.4.0"):
+            subprocess.run(["docker", "image", "rm", "-f", f"{NAME}:{tag}"], capture_output=True, check=False)
 
 
 def test_a_release_takes_over_under_votes_and_its_stores_are_left_alone(installation: Installation) -> None:
