@@ -7,6 +7,7 @@ not caught here: it ends the process with its traceback, and whatever runs the p
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import random
 import resource
@@ -30,8 +31,19 @@ def run(main: Callable[[Stop], Awaitable[None]]) -> None:
             loop.add_signal_handler(signum, stop.set)
         await main(stop)
 
-    gc.freeze()  # what was imported is never garbage: not walking it again and again is a third of a worker's time
+    _settle()
     uvloop.run(supervised())
+
+
+def _settle() -> None:
+    """Once all is imported: it is never garbage, and what only importing needed goes back to the system.
+
+    Not walking the modules again and again saves a worker a third of its time; giving back saves 4 MiB a process.
+    """
+    gc.collect()
+    gc.freeze()
+    with contextlib.suppress(AttributeError):  # a C library other than glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 async def pause(stop: Stop, seconds: float) -> None:
