@@ -1,5 +1,6 @@
 """Accepting votes: one process, all cores, and the whole way at four fifths of the maximum."""
 
+import contextlib
 import os
 import threading
 import time
@@ -130,16 +131,16 @@ def accepted(stack: Stack) -> int:
 
 
 class Screen(threading.Thread):
-    """Looks at the result until it shows a total; `seen` is when that was, by the monotonic clock."""
+    """Looks at the result until it shows a total; `seen` is when that was, by the monotonic clock, or no number."""
 
     def __init__(self, stack: Stack, total: int) -> None:
         super().__init__(daemon=True)
         self._stack, self._total = stack, total
-        self.seen = 0.0
+        self.seen = float("nan")
 
     def run(self) -> None:
         """Until it does, or a minute has passed."""
-        with httpx.Client() as client:
+        with httpx.Client() as client, contextlib.suppress(AssertionError):
             eventually(
                 lambda: client.get(f"{self._stack.result_url}/api/results").json()["total"] >= self._total, within=60
             )

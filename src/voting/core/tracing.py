@@ -9,15 +9,12 @@ from urllib.parse import unquote
 
 from pydantic import Field, field_validator
 
-from voting.core import logs
 from voting.core.sources import Settings
 
 if TYPE_CHECKING:
     from voting.core.spans import Spans
 
 _EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
-
-log = logs.get()
 
 
 class TraceSettings(Settings):
@@ -53,11 +50,13 @@ def start(settings: TraceSettings, service: str) -> "Spans | None":
     """
     if not settings.otel_exporter_otlp_endpoint:
         return None
+    from voting.core import logs  # noqa: PLC0415 - 8 MiB that `voting up`, which only reads settings, can do without
+
     url = settings.otel_exporter_otlp_endpoint.rstrip("/") + "/v1/traces"
     pairs = (pair.partition("=") for pair in settings.otel_exporter_otlp_headers.split(",") if pair)
     headers = {unquote(name): unquote(value) for name, _, value in pairs}
     share = settings.otel_traces_sampler_arg if service == "vote" else 1.0
     exporter = importlib.import_module(_EXPORTER).OTLPSpanExporter(url, headers=headers, timeout=2)
-    log.info("tracing.on", collector=url, share=share)
+    logs.get().info("tracing.on", collector=url, share=share)
     spans: Spans = importlib.import_module("voting.core.spans").Spans(service, exporter, share)
     return spans
