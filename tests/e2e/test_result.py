@@ -11,6 +11,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.e2e.stack import Stack
 from tests.waiting import eventually
+from voting.result.watcher import FRAME_SECONDS
 
 
 def open_socket(stack: Stack, path: str = "/ws", **headers: str) -> ClientConnection:
@@ -46,7 +47,7 @@ def test_an_open_socket_sees_a_vote_within_the_blink_of_an_eye(stack: Stack) -> 
 
 
 def test_a_burst_of_votes_costs_a_viewer_few_frames_and_the_last_shows_them_all(stack: Stack) -> None:
-    before = stack.results()["total"]
+    before, began = stack.results()["total"], time.monotonic()
     with open_socket(stack) as socket:
         with httpx.Client() as client:
             for _ in range(300):
@@ -60,7 +61,7 @@ def test_a_burst_of_votes_costs_a_viewer_few_frames_and_the_last_shows_them_all(
             revisions.append(snapshot["revision"])
             if snapshot["total"] == before + 300:
                 break
-    assert frames < 150
+    assert frames < (time.monotonic() - began) / FRAME_SECONDS + 2  # however slowly this machine votes
     assert revisions == sorted(revisions)
 
 
