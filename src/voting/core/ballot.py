@@ -121,7 +121,7 @@ class Register:
             Malformed: the entry is no vote in any of the known polls.
         """
         names, values = fields[::2], fields[1::2]
-        if names != _FIELDS:  # as nobody writes them but by hand
+        if names != _FIELDS:  # with more, as a traced vote has, or not written by vote
             given = dict(zip(names, values, strict=True))
             if missing := [name.decode() for name in _FIELDS if name not in given]:
                 raise Malformed(f"missing field: {', '.join(missing)}")
