@@ -30,8 +30,9 @@ def engine() -> None:
         pytest.skip("needs a running Docker engine with the Compose plugin (https://docs.docker.com/engine/install/)")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """One for each module: Playwright's event loop counts as running until it ends, and other tests need their own."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=require("chromium", "chromium"), args=QUIET)
         yield browser
