@@ -140,6 +140,20 @@ def test_with_host_names_caddy_gets_its_ports_and_settings(aws: Aws, tmp_path: P
     }
 
 
+def test_with_cloudwatch_its_agent_runs_and_may_write_to_its_own_log_group_alone(aws: Aws, tmp_path: Path) -> None:
+    stack = create(aws, tmp_path, CloudWatch="true")
+    assert parameters(aws, stack) == {"COMPOSE_FILE": "compose.yaml:deploy/cloudwatch/compose.yaml"}
+    launch = aws(
+        "ec2", "describe-launch-template-versions", "--launch-template-id", resource(aws, stack, "Launch"),
+        "--versions", "1",
+    )["LaunchTemplateVersions"][0]["LaunchTemplateData"]  # fmt: skip
+    assert int(launch["MetadataOptions"]["HttpPutResponseHopLimit"]) == 2
+    ((_, metrics),) = (each for each in statements() if each[0] == "OwnMetrics")
+    agent = json.loads((TEMPLATE.parents[1] / "cloudwatch/agent.json").read_text())
+    group = agent["logs"]["metrics_collected"]["prometheus"]["log_group_name"]
+    assert all(f":log-group:{group}" in each["Fn::Sub"] for each in metrics["Resource"])
+
+
 def test_with_a_certificate_and_rds_only_the_balancer_reaches_the_instance_and_only_it_the_database(
     aws: Aws, tmp_path: Path
 ) -> None:
