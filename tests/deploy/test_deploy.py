@@ -131,7 +131,7 @@ def test_a_release_that_does_not_work_is_taken_back_and_no_vote_is_lost(installa
     compose.sql("DELETE FROM votes; UPDATE tallies SET votes = 0")
     with Crowd(compose.vote_url, voters=4).voting() as crowd:
         crowd.goes_on()
-        done = installation.deploy("0.3.0")
+        done = installation.deploy("0.3.0", DEPLOY_PATIENCE="90")  # it will not become healthy however long
         assert done.returncode == 1
         crowd.goes_on()
     assert "going back to" in done.stderr
