@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
-from tests.e2e.stack import Stack, free_port
+from tests.e2e.stack import Stack, free_port, listening
 from tests.waiting import eventually
 
 from bench import machine
@@ -118,7 +118,7 @@ def viewers(setting: Setting) -> Outcome:
     ours, limit, lost = [], [], 0
     cpu: dict[str, float] = {"result": 0, "viewers": 0, "limit: server": 0, "limit: viewers": 0}
     port = free_port()
-    with setting.stack() as stack, setting.program("-m", "bench.broadcast", str(port), port=port) as library:
+    with setting.stack() as stack, listening([sys.executable, "-m", "bench.broadcast", str(port)], port) as library:
         result = stack.pid("result")
         idle = machine.memory_mib(result), machine.memory_mib(library.pid)
         with (

@@ -4,7 +4,6 @@ import contextlib
 import json
 import re
 import resource
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,8 +15,7 @@ from typing import Any, Self
 
 import httpx
 import psycopg
-from tests.e2e.stack import Stack, free_port
-from tests.waiting import eventually
+from tests.e2e.stack import Stack, free_port, listening
 
 from bench import machine
 
@@ -70,23 +68,13 @@ class Setting:
                 stack.stop()
 
     @contextlib.contextmanager
-    def program(self, *words: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
-        """A program of ours that listens on a port."""
-        process = subprocess.Popen([sys.executable, *words])
-        try:
-            eventually(lambda: answers(port), within=30)
-            yield process
-        finally:
-            process.terminate()
-            process.wait(20)
-
-    @contextlib.contextmanager
     def bare(self, stack: Stack, processes: int = 1) -> Iterator[tuple[str, int]]:
         """The limit for accepting, as URL and process id."""
         port = free_port()
         page = stack.data / "page.html"
         page.write_bytes(httpx.post(stack.vote_url, data={"vote": "a"}).content)
-        with self.program("-m", "bench.bare", str(port), str(processes), str(page), port=port) as process:
+        command = [sys.executable, "-m", "bench.bare", str(port), str(processes), str(page)]
+        with listening(command, port) as process:
             yield f"http://127.0.0.1:{port}/", process.pid
 
     def wrk(self, url: str, seconds: float, connections: int = 64, delay: int = 0) -> Load:
@@ -127,13 +115,6 @@ def find(pattern: str, text: str) -> str:
 def _time(share: str, text: str) -> float:
     found = re.search(rf"{share}\s+([\d.]+)(us|ms|s|m)\b", text)
     return float(found[1]) * UNITS[found[2]] if found else float("nan")
-
-
-def answers(port: int) -> bool:
-    """Whether something listens there."""
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2):
-        return True
-    return False
 
 
 class Meter:

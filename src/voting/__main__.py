@@ -111,14 +111,8 @@ def status(
     Looks at REDIS_URL and DATABASE_URL if they are set, else at what `voting up` runs.
     """
     from voting import status
-    from voting.core import config
 
-    try:
-        code = status.main(data, as_json=as_json)
-    except config.BadSettings as bad:
-        print("voting status: " + "\n  ".join(bad.problems), file=sys.stderr)
-        raise typer.Exit(2) from None
-    raise typer.Exit(code)
+    _look("status", lambda: status.main(data, as_json=as_json))
 
 
 @cli.command()
@@ -130,15 +124,25 @@ def doctor(
 
     Looks at REDIS_URL and DATABASE_URL if they are set, else at what `voting up` runs.
     """
-    from voting.core import config
     from voting.doctor import app
 
+    _look("doctor", lambda: app.main(data, as_json=as_json))
+
+
+def _look(command: str, main: Callable[[], int]) -> None:
+    """Look at an installation and end with what `main` returns; 2 if nobody says where it is."""
+    from voting.core import config
+
     try:
-        code = app.main(data, as_json=as_json)
+        code = main()
     except config.BadSettings as bad:
-        print("voting doctor: " + "\n  ".join(bad.problems), file=sys.stderr)
-        raise typer.Exit(2) from None
+        raise _nowhere(command, bad) from None
     raise typer.Exit(code)
+
+
+def _nowhere(command: str, bad: Any) -> typer.Exit:
+    print(f"voting {command}: " + "\n  ".join(bad.problems), file=sys.stderr)
+    return typer.Exit(2)
 
 
 @cli.command()
@@ -182,8 +186,7 @@ def _transfer(command: str, run: Callable[[str], object], data: Path) -> None:
         url = places.database(data)
         done = run(url)
     except config.BadSettings as bad:
-        print(f"voting {command}: " + "\n  ".join(bad.problems), file=sys.stderr)
-        raise typer.Exit(2) from None
+        raise _nowhere(command, bad) from None
     except (archive.BadArchive, backup.CannotRestore, OSError) as error:
         problem = str(error)
     except psycopg.errors.InsufficientPrivilege as error:

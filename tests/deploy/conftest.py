@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,8 +11,7 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import engine
-from tests.e2e.stack import free_port
-from tests.waiting import eventually
+from tests.e2e.stack import free_port, listening
 
 __all__ = ["Aws", "Tool", "aws", "engine", "tool"]
 
@@ -84,16 +82,7 @@ class Aws:
 def aws(tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
     port = free_port()
     stand_in = Aws(tool("aws"), port)
-    with (tmp_path_factory.mktemp("moto") / "log").open("w") as log:
-        process = subprocess.Popen([tool("moto_server"), "-p", str(port)], stdout=log, stderr=log)
-        try:
-            eventually(lambda: _answers(port), within=60)
-            yield stand_in
-        finally:
-            process.terminate()
-            process.wait(10)
-
-
-def _answers(port: int) -> bool:
-    socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    return True
+    command = [tool("moto_server"), "-p", str(port)]
+    log_file = tmp_path_factory.mktemp("moto") / "log"
+    with log_file.open("w") as log, listening(command, port, stdout=log, stderr=log):
+        yield stand_in

@@ -6,6 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,23 @@ import redis
 from tests.waiting import eventually
 
 STARTED = "Ready in"
+
+
+@contextmanager
+def listening(command: list[str], port: int, **options: Any) -> Iterator["subprocess.Popen[bytes]"]:
+    """A program that listens on a port of this machine, from when it answers to its end."""
+    process = subprocess.Popen(command, **options)
+    try:
+        eventually(lambda: _answers(port), within=60)
+        yield process
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _answers(port: int) -> bool:
+    socket.create_connection(("127.0.0.1", port), timeout=2).close()
+    return True
 
 
 def free_port() -> int:
@@ -70,6 +89,21 @@ class Stack:
         pid = self.pid(name)
         os.kill(pid, signal.SIGKILL)
         return pid
+
+    @contextmanager
+    def silent(self, *names: str) -> Iterator[None]:
+        """Parts, and their children, that answer nothing for a while."""
+        parents = [str(self.pid(name)) for name in names]
+        command = ["ps", "-o", "pid=", "--ppid", ",".join(parents)]
+        found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+        everything = [int(pid) for pid in (*parents, *found)]
+        for pid in everything:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in everything:
+                os.kill(pid, signal.SIGCONT)
 
     @property
     def state(self) -> dict[str, Any]:

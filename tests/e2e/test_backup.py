@@ -8,12 +8,10 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -41,19 +39,6 @@ def voting(*arguments: str, data: bytes | None = None, **environment: str) -> su
     command = [sys.executable, "-m", "voting", *arguments]
     settings = os.environ | environment  # noqa: TID251
     return subprocess.run(command, input=data, capture_output=True, check=False, timeout=60, env=settings)
-
-
-@contextmanager
-def paused(stack: Stack, *names: str) -> Iterator[None]:
-    """Let some parts fall silent."""
-    pids = [stack.pid(name) for name in names]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
 
 
 def fingerprint(stack: Stack) -> object:
@@ -116,7 +101,7 @@ def test_backup_destroy_restore_gives_identical_tallies_and_rows_and_voting_goes
         shutil.rmtree(loaded.data / "postgres")
         loaded.start()
         assert loaded.tally() == {"a": 0, "b": 0}
-        with paused(loaded, "worker-1", "worker-2"):
+        with loaded.silent("worker-1", "worker-2"):
             assert browser.post("/", data={"vote": "b"}).status_code == 200  # waits on the stream
             run = voting("restore", str(saved), "--data", str(loaded.data))
             assert run.returncode == 0, run.stderr

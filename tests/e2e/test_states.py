@@ -1,10 +1,6 @@
 """What the pages say when something is wrong or unusual: votes that wait, a silent database, twenty options."""
 
-import os
-import signal
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -42,21 +38,6 @@ def own(tmp_path: Path) -> Iterator[Stack]:
     stack = Stack(tmp_path / "data", workers=1).start()
     yield stack
     assert stack.stop() == 0
-
-
-@contextmanager
-def silent(stack: Stack, name: str) -> Iterator[None]:
-    """A part, and its children, that answer nothing for a while."""
-    parent = stack.pid(name)
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True, check=False)
-    everything = [parent, *map(int, found.stdout.split())]
-    for pid in everything:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in everything:
-            os.kill(pid, signal.SIGCONT)
 
 
 @pytest.mark.parametrize("width", [320, 1280])
@@ -104,7 +85,7 @@ def test_the_result_says_what_waits_and_that_counting_has_paused(
         page.screenshot(path=artefacts / "result-waiting.png")
     expect(page.locator("#state")).to_have_text("Live", timeout=10_000)
     expect(page.locator("[data-key=a] .votes")).to_have_text("3 votes")
-    with silent(own, "worker-1"):
+    with own.silent("worker-1"):
         httpx.post(own.vote_url, data={"vote": "b"})
         expect(page.locator("#state")).to_contain_text("Counting paused since", timeout=20_000)
         assert violations(page) == []
@@ -119,7 +100,7 @@ def test_while_the_database_is_silent_the_page_says_since_when_the_numbers_are_o
     page = browser.new_page()
     page.goto(own.result_url)
     expect(page.locator("#state")).to_have_text("Live")
-    with silent(own, "postgres"):
+    with own.silent("postgres"):
         expect(page.locator("#state")).to_contain_text("Last known result, from", timeout=6000)
         assert violations(page) == []
         page.screenshot(path=artefacts / "result-stale.png")
@@ -152,7 +133,7 @@ def test_while_the_broker_is_silent_the_ballot_tries_again_and_the_plain_form_sa
     plain = open_browser(java_script_enabled=False, locale="fr").new_page()
     page.goto(own.vote_url)
     plain.goto(own.vote_url)
-    with silent(own, "valkey"):
+    with own.silent("valkey"):
         page.get_by_role("button", name="Cats").click()
         expect(page.get_by_role("status")).to_contain_text("Voting is busy just now.")
         plain.get_by_role("button", name="Cats").click()

@@ -15,8 +15,7 @@ import boto3
 import httpx
 import pytest
 
-from tests.e2e.stack import free_port
-from tests.waiting import eventually
+from tests.e2e.stack import free_port, listening
 from voting.core import config, parameters
 
 PREFIX = "/voting/prod"
@@ -41,21 +40,9 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a moto server."""
     port = free_port()
     with (tmp_path_factory.mktemp("moto") / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log
-        )
-    url = f"http://127.0.0.1:{port}"
-
-    def answers() -> bool:
-        try:
-            return httpx.get(f"{url}/moto-api/data.json").is_success
-        except httpx.TransportError:
-            return False
-
-    eventually(answers, within=60)
-    yield url
-    server.terminate()
-    server.wait(10)
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        with listening(command, port, stdout=log, stderr=log):
+            yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def start(settings: TraceSettings, service: str) -> "Spans | None":
     """
     if not settings.otel_exporter_otlp_endpoint:
         return None
-    from voting.core import logs  # noqa: PLC0415 - 8 MiB that `voting up`, which only reads settings, can do without
+    from voting.core import logs  # noqa: PLC0415 - 5 MiB that `voting up`, which only reads settings, can do without
 
     url = settings.otel_exporter_otlp_endpoint.rstrip("/") + "/v1/traces"
     pairs = (pair.partition("=") for pair in settings.otel_exporter_otlp_headers.split(",") if pair)

@@ -97,20 +97,12 @@ async def _examine_schema(report: Report, connection: store.Connection) -> bool:
 
 
 async def _examine_grants(report: Report, connection: store.Connection) -> None:
-    cursor = await connection.execute(store.statement("grants_lacking"))
-    for role, privilege, relation in await cursor.fetchall():
-        report.problem(
-            ABOUT,
-            f"{role} lacks {privilege} on {relation}",
-            f"run voting migrate, or as the owner: GRANT {privilege} ON {relation} TO {role}",
-        )
-    cursor = await connection.execute(store.statement("grants_beyond"))
-    for role, privilege, relation in await cursor.fetchall():
-        report.problem(
-            ABOUT,
-            f"{role} has {privilege} on {relation}, which it does not need",
-            f"as the owner: REVOKE {privilege} ON {relation} FROM {role}",
-        )
+    lacks = ("{} lacks {} on {}", "run voting migrate, or as the owner: GRANT {1} ON {2} TO {0}")
+    exceeds = ("{} has {} on {}, which it does not need", "as the owner: REVOKE {1} ON {2} FROM {0}")
+    for query, (what, fix) in (("grants_lacking", lacks), ("grants_beyond", exceeds)):
+        cursor = await connection.execute(store.statement(query))
+        for grant in await cursor.fetchall():
+            report.problem(ABOUT, what.format(*grant), fix.format(*grant))
 
 
 async def _examine_tallies(report: Report, connection: store.Connection) -> None:

@@ -94,7 +94,7 @@ class Worker:
                 async with store.deadline(database, 2):
                     await store.report(database, self._settings.worker_name, backlog, counted=processed > reported)
                 reported = processed
-                self._metrics.length.set(backlog.lag + backlog.pending)
+                self._metrics.length.set(backlog.waiting)
                 self._metrics.lag.set(backlog.lag)
                 self._metrics.pending.set(backlog.pending)
                 self._metrics.oldest.set(backlog.oldest)
