@@ -73,3 +73,8 @@ def test_results_of_two_machines_are_not_put_into_one_table(tmp_path: Path) -> N
     Results(tmp_path, MACHINE, ORDER).add("first", outcome(60))
     with pytest.raises(ValueError, match="another machine"):
         Results(tmp_path, MACHINE | {"memory": "8 GiB"}, ORDER)
+
+
+def test_a_mark_says_which_way_it_goes() -> None:
+    assert Mark("memory", 1, 2, at_most=True).goal == "≤ 2"
+    assert Mark("rate", 1, 2).goal == "≥ 2"
