@@ -168,7 +168,7 @@ async def _copy_in(connection: store.Connection, reader: Reader) -> None:
                         digests[current].add(data)
                         await rows.write(data)
                         table, data = next(pieces, ("", b""))
-            except psycopg.DataError as error:
+            except (psycopg.DataError, psycopg.IntegrityError) as error:
                 raise BadArchive(f"its rows of {current} cannot be read ({error.diag.message_primary})") from None
             found[current] = digests[current].contents(cursor.rowcount)
     if found != reader.manifest or set(found) != set(TABLES):

@@ -151,6 +151,10 @@ def swap_choice(members: dict[str, bytes]) -> None:
     members["tallies/00000.copy"] = members["tallies/00000.copy"].replace(b"\ta\t", b"\tc\t")
 
 
+def repeat_rows(members: dict[str, bytes]) -> None:
+    members["votes/00000.copy"] *= 2
+
+
 def add_table(members: dict[str, bytes]) -> None:
     members["workers/00000.copy"] = b""
     members["manifest.json"] = members.pop("manifest.json")
@@ -178,6 +182,7 @@ def later_version(members: dict[str, bytes]) -> None:
         (lambda members: members.pop("votes/00000.copy"), "do not match its manifest"),
         (lambda members: members.pop("backup.json"), "not a file that `voting backup` made"),
         (lambda members: members.update({"votes/00000.copy": b"\n"}), "cannot be read"),
+        (repeat_rows, "cannot be read"),
         (lambda members: members.update({"workers/0.copy": b""}), "goes on after its end"),
         (add_table, "does not belong there: workers"),
         (swap_choice, "do not match its manifest"),
