@@ -112,6 +112,15 @@ async def test_a_broker_that_falls_silent_gets_a_no_within_a_second_and_votes_ag
         assert all(isinstance(receipt, bytes) for receipt in await cast(box, 20))
 
 
+async def test_a_broker_that_was_restarted_while_nobody_voted_refuses_no_first_vote(broker: Broker) -> None:
+    await open_poll(broker.url)
+    async with running(broker.url) as box:
+        broker.kill()
+        await asyncio.to_thread(broker.start)
+        await until(lambda: box.ready)
+        assert all(isinstance(receipt, bytes) for receipt in await cast(box, 1))
+
+
 async def test_no_acknowledged_vote_is_lost_when_the_broker_is_killed_again_and_again(broker: Broker) -> None:
     await open_poll(broker.url)
     receipts: list[bytes] = []

@@ -1,4 +1,4 @@
-"""The way of a vote into Redis: votes in flight at the same moment share one round trip and one fsync.
+"""The way of a vote into Redis: votes that arrive at the same moment share one write, one fsync and one answer.
 
 `BallotBox.cast` returns the id of the stream entry once Redis has answered, which with `appendfsync always`
 it does only after the vote is on disk; or it raises `Refused`, within the patience of one second. A refusal
@@ -12,21 +12,20 @@ import asyncio
 import functools
 import math
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
-from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ConnectionError as Disconnected
+from redis.exceptions import RedisError
 
 from voting.core import logs
 from voting.core.ballot import Poll
 from voting.core.config import RedisSettings
 from voting.core.lifecycle import Backoff
+from voting.core.pipeline import Answer, Pipeline, pipeline
 from voting.core.stream import STREAM, connect, read_polls
 
 PATIENCE = 1.0  # seconds that a vote may wait for the answer of Redis
 MEMORY_SHARE = 0.9  # of maxmemory; above it votes are refused, so that Redis never has to refuse the worker
-MAX_BATCH = 1000  # votes in one round trip
 
 log = logs.get()
 
@@ -66,10 +65,8 @@ class BallotBox:
         self._on_polls = on_polls
         self._on_look, self._on_memory, self._on_lost = on_look, on_memory, on_lost
         self._polls: dict[str, Poll] = {}
-        self._waiting: list[tuple[asyncio.Future[bytes], bytes, float]] = []
-        self._arrived = asyncio.Event()
+        self._pipeline: Pipeline  # as long as there is no outage
         self._outage: str | None = "starting"
-        self._trouble = ""  # what was logged of it last
         self._pressure: str | None = None
         self._checked = -math.inf
         self.in_flight = 0
@@ -86,94 +83,56 @@ class BallotBox:
         Raises:
             Refused: Redis is away, silent, short of memory or has no stream yet, or too many votes are in flight.
         """
-        refusal = self._outage or self._pressure
-        if refusal:
+        if refusal := self._outage or self._pressure:
             raise Refused(refusal)
         if self.in_flight >= self._limit:
             raise Refused("busy")
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[bytes] = loop.create_future()
         before, after = _around(poll, choice, len(voter), len(traceparent))
         if traceparent:
             after += traceparent + b"\r\n"
-        self._waiting.append((future, before + voter + after, loop.time() + PATIENCE))
-        self._arrived.set()
         self.in_flight += 1
         try:
-            return await future
+            answer = await self._pipeline.ask(before + voter + after)
+        except Disconnected:
+            raise Refused("broker_silent") from None
         finally:
             self.in_flight -= 1
+        if not isinstance(answer, bytes):
+            raise Refused(self._refusal(answer))
+        return answer
 
     async def run(self) -> None:
         """Carry votes, and look after polls and memory, until cancelled; comes back by itself from any outage."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._carry_always())
+            tasks.create_task(self._connect_always())
             tasks.create_task(self._watch_always())
 
-    async def _carry_always(self) -> None:
+    async def _connect_always(self) -> None:
         backoff = Backoff(0.05, 0.5)
+        trouble = ""  # what was logged of it last
         while True:
             try:
-                async with self._connection() as connection:
-                    self._outage, self._trouble = None, ""
+                async with pipeline(await self._where.reread("redis_url"), PATIENCE) as self._pipeline:
+                    self._outage, trouble = None, ""
                     backoff.reset()
                     log.info("broker.connected")
-                    while True:
-                        await self._carry(connection)
+                    raise await self._pipeline.lost
             except (RedisError, OSError) as error:  # TimeoutError is an OSError
                 if self._outage is None:
                     self._on_lost()
-                if self._trouble != (trouble := _describe(error)):
+                if trouble != (trouble := _describe(error)):
                     log.warning("broker.lost", error=trouble)
-                self._trouble = trouble
                 self._outage = "broker_away"
-                self._refuse(self._waiting, "broker_away")
-                self._waiting = []
             await asyncio.sleep(backoff.next())
 
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[AbstractConnection]:
-        client = connect(await self._where.reread("redis_url"), timeout=PATIENCE)
-        connection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await connection.connect()
-                await connection.send_command("PING", check_health=False)
-                await connection.read_response()
-            connection.socket_timeout = None  # from here on one deadline covers a whole round trip
-            yield connection
-        finally:
-            await connection.disconnect(nowait=True)  # a silent peer would let us wait
-            await asyncio.sleep(0)  # the transport closes in the next turn of the loop
-
-    async def _carry(self, connection: AbstractConnection) -> None:
-        """Wait for votes, send all there are in one round trip, and give each its answer."""
-        await self._arrived.wait()
-        batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
-        if not self._waiting:
-            self._arrived.clear()
-        if not batch:
-            return
-        answered = 0
-        try:
-            async with asyncio.timeout_at(batch[0][2]):
-                await connection.send_packed_command([b"".join(vote[1] for vote in batch)], check_health=False)
-                for future, _, _ in batch:
-                    _settle(future, await self._answer(connection))
-                    answered += 1
-        finally:
-            self._refuse(batch[answered:], "broker_silent")
-
-    async def _answer(self, connection: AbstractConnection) -> bytes | Refused:
-        """Read one reply: the entry id, or why Redis did not take this vote."""
-        try:
-            reply: bytes | None = await connection.read_response(disable_decoding=True, timeout=math.inf)
-        except ResponseError as error:  # this command failed, the connection is fine: OOM, MISCONF, READONLY, NOPERM
-            if not self._pressure:
-                log.error("broker.refused", error=_describe(error))
-            self._pressure = "broker_refused"  # until the next look, so that a full Redis is left in peace
-            return Refused(self._pressure)
-        return Refused("no_stream") if reply is None else reply
+    def _refusal(self, answer: Answer) -> str:
+        """Why Redis did not take a vote: there is no stream, or (OOM, MISCONF, READONLY, NOPERM) it cannot now."""
+        if answer is None:
+            return "no_stream"
+        if not self._pressure:
+            log.error("broker.refused", error=str(answer))
+        self._pressure = "broker_refused"  # until the next look, so that a full Redis is left in peace
+        return self._pressure
 
     async def _watch_always(self) -> None:
         """Ask once a second for the polls and the use of memory: also what readiness rests on."""
@@ -204,11 +163,6 @@ class BallotBox:
             self._polls = polls
             self._on_polls(polls)
 
-    @staticmethod
-    def _refuse(batch: list[tuple[asyncio.Future[bytes], bytes, float]], reason: str) -> None:
-        for future, _, _ in batch:
-            _settle(future, Refused(reason))
-
 
 @functools.lru_cache(1000)
 def _around(poll: bytes, choice: bytes, length: int, traced: int) -> tuple[bytes, bytes]:
@@ -225,15 +179,6 @@ def _around(poll: bytes, choice: bytes, length: int, traced: int) -> tuple[bytes
     if traced:
         after = after[: -traced - 2]
     return b"*%d\r\n%s$%d\r\n" % (len(words), before, length), b"\r\n" + after
-
-
-def _settle(future: asyncio.Future[bytes], outcome: bytes | Refused) -> None:
-    if future.done():  # its client has gone
-        return
-    if isinstance(outcome, Refused):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)
 
 
 def _describe(error: Exception) -> str:

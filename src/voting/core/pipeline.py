@@ -1,0 +1,121 @@
+"""A connection to Redis on which commands go out without waiting for the answers to those before.
+
+redis-py makes the connection (address, TLS, password) and hands its transport over: for an answer its own reader takes
+three coroutines, this one a callback. https://redis.io/docs/latest/develop/using-commands/pipelining/
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import hiredis
+from redis.exceptions import ConnectionError as Disconnected
+from redis.exceptions import ResponseError
+
+from voting.core.stream import connect
+
+Answer = bytes | hiredis.ReplyError | None
+
+
+class Pipeline(asyncio.Protocol):
+    """Commands that are asked in one turn of the event loop go out together, and answers come in the same order.
+
+    Args:
+        transport: to Redis, on which nothing is under way.
+        patience: seconds that an answer may take; then the connection is given up.
+
+    Attributes:
+        lost: says what was wrong as soon as the connection has gone, however that happened.
+    """
+
+    def __init__(self, transport: asyncio.Transport, patience: float) -> None:
+        self._transport = transport
+        self._patience = patience
+        self._loop = asyncio.get_running_loop()
+        self._reader = hiredis.Reader()
+        self._unsent: list[bytes] = []
+        self._asked: deque[tuple[asyncio.Future[Answer], float]] = deque()
+        self._watch: asyncio.TimerHandle | None = None
+        self._overdue = False
+        self.lost: asyncio.Future[Exception] = self._loop.create_future()
+        transport.set_protocol(self)
+
+    def ask(self, command: bytes) -> asyncio.Future[Answer]:
+        """Send a command in its wire form; the answer, also one that says no, is the result of the future.
+
+        The future fails with `Disconnected` if the connection is lost: then nobody knows whether Redis did it.
+
+        Raises:
+            Disconnected: it was lost before.
+        """
+        if self.lost.done():
+            raise Disconnected("The connection is lost.")
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        self._asked.append((future, self._loop.time() + self._patience))
+        if not self._unsent:
+            self._loop.call_soon(self._send)
+        self._unsent.append(command)
+        return future
+
+    def _send(self) -> None:
+        if self.lost.done():
+            return
+        self._transport.write(b"".join(self._unsent))
+        self._unsent.clear()
+        if not self._watch:
+            self._look()
+
+    def _look(self) -> None:
+        """Give up if the oldest answer is overdue; else look again when it would be."""
+        self._watch = None
+        if not self._asked:
+            return
+        deadline = self._asked[0][1]
+        self._overdue = deadline <= self._loop.time()
+        if self._overdue:
+            self._transport.abort()
+        else:
+            self._watch = self._loop.call_at(deadline, self._look)
+
+    def data_received(self, data: bytes) -> None:
+        """Give each answer to whoever waits for it."""
+        self._reader.feed(data)
+        while (answer := self._reader.gets()) is not False:
+            future, _ = self._asked.popleft()
+            if not future.done():  # its client has gone
+                future.set_result(answer)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody will answer any more."""
+        if self._watch:
+            self._watch.cancel()
+        silence = TimeoutError(f"no answer within {self._patience:g} s")
+        reason = silence if self._overdue else exc or Disconnected("Connection closed by server.")
+        for future, _ in self._asked:
+            if not future.done():
+                future.set_exception(Disconnected(str(reason)))
+        self._asked.clear()
+        if not self.lost.done():  # nobody cares any more
+            self.lost.set_result(reason)
+
+
+@asynccontextmanager
+async def pipeline(url: str, patience: float) -> AsyncIterator[Pipeline]:
+    """Connect, for a while.
+
+    Raises:
+        redis.RedisError, OSError: Redis is not there, does not answer, is still loading, or does not let us in.
+    """
+    connection = connect(url, timeout=patience).connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    try:
+        async with asyncio.timeout(patience):
+            await connection.connect()
+            opened = Pipeline(connection._writer.transport, patience)  # noqa: SLF001 - redis-py has no other way to it
+            greeting = await opened.ask(b"*1\r\n$4\r\nPING\r\n")
+        if isinstance(greeting, hiredis.ReplyError):
+            raise ResponseError(str(greeting))
+        yield opened
+    finally:
+        await connection.disconnect(nowait=True)  # a silent peer would let us wait
+        await asyncio.sleep(0)  # the transport closes in the next turn of the loop
