@@ -86,7 +86,7 @@ def choose(headers: Mapping[bytes, bytes], query: bytes = b"") -> Language:
 
 def asked(query: bytes) -> str | None:
     """The language that an address asks for."""
-    found = _ASKED.search(query)
+    found = _ASKED.search(query) if query else None
     return code if found and (code := found[1].decode()) in NAMES else None
 
 

@@ -5,7 +5,7 @@ A refusal is one sentence and the way on, in the reader's language, as a page or
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any
 
@@ -16,10 +16,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Scope
+from starlette.types import Scope, Send
 
 from voting.core import language
 from voting.core.language import Language, mark
+from voting.core.web import answer_at_once
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
@@ -30,6 +31,13 @@ HEADERS = {
     "cache-control": "no-store",
 }
 RAW_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+
+
+def _wire(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
+_OK = b"HTTP/1.1 200 OK\r\n" + _wire(RAW_HEADERS)
 
 TITLES = {
     400: mark("Not understood"),
@@ -149,6 +157,15 @@ def prefers_json(headers: Mapping[bytes, bytes]) -> bool:
     """Whether a program asks, by Accept: browsers name text/html, and curl's */* gets the page."""
     accept = headers.get(b"accept", b"")
     return b"application/json" in accept and b"text/html" not in accept
+
+
+async def answer(scope: Scope, send: Send, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    """Answer 200 with our usual headers and these, of which no value comes from the request."""
+    if scope["method"] == "HEAD":
+        body = b""
+    if not answer_at_once(send, _OK + _wire(headers), body):
+        await send({"type": "http.response.start", "status": 200, "headers": RAW_HEADERS + headers})
+        await send({"type": "http.response.body", "body": body})
 
 
 def application(pages: Pages, routes: list[Any]) -> Starlette:

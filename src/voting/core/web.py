@@ -1,4 +1,4 @@
-"""What the web services share: listening, serving and draining."""
+"""What the web services share: listening, answering, serving and draining."""
 
 import asyncio
 import contextlib
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import ASGIApp, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from voting.core.lifecycle import Stop
 
@@ -50,6 +50,29 @@ class Protocol(HttpToolsProtocol):
         """It is all here."""
         super().on_message_complete()
         self.awaited_since = self.unread = 0.0
+
+
+def answer_at_once(send: Send, head: bytes, body: bytes) -> bool:
+    """Answer in one write if `send` is Uvicorn's own and nothing has to be waited for; else do nothing, and say False.
+
+    Uvicorn's `send` writes head and body apart, and looks for line ends in each header: a fifth of the work for a vote.
+
+    Args:
+        send: as an ASGI application gets it.
+        head: status line and headers in their wire form, with no value that comes from the request.
+        body: all of it.
+    """
+    cycle = getattr(send, "__self__", None)
+    if not isinstance(cycle, RequestResponseCycle) or cycle.flow.write_paused or cycle.disconnected:
+        return False
+    ours = [b"%b: %b\r\n" % header for header in cycle.default_headers]
+    ours.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
+    cycle.transport.write(b"".join([head, *ours, body]))
+    cycle.response_started = cycle.response_complete = True
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
+    return True
 
 
 class Server(uvicorn.Server):

@@ -19,7 +19,7 @@ from voting.core.language import Language, mark
 from voting.core.limits import RateLimit, too_many
 from voting.core.metrics import VoteMetrics
 from voting.core.origin import client_address, same_site
-from voting.core.rendering import RAW_HEADERS, Pages, Problem, prefers_json
+from voting.core.rendering import Pages, Problem, answer, prefers_json
 from voting.vote.voter import Voter, Voters
 
 if TYPE_CHECKING:
@@ -42,16 +42,16 @@ class Paper:
         self.expected = ", ".join(f"{option.key} ({option.label})" for option in poll.options)
         self._context = {"poll": poll, "action": poll.path or "/", "results_href": f"{poll.path}/results"}
         self._pages = pages
-        self._ready: dict[tuple[str, bytes | None], bytes] = {}
+        self._ready: dict[tuple[str, bytes | None], list[bytes]] = {}
 
-    def page(self, reader: Language, choice: bytes | None = None) -> bytes:
-        """The ballot in the reader's language, with a place for the receipt if there is a choice; made once."""
-        page = self._ready.get((reader.code, choice))
-        if page is None:
-            chosen, receipt = (choice.decode(), _RECEIPT) if choice else (None, None)
-            page = self._pages.render("ballot.html", reader, choice=chosen, receipt=receipt, **self._context)
-            self._ready[reader.code, choice] = page
-        return page
+    def page(self, reader: Language, choice: bytes | None = None, receipt: bytes = b"") -> bytes:
+        """The ballot in the reader's language, with a choice and its receipt if there is one; all else is made once."""
+        pieces = self._ready.get((reader.code, choice))
+        if pieces is None:
+            chosen, place = (choice.decode(), _RECEIPT) if choice else (None, None)
+            page = self._pages.render("ballot.html", reader, choice=chosen, receipt=place, **self._context)
+            pieces = self._ready[reader.code, choice] = page.split(_RECEIPT.encode())
+        return receipt.join(pieces)
 
     def choice(self, body: bytes) -> bytes:
         """The option that a form body chooses.
@@ -105,13 +105,13 @@ class Booth:
         try:
             paper = self._paper(scope.get("path_params", {}).get("poll", DEFAULT_POLL))
             if scope["method"] == "POST":
-                voter, status, kind, body = await self._vote(paper, scope, headers, voter, receive)
+                voter, kind, body = await self._vote(paper, scope, headers, voter, receive)
                 self._metrics.accepted.inc()
                 self._metrics.seconds.observe(time.perf_counter() - started)
             else:
                 if voter is None and not self._newcomer(scope):
                     voter = self._voters.new()
-                status, kind, body = 200, _HTML, paper.page(language.choose(headers, scope["query_string"]))
+                kind, body = _HTML, paper.page(language.choose(headers, scope["query_string"]))
         except Problem as problem:
             if scope["method"] == "POST":
                 self._metrics.refused.labels(problem.reason).inc()
@@ -123,8 +123,7 @@ class Booth:
             extra.append((b"set-cookie", voter.cookie))
         if asked := language.asked(scope["query_string"]):
             extra.append((b"set-cookie", language.cookie(asked)))
-        await send({"type": "http.response.start", "status": status, "headers": RAW_HEADERS + extra})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        await answer(scope, send, extra, body)
 
     def _newcomer(self, scope: Scope) -> float:
         """One more voter from this address: 0, or the seconds to wait if it has brought too many of late."""
@@ -140,7 +139,7 @@ class Booth:
 
     async def _vote(
         self, paper: Paper, scope: Scope, headers: dict[bytes, bytes], voter: Voter | None, receive: Receive
-    ) -> tuple[Voter, int, bytes, bytes]:
+    ) -> tuple[Voter, bytes, bytes]:
         """Take one vote; return the voter and the answer.
 
         Raises:
@@ -167,9 +166,9 @@ class Booth:
             message = mark("The vote could not be stored just now. Please send it again in a moment.")
             raise Problem(503, refused.reason, message, again=choice.decode()) from None
         if prefers_json(headers):
-            answer = {"poll": paper.slug.decode(), "choice": choice.decode(), "receipt": receipt.decode()}
-            return voter, 200, _JSON, json.dumps(answer).encode()
-        return voter, 200, _HTML, paper.page(language.choose(headers), choice).replace(_RECEIPT.encode(), receipt)
+            receipts = {"poll": paper.slug.decode(), "choice": choice.decode(), "receipt": receipt.decode()}
+            return voter, _JSON, json.dumps(receipts).encode()
+        return voter, _HTML, paper.page(language.choose(headers), choice, receipt)
 
 
 async def _read(headers: dict[bytes, bytes], receive: Receive) -> bytes:

@@ -37,7 +37,7 @@ class Voters:
     """
 
     def __init__(self, key: str, old_keys: tuple[str, ...], *, https: bool) -> None:
-        self._keys = [secret.encode() for secret in (key, *old_keys)]
+        self._keys = [hmac.new(secret.encode(), _PURPOSE, "sha256") for secret in (key, *old_keys)]
         self._name = b"__Host-voter_id" if https else b"voter_id"
         secure = b"; Secure" if https else b""
         self._attributes = b"; Path=/; Max-Age=%d; HttpOnly; SameSite=Lax%s" % (_YEAR, secure)
@@ -74,8 +74,10 @@ class Voters:
         return None
 
 
-def _digest(key: bytes, voter_id: bytes) -> tuple[bytes, bytes]:
-    digest = hmac.digest(key, _PURPOSE + voter_id, "sha256")
+def _digest(key: hmac.HMAC, voter_id: bytes) -> tuple[bytes, bytes]:
+    mac = key.copy()
+    mac.update(voter_id)
+    digest = mac.digest()
     return digest[:16], digest[16:]
 
 
