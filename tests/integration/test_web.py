@@ -2,18 +2,22 @@
 
 import asyncio
 import re
+import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from voting.core.lifecycle import Stop
 from voting.core.rendering import answer
-from voting.core.web import listen, serve
+from voting.core.web import BACKLOG, listen, serve
 
 pytestmark = pytest.mark.anyio
 LARGE = 8_000_000  # more than the buffers between two programs hold
+ALLOWED = int(Path("/proc/sys/net/core/somaxconn").read_text())
 HOST = b"Host: x\r\n"
 
 
@@ -65,6 +69,19 @@ async def test_both_ways_give_the_same_answer(method: bytes, version: bytes, hea
     assert sorted(first.split(b"\r\n")) == sorted(second.split(b"\r\n"))
     assert first.startswith(b"HTTP/1.1 200 OK\r\n")
     assert first.endswith(b"\r\n\r\n" if method == b"HEAD" else b"\r\n\r\nx")
+
+
+async def test_a_crowd_may_wait_to_be_accepted() -> None:
+    with listen("127.0.0.1:0") as sock:
+        stop = Stop()
+        serving = asyncio.create_task(serve(application, sock, stop))
+        reader, writer = await asyncio.open_connection(*sock.getsockname())  # it has begun
+        most = int.from_bytes(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)[28:], sys.byteorder)
+        writer.close()
+        stop.set()
+        await serving
+        assert await reader.read() == b""
+    assert most == min(BACKLOG, ALLOWED)
 
 
 async def test_requests_sent_ahead_are_answered_in_order_on_a_connection_that_stays() -> None:

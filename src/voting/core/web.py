@@ -16,6 +16,7 @@ from voting.core.lifecycle import Stop
 DRAIN_SECONDS = 8
 REQUEST_SECONDS = 10  # from its first byte, or the connection's, to its last
 MAX_HEAD = 64 * 1024  # bytes
+BACKLOG = 4096  # connections that wait to be accepted, as many as Linux allows; one more would have to try again in 1 s
 
 
 class Protocol(HttpToolsProtocol):
@@ -112,7 +113,7 @@ def listen(address: str) -> socket.socket:
         return sock
     host, _, port = address.rpartition(":")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=4096)
+    sock = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=BACKLOG)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
     return sock
 
@@ -128,6 +129,7 @@ async def serve(app: ASGIApp, sock: socket.socket, stop: Stop, **options: Any) -
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        backlog=BACKLOG,
         workers=1,  # or uvicorn would read WEB_CONCURRENCY, which is our own setting
         timeout_keep_alive=30,
         timeout_graceful_shutdown=DRAIN_SECONDS,
