@@ -91,13 +91,14 @@ def whole(setting: Setting) -> Outcome:
         for round_ in range(setting.rounds):
             most = _clean(setting.wrk(stack.vote_url, setting.short(3, 8), connections)).rate
             eventually(stack.drained, within=60)
-            pace = 1000 * connections / (0.8 * most)  # milliseconds from one vote to the next on a connection
-            trial = setting.wrk(stack.vote_url, 3, connections, delay=max(1, round(pace)))
+            delay = pace = 1000 * connections / (0.8 * most)  # milliseconds from one vote to the next on a connection
+            for _ in range(3):  # less what the answers themselves take, which depends on the load
+                trial = setting.wrk(stack.vote_url, 3, connections, delay)
+                delay = max(1, delay + pace - 1000 * connections / trial.rate)
             eventually(stack.drained, within=60)
             rows, yes = voters(stack), accepted(stack)
             watch = Ages(stack)
             watch.start()
-            delay = max(1, round(2 * pace - 1000 * connections / trial.rate))  # less what the answer itself took
             with Meter(**parts(stack)) as meter:
                 load = _clean(setting.wrk(stack.vote_url, seconds, connections, delay))
             ended = time.monotonic()
