@@ -79,8 +79,9 @@ def postgres(data: DataDir) -> tuple[Part, str]:
         "listen_addresses": "",
         "unix_socket_directories": str(sockets),
         "max_connections": "60",
-        "shared_buffers": "64MB",
-        "max_wal_size": "512MB",
+        "shared_buffers": "128MB",  # taken as they fill
+        "wal_buffers": "1MB",  # taken at once
+        "max_wal_size": "2GB",  # with less, a large table is checkpointed, and so logged page by page, all the time
         "wal_level": "minimal",
         "max_wal_senders": "0",
         "max_logical_replication_workers": "0",
