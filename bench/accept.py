@@ -179,10 +179,10 @@ def _clean(load: Load) -> Load:
 
 
 def burst(setting: Setting) -> Outcome:
-    """Voters with cookies of their own, each a connection, a GET and a POST, all within two seconds."""
+    """Voters with cookies of their own, each a connection, a GET and a POST, within two seconds; a process a core."""
     number = int(setting.short(2000, 10_000))
     slowest, shown, busy, failed = [], [], [], 0
-    with setting.stack(workers=2) as stack:
+    with setting.stack(workers=2, WEB_CONCURRENCY="auto") as stack:  # as containers have it
         for round_ in range(setting.rounds):
             total = stack.results()["total"] + number
             screen = Screen(stack, total)
