@@ -80,7 +80,9 @@ class Setting:
     def wrk(self, url: str, seconds: float, connections: int = 64, delay: float = 0) -> Load:
         """Votes from wrk, as fast as they are answered, or on average `delay` milliseconds later on each connection."""
         with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:  # wrk takes whole milliseconds
-            script.write(_POST + (f"function delay() return math.floor({delay} + math.random()) end\n" if delay else ""))
+            script.write(
+                _POST + (f"function delay() return math.floor({delay} + math.random()) end\n" if delay else "")
+            )
             script.flush()
             before, began = _children(), time.monotonic()
             command = ["wrk", "--latency", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "-s", script.name, url]

@@ -1,6 +1,7 @@
 """A pipelined connection to a real Valkey: answers in order, in any pieces, and an end that leaves nobody waiting."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import redis
 from redis.exceptions import ConnectionError as Disconnected
 
 from tests.integration.broker import Broker
-from voting.core.pipeline import pipeline
+from voting.core.pipeline import Pipeline, pipeline
 
 pytestmark = pytest.mark.anyio
 
@@ -89,3 +90,14 @@ async def test_a_broker_that_lets_nobody_in_says_so(broker: Broker) -> None:
     with pytest.raises(redis.RedisError, match="Authentication"):
         async with pipeline(broker.url, 5):
             pass
+
+
+@pytest.mark.parametrize("nonsense", [b"\x00\r\n", b"+unasked\r\n"])
+async def test_a_peer_that_talks_nonsense_is_a_lost_connection_like_any_other(nonsense: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
+    with theirs:
+        opened = Pipeline(transport, 5)
+        theirs.send(nonsense)
+        async with asyncio.timeout(1):
+            assert isinstance(await opened.lost, Disconnected)

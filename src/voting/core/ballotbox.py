@@ -1,4 +1,4 @@
-"""The way of a vote into Redis: votes that arrive at the same moment share one write, one fsync and one answer.
+"""The way of a vote into Redis: votes that arrive at the same moment share one write and one fsync.
 
 `BallotBox.cast` returns the id of the stream entry once Redis has answered, which with `appendfsync always`
 it does only after the vote is on disk; or it raises `Refused`, within the patience of one second. A refusal

@@ -7,11 +7,11 @@ import logging
 import sys
 from typing import Literal
 
-is_absent = sys.modules.setdefault("rich", None) is None  # type: ignore[arg-type]
+_is_absent = sys.modules.setdefault("rich", None) is None  # type: ignore[arg-type]
 import structlog  # noqa: E402 - with rich, which only the command line needs, each process would be 3 MiB larger
 from structlog.typing import FilteringBoundLogger  # noqa: E402
 
-if is_absent:
+if _is_absent:
     del sys.modules["rich"]
 
 

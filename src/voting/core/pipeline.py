@@ -37,7 +37,7 @@ class Pipeline(asyncio.Protocol):
         self._unsent: list[bytes] = []
         self._asked: deque[tuple[asyncio.Future[Answer], float]] = deque()
         self._watch: asyncio.TimerHandle | None = None
-        self._overdue = False
+        self._trouble: Exception | None = None
         self.lost: asyncio.Future[Exception] = self._loop.create_future()
         transport.set_protocol(self)
 
@@ -72,32 +72,37 @@ class Pipeline(asyncio.Protocol):
         if not self._asked:
             return
         deadline = self._asked[0][1]
-        self._overdue = deadline <= self._loop.time()
-        if self._overdue:
-            self._transport.abort()
-        else:
+        if deadline > self._loop.time():
             self._watch = self._loop.call_at(deadline, self._look)
+        else:
+            self._give_up(TimeoutError(f"no answer within {self._patience:g} s"))
+
+    def _give_up(self, trouble: Exception) -> None:
+        self._trouble = trouble
+        self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Give each answer to whoever waits for it."""
         self._reader.feed(data)
-        while (answer := self._reader.gets()) is not False:
-            future, _ = self._asked.popleft()
-            if not future.done():  # its client has gone
-                future.set_result(answer)
+        try:
+            while (answer := self._reader.gets()) is not False:
+                future, _ = self._asked.popleft()
+                if not future.done():  # its client has gone
+                    future.set_result(answer)
+        except (hiredis.ProtocolError, IndexError) as error:  # no answer at all, or one that nobody asked for
+            self._give_up(Disconnected(f"this is no Redis: {error}"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody will answer any more."""
         if self._watch:
             self._watch.cancel()
-        silence = TimeoutError(f"no answer within {self._patience:g} s")
-        reason = silence if self._overdue else exc or Disconnected("Connection closed by server.")
+        trouble = self._trouble or Disconnected(str(exc or "Connection closed by server."))
         for future, _ in self._asked:
             if not future.done():
-                future.set_exception(Disconnected(str(reason)))
+                future.set_exception(Disconnected(str(trouble)))
         self._asked.clear()
         if not self.lost.done():  # nobody cares any more
-            self.lost.set_result(reason)
+            self.lost.set_result(trouble)
 
 
 @asynccontextmanager
