@@ -281,7 +281,7 @@ def test_killing_and_restarting_a_container_loses_nothing(compose: Compose, serv
 
 
 def test_redis_replays_its_file_whole_and_nothing_that_was_counted_comes_back(compose: Compose) -> None:
-    httpx.post(compose.vote_url, data={"vote": "a"})
+    assert votes(compose, "a")
     eventually(compose.drained, within=30)
     compose.run("stop", "worker")
     compose.run("kill", "-s", "KILL", "redis")
@@ -360,7 +360,7 @@ def test_the_database_lost_with_its_volume_comes_back_from_a_backup_and_votes_wa
     compose.run("stop", "worker")
     compose.run("rm", "-sfv", "db")
     docker("volume", "rm", f"{compose.name}_db-data")
-    assert httpx.post(compose.vote_url, data={"vote": "b"}).status_code == 200
+    assert votes(compose, "b")
     compose.run("run", "--rm", "migrate")
     compose.pipe("run", "--rm", "-T", "migrate", "restore", "-", source=tmp_path / "votes.tar.gz")
     assert compose.rows() == before

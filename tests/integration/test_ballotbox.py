@@ -3,9 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 import redis
@@ -18,14 +17,6 @@ from voting.core.config import RedisSettings
 
 pytestmark = pytest.mark.anyio
 POLL = Poll("default", "?", (Option("a", "A"), Option("b", "B")))
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    started = Broker(tmp_path, "--maxmemory", "64mb")
-    yield started
-    started.resume()
-    started.kill()
 
 
 async def open_poll(url: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from voting.core.lifecycle import Stop
 from voting.core.rendering import answer
@@ -19,6 +20,9 @@ pytestmark = pytest.mark.anyio
 LARGE = 8_000_000  # more than the buffers between two programs hold
 ALLOWED = int(Path("/proc/sys/net/core/somaxconn").read_text())
 HOST = b"Host: x\r\n"
+
+
+unsent: list[int] = []  # bytes that waited for the reader after each large answer
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -32,6 +36,9 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
 
     headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
     await answer(scope, messages if way == "long" else send, headers, body)
+    if scope["query_string"]:
+        cycle: RequestResponseCycle = send.__self__  # type: ignore[attr-defined]
+        unsent.append(cycle.transport.get_write_buffer_size())
 
 
 @asynccontextmanager
@@ -84,6 +91,14 @@ async def test_a_crowd_may_wait_to_be_accepted() -> None:
     assert most == min(BACKLOG, ALLOWED)
 
 
+async def test_the_short_way_goes_past_uvicorns_send(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def send(_: RequestResponseCycle, message: Message) -> None:
+        raise AssertionError(message)
+
+    monkeypatch.setattr(RequestResponseCycle, "send", send)
+    assert (await whole(b"GET /short/x HTTP/1.1\r\n%bConnection: close\r\n\r\n" % HOST)).endswith(b"\r\n\r\nx")
+
+
 async def test_requests_sent_ahead_are_answered_in_order_on_a_connection_that_stays() -> None:
     texts = [b"%d" % number for number in range(10)]
     async with connected() as (reader, writer), asyncio.timeout(5):
@@ -102,3 +117,4 @@ async def test_a_reader_that_is_slow_gets_everything_and_is_waited_for() -> None
         for text in b"abcdefgh":
             await reader.readuntil(b"\r\n\r\n")
             assert await reader.readexactly(LARGE) == bytes([text]) * LARGE
+    assert max(unsent) < 1.1 * LARGE

@@ -166,8 +166,8 @@ class Booth:
             message = mark("The vote could not be stored just now. Please send it again in a moment.")
             raise Problem(503, refused.reason, message, again=choice.decode()) from None
         if prefers_json(headers):
-            receipts = {"poll": paper.slug.decode(), "choice": choice.decode(), "receipt": receipt.decode()}
-            return voter, _JSON, json.dumps(receipts).encode()
+            given = {"poll": paper.slug.decode(), "choice": choice.decode(), "receipt": receipt.decode()}
+            return voter, _JSON, json.dumps(given).encode()
         return voter, _HTML, paper.page(language.choose(headers), choice, receipt)
 
 
