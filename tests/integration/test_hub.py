@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import itertools
 import json
 import os
 import socket
@@ -63,13 +64,18 @@ async def deaf(port: int) -> asyncio.StreamWriter:
     raw.connect(("127.0.0.1", port))
     raw.setblocking(False)
     reader, writer = await asyncio.open_connection(sock=raw, limit=2)
+    await upgrade(reader, writer)
+    return writer
+
+
+async def upgrade(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Open a WebSocket."""
     key = base64.b64encode(os.urandom(16)).decode()
     writer.write(
         f"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
     )
     assert await reader.readexactly(12) == b"HTTP/1.1 101"
-    return writer
 
 
 async def test_a_viewer_gets_the_snapshot_at_once_and_then_only_what_changed() -> None:
@@ -162,3 +168,54 @@ async def test_a_viewer_that_leaves_is_forgotten() -> None:
             await viewer.recv()
             assert measures.viewers._value.get() == 1
         await until(lambda: measures.viewers._value.get() == 0)
+
+
+def masked(opcode: int, payload: bytes = b"") -> bytes:
+    """A frame as a client sends it; its mask is zero."""
+    return bytes([0x80 | opcode, 0x80 | len(payload)]) + bytes(4) + payload
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        masked(0x9) * (viewer_module.MAX_EVENTS + 1),
+        masked(0xA) * (viewer_module.MAX_EVENTS + 1),
+        masked(0x9, b"x" * 125) * 5,
+        os.urandom(100_000),
+    ],
+)
+async def test_a_viewer_that_sends_too_much_is_told_so_and_closed(flood: bytes) -> None:
+    async with serving() as (_, measures, port), asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await upgrade(reader, writer)
+        writer.write(flood)
+        _, close, rest = (await reader.read()).rpartition(b"\x88")
+        assert close
+        assert int.from_bytes(rest[1:3], "big") == CloseCode.POLICY_VIOLATION
+        writer.close()
+        await until(lambda: measures.viewers._value.get() == 0)
+
+
+async def test_a_viewer_may_ping_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "LOOK_SECONDS", 0.05)
+    async with serving() as (_, _, port), asyncio.timeout(5):
+        url = f"ws://127.0.0.1:{port}/ws"
+        async with connect(url) as viewer:
+            for _ in range(2 * viewer_module.MAX_EVENTS):
+                await (await viewer.ping())
+                await asyncio.sleep(0.01)  # so many a second are allowed
+
+
+async def test_nothing_is_read_of_a_viewer_that_does_not_read() -> None:
+    async with serving() as (hub, _, port), asyncio.timeout(5):
+        writer = await deaf(port)
+        channel = hub.channel("default")
+        assert channel
+        (watching,) = channel._viewers
+        revision = itertools.count(2)
+        while watching._stuck_at is None:
+            hub.update([standing(next(revision), 0, "?" * 5000)])
+            await asyncio.sleep(0.001)
+        writer.write(masked(0x9))
+        assert not watching._transport.is_reading()
+        writer.transport.abort()

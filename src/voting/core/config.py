@@ -74,6 +74,7 @@ class WebSettings(ServiceSettings, TraceSettings):
     trusted_proxies: Annotated[int, Field(ge=0, le=10)] = 0
     rate_limit: Annotated[float, Field(ge=0, le=1_000_000)] = 0
     rate_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 50
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
 
 
 class VoteSettings(WebSettings, RedisSettings):

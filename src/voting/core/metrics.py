@@ -44,15 +44,31 @@ def forget(pid: int) -> None:
         mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
-class VoteMetrics:
+class WebMetrics:
+    """Requests that were turned away before the application saw them."""
+
+    def __init__(self, made: CollectorRegistry) -> None:
+        self.limited = Counter(
+            "voting_requests_limited", "Requests of addresses that asked too often, answered 429", registry=made
+        )
+        self._rejected = Counter(
+            "voting_requests_rejected", "Requests out of the bounds of core/protocol.py", ["status"], registry=made
+        )
+
+    def reject(self, status: int) -> None:
+        """Count a request that was answered with that status."""
+        self._rejected.labels(status).inc()
+
+
+class VoteMetrics(WebMetrics):
     """Requests to vote: how many, how long, and why some were refused."""
 
     def __init__(self, made: CollectorRegistry) -> None:
+        super().__init__(made)
         self.accepted = Counter("voting_votes_accepted", "Votes that Redis has on disk", registry=made)
         self.refused = Counter("voting_votes_refused", "Votes answered with a no", ["reason"], registry=made)
         for reason in OUR_REASONS:
             self.refused.labels(reason)
-        self.limited = _limited(made)
         self.seconds = Histogram(
             "voting_vote_duration_seconds", "From request to answer, accepted votes", buckets=FAST, registry=made
         )
@@ -91,16 +107,16 @@ class WorkerMetrics:
         size.set_function(lambda: shutil.disk_usage("/").total)
 
 
-class ResultMetrics:
+class ResultMetrics(WebMetrics):
     """Showing: viewers, frames, and how fresh the numbers are."""
 
     def __init__(self, made: CollectorRegistry) -> None:
+        super().__init__(made)
         self.viewers = Gauge("voting_viewers", "Open WebSockets", registry=made)
         self.frames = Counter("voting_frames_sent", "Snapshots sent to viewers", registry=made)
         self.cut = Counter("voting_viewers_cut", "Sockets cut because they did not read", registry=made)
         self.age = Gauge("voting_snapshot_age_seconds", "Time since the database last answered", registry=made)
         self.interruptions = Counter("voting_interruptions", "Times the database was lost", registry=made)
-        self.limited = _limited(made)
 
 
 class CertificateMetrics:
@@ -114,7 +130,3 @@ class CertificateMetrics:
         self.served = Gauge(
             "voting_certificate_served", "1 if the last handshake gave a certificate, else 0", ["host"], registry=made
         )
-
-
-def _limited(made: CollectorRegistry) -> Counter:
-    return Counter("voting_requests_limited", "Requests of addresses that asked too often, answered 429", registry=made)

@@ -20,7 +20,7 @@ from starlette.types import Scope, Send
 
 from voting.core import language
 from voting.core.language import Language, mark
-from voting.core.web import answer_at_once
+from voting.core.protocol import answer_at_once
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "

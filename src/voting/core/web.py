@@ -1,99 +1,42 @@
-"""What the web services share: listening, answering, serving and draining."""
+"""What the web services share: listening, serving and draining."""
 
 import asyncio
 import contextlib
+import functools
+import resource
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from starlette.types import ASGIApp, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from starlette.types import ASGIApp
 
 from voting.core.lifecycle import Stop
+from voting.core.protocol import ConnectionLimit, Protocol
 
 DRAIN_SECONDS = 8
-REQUEST_SECONDS = 10  # from its first byte, or the connection's, to its last
-MAX_HEAD = 64 * 1024  # bytes
 BACKLOG = 4096  # connections that wait to be accepted, as many as Linux allows; one more would have to try again in 1 s
-
-
-class Protocol(HttpToolsProtocol):
-    """Uvicorn's HTTP, but the head of a request may not go on for ever; and it says since when a request is awaited."""
-
-    awaited_since = 0.0  # by the event loop's clock; 0 when none is
-    unread = 0.0  # bytes of a head that has not ended
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """The first request is awaited."""
-        super().connection_made(transport)
-        self.awaited_since = self.loop.time()
-
-    def data_received(self, data: bytes) -> None:
-        """Feed the parser, up to a limit."""
-        self.unread += len(data)
-        super().data_received(data)
-        if self.unread > MAX_HEAD:
-            self.transport.abort()
-
-    def on_message_begin(self) -> None:
-        """The rest of this one is awaited."""
-        super().on_message_begin()
-        self.awaited_since = self.awaited_since or self.loop.time()
-
-    def on_headers_complete(self) -> None:
-        """How long a body may be is for its reader to say."""
-        super().on_headers_complete()
-        self.unread = float("-inf")
-
-    def on_message_complete(self) -> None:
-        """It is all here."""
-        super().on_message_complete()
-        self.awaited_since = self.unread = 0.0
-
-
-def answer_at_once(send: Send, head: bytes, body: bytes) -> bool:
-    """Answer in one write if `send` is Uvicorn's own and nothing has to be waited for; else do nothing, and say False.
-
-    Uvicorn's `send` writes head and body apart, and looks for line ends in each header: a fifth of the work for a vote.
-
-    Args:
-        send: as an ASGI application gets it.
-        head: status line and headers in their wire form, with no value that comes from the request.
-        body: all of it.
-    """
-    cycle = getattr(send, "__self__", None)
-    if not isinstance(cycle, RequestResponseCycle) or cycle.flow.write_paused or cycle.disconnected:
-        return False
-    ours = [b"%b: %b\r\n" % header for header in cycle.default_headers]
-    ours.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
-    cycle.transport.write(b"".join([head, *ours, body]))
-    cycle.response_started = cycle.response_complete = True
-    if not cycle.keep_alive:
-        cycle.transport.close()
-    cycle.on_response()
-    return True
+RECEIVE_BUFFER = 8 * 1024  # bytes for each connection in the kernel, which doubles it: requests are small
+SEND_BUFFER = 64 * 1024
+PRIVATE_CONNECTIONS = 100
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, but it leaves signals to `lifecycle`, and cuts off whoever takes too long to ask.
-
-    https://cheatsheetseries.owasp.org/cheatsheets/Denial_of_Service_Cheat_Sheet.html
-    """
+    """Uvicorn's server, without its signal handling and with the deadlines of `protocol`."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take no signals."""
+        """Leave signal handling to `lifecycle`."""
         yield
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second; look for the slow once."""
+        """Check all connections once a second; Uvicorn calls this ten times a second."""
         if counter % 10 == 0:
-            latest = asyncio.get_running_loop().time() - REQUEST_SECONDS
+            now = asyncio.get_running_loop().time()
             for each in list(self.server_state.connections):
-                if isinstance(each, Protocol) and 0 < each.awaited_since < latest:
-                    each.transport.abort()
+                if isinstance(each, Protocol):
+                    each.check(now)
         return await super().on_tick(counter)
 
 
@@ -114,16 +57,50 @@ def listen(address: str) -> socket.socket:
     host, _, port = address.rpartition(":")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=BACKLOG)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
+    for level, option, value in (  # accepted sockets inherit them
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+        (socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER),
+        (socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER),
+    ):
+        sock.setsockopt(level, option, value)
     return sock
 
 
-async def serve(app: ASGIApp, sock: socket.socket, stop: Stop, **options: Any) -> None:
-    """Serve on a listening socket until told to stop; then take no more connections, and finish what is in flight."""
+def connection_limit(most: int, *, shared: bool = False) -> ConnectionLimit:
+    """Return a limit for one port of a service.
+
+    Args:
+        most: connections; fewer where the process may not open twice as many files.
+        shared: one address may have all of them, since it is a proxy's. Otherwise it may have three quarters.
+    """
+    most = min(most, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+    return ConnectionLimit(most, most if shared else most * 3 // 4)
+
+
+async def serve(
+    app: ASGIApp,
+    sock: socket.socket,
+    stop: Stop,
+    *,
+    limit: ConnectionLimit | None = None,
+    on_rejection: Callable[[int], None] = lambda _: None,
+    **options: Any,
+) -> None:
+    """Serve on a listening socket until told to stop; then take no more connections, and finish what is in flight.
+
+    Args:
+        app: the ASGI application.
+        sock: from `listen`.
+        stop: ends it.
+        limit: of connections; by default `PRIVATE_CONNECTIONS`, enough for probes and Prometheus.
+        on_rejection: called with the status of each request that is answered before the application gets it.
+        options: more of Uvicorn's.
+    """
+    limit = limit or connection_limit(PRIVATE_CONNECTIONS, shared=True)
     config = uvicorn.Config(
         app,
         loop="none",
-        http=Protocol,
+        http=functools.partial(Protocol, limit, on_rejection),  # type: ignore[arg-type]
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -131,7 +108,6 @@ async def serve(app: ASGIApp, sock: socket.socket, stop: Stop, **options: Any) -
         proxy_headers=False,
         backlog=BACKLOG,
         workers=1,  # or uvicorn would read WEB_CONCURRENCY, which is our own setting
-        timeout_keep_alive=30,
         timeout_graceful_shutdown=DRAIN_SECONDS,
         **({"ws": "none"} | options),
     )

@@ -12,7 +12,7 @@ from voting.core.config import ResultSettings
 from voting.core.lifecycle import Stop
 from voting.core.limits import guarded
 from voting.core.rendering import Pages, application
-from voting.core.web import listen, serve
+from voting.core.web import connection_limit, listen, serve
 from voting.result.hub import Hub
 from voting.result.screens import Screens
 from voting.result.viewer import Door
@@ -49,7 +49,9 @@ async def main(settings: ResultSettings, stop: Stop) -> None:
         public = listen(f"{settings.host}:{settings.result_port}")
         tasks.create_task(hub.run(stop))
         front = guarded(app, settings, pages, measures.limited.inc)
-        tasks.create_task(serve(front, public, stop, ws=Door(settings, hub).viewer))
+        limit = connection_limit(settings.max_connections, shared=bool(settings.trusted_proxies))
+        viewers = Door(settings, hub).viewer
+        tasks.create_task(serve(front, public, stop, limit=limit, on_rejection=measures.reject, ws=viewers))
     if spans:
         spans.close()
     log.info("result.stopped")

@@ -8,12 +8,13 @@ https://websockets.readthedocs.io/en/stable/howto/sansio.html
 
 import asyncio
 import re
+import socket
 from http import HTTPStatus
 from typing import Any
 
 from websockets.frames import DATA_OPCODES, CloseCode, Frame, Opcode
 from websockets.http11 import Request
-from websockets.protocol import OPEN
+from websockets.protocol import CONNECTING, OPEN
 from websockets.server import ServerProtocol
 
 from voting.core.ballot import DEFAULT_POLL
@@ -28,6 +29,10 @@ PING_SECONDS = 10.0  # of silence, after which it is asked for a sign of life
 SILENT_SECONDS = 18.0  # without one
 CLOSING_SECONDS = 2.0  # that it has to answer our goodbye
 MAX_MESSAGE = 1024
+MAX_RECEIVED = 512  # bytes in a second; a browser sends a pong of 6 bytes for each ping, and one goodbye
+MAX_EVENTS = 16  # frames in a second
+WRITE_BUFFER = 4 * 1024  # bytes that wait in the process for a viewer that does not read
+SEND_BUFFER = 16 * 1024  # bytes that wait in the kernel, which doubles it
 _PATH = re.compile(r"(?:/p/([^/?]+))?/ws(?:\?.*)?")
 _PING = Frame(Opcode.PING, b"").serialize(mask=False)
 
@@ -79,7 +84,9 @@ class Viewer(asyncio.Protocol):
         "_channel",
         "_connections",
         "_door",
+        "_events",
         "_heard_at",
+        "_received",
         "_shown",
         "_socket",
         "_stuck_at",
@@ -93,23 +100,42 @@ class Viewer(asyncio.Protocol):
         self._channel: Channel | None = None
         self._address = ""
         self._shown = b""
+        self._received = self._events = 0  # bytes and frames since the last look
         self._heard_at = 0.0
         self._stuck_at: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Uvicorn passes the connection on, and then the request."""
         self._transport = transport
+        transport.set_write_buffer_limits(high=WRITE_BUFFER)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         self._connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        """The request, a pong or a goodbye; a message is answered with 1003 (RFC 6455, section 7.4.1)."""
+        """Take the request, a pong or a close frame.
+
+        A message is answered with the close code 1003, too much of anything with 1008 (RFC 6455, section 7.4.1).
+        """
         self._heard_at = asyncio.get_running_loop().time()
+        if self._socket.state is not CONNECTING:
+            self._received += len(data)
+            if self._received > MAX_RECEIVED:  # not parsed: a frame of 6 bytes costs as much as a vote
+                self._refuse_more()
+                return
         self._socket.receive_data(data)
         for event in self._socket.events_received():
+            self._events += 1
             if isinstance(event, Request):
                 self._answer(event)
             elif isinstance(event, Frame) and event.opcode in DATA_OPCODES and self._socket.state is OPEN:
                 self._socket.fail(CloseCode.UNSUPPORTED_DATA, "this socket only sends")
+        if self._events > MAX_EVENTS:
+            self._refuse_more()
+        else:
+            self._flush()
+
+    def _refuse_more(self) -> None:
+        self._socket.fail(CloseCode.POLICY_VIOLATION, "too much was sent")
         self._flush()
 
     def _answer(self, request: Request) -> None:
@@ -145,17 +171,24 @@ class Viewer(asyncio.Protocol):
         return 1
 
     def pause_writing(self) -> None:
-        """It leaves more than a buffer's worth unread: it gets no more frames until it has caught up."""
+        """Send no more frames, and read nothing that would have to be answered, until the viewer has caught up."""
         self._stuck_at = asyncio.get_running_loop().time()
+        self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """It has; what it missed is skipped but for the newest."""
+        """Go on with the newest frame; those between are skipped."""
         self._stuck_at = None
+        self._heard_at = asyncio.get_running_loop().time()
+        self._transport.resume_reading()
         if self._channel:
             self.show(self._channel.frame)
 
     def is_lost(self, now: float) -> bool:
-        """Cut it if it takes nothing or gives no sign of life, and say so; ask for one when it is due."""
+        """Cut it if it takes nothing or gives no sign of life, and say so; ask for one when it is due.
+
+        To be called once a second: what it may send until then is counted anew.
+        """
+        self._received = self._events = 0
         lost = now - self._heard_at > SILENT_SECONDS
         if lost or (self._stuck_at is not None and now - self._stuck_at > STUCK_SECONDS):
             self._transport.abort()

@@ -21,7 +21,7 @@ from voting.core.limits import guarded
 from voting.core.origin import neighbour
 from voting.core.processes import Processes, available_cores
 from voting.core.rendering import Pages, application
-from voting.core.web import listen, serve
+from voting.core.web import connection_limit, listen, serve
 from voting.vote.booth import Booth
 
 if TYPE_CHECKING:
@@ -81,7 +81,9 @@ async def main(settings: VoteSettings, stop: Stop, public: socket, private: sock
         async with asyncio.TaskGroup() as servers:
             servers.create_task(serve(ops, private, stop))
             await _opening(booth, stop)
-            servers.create_task(serve(guarded(app, settings, pages, measures.limited.inc), public, stop))
+            front = guarded(app, settings, pages, measures.limited.inc)
+            limit = connection_limit(settings.max_connections, shared=bool(settings.trusted_proxies))
+            servers.create_task(serve(front, public, stop, limit=limit, on_rejection=measures.reject))
         carrying.cancel()  # only now: what was in flight has its answer
     if spans:
         spans.close()

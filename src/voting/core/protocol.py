@@ -1,0 +1,392 @@
+"""HTTP on one connection, with bounds on what its client may cost.
+
+Uvicorn parses a request and runs the application. This module decides what Uvicorn gets to see:
+
+- One request at a time. What a client sends ahead stays unread until its request is answered.
+- A head of at most `MAX_HEAD` bytes and `MAX_FIELDS` fields, trailers included, and a body of at most `MAX_BODY` bytes
+  as it is transferred. A request that is larger, malformed or too slow is answered (RFC 9457) before the connection
+  is closed, so that a proxy in front does not take it for a failure of the service.
+- An answer that a client does not take for `STUCK_SECONDS` closes the connection.
+- `ConnectionLimit` bounds the number of connections.
+
+https://cheatsheetseries.owasp.org/cheatsheets/Denial_of_Service_Cheat_Sheet.html
+"""
+
+import asyncio
+import contextlib
+import json
+import math
+from collections import Counter
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Any
+
+import httptools
+from starlette.types import Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+MAX_HEAD = 16 * 1024  # bytes of a request line and its header fields
+MAX_FIELDS = 100  # header fields and trailers of one request
+MAX_BODY = 16 * 1024  # bytes after the head, with chunk sizes and trailers
+REQUEST_SECONDS = 10  # from the first byte of a request, or of a connection, to the last
+KEEP_ALIVE_SECONDS = 75  # without a request; longer than a load balancer keeps its own end (60 s)
+STUCK_SECONDS = 10  # that part of an answer may wait for the client to read
+CLOSING_SECONDS = 2  # that a client has to read the answer and close its end
+WRITE_BUFFER = 16 * 1024  # bytes of answers that wait in the process before the application has to
+
+
+class ConnectionLimit:
+    """How many connections may be open at a time.
+
+    Args:
+        most: in all.
+        per_address: from one address.
+    """
+
+    def __init__(self, most: int, per_address: int) -> None:
+        self._most, self._per_address = most, per_address
+        self._open: Counter[str] = Counter()
+        self._total = 0
+
+    def take(self, address: str) -> bool:
+        """Count one more connection and return True, or return False if the limit is reached."""
+        if self._total >= self._most or self._open[address] >= self._per_address:
+            return False
+        self._total += 1
+        self._open[address] += 1
+        return True
+
+    def release(self, address: str) -> None:
+        """Count one connection less."""
+        self._total -= 1
+        self._open[address] -= 1
+        if not self._open[address]:
+            del self._open[address]
+
+
+def _rejection(status: int, title: str, detail: str, *headers: str) -> bytes:
+    """Return an answer in its wire form; its body is a problem of RFC 9457."""
+    body = json.dumps({"title": title, "status": status, "detail": detail, "counted": "no"}).encode()
+    head = [
+        f"HTTP/1.1 {status} {title}",
+        "content-type: application/problem+json",
+        f"content-length: {len(body)}",
+        "cache-control: no-store",
+        "x-content-type-options: nosniff",
+        "connection: close",
+        *headers,
+    ]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+REJECTIONS = {
+    400: _rejection(400, "Bad Request", "This is not valid HTTP."),
+    408: _rejection(408, "Request Timeout", f"The request was not complete after {REQUEST_SECONDS} seconds."),
+    413: _rejection(413, "Content Too Large", f"A request body has at most {MAX_BODY} bytes."),
+    431: _rejection(
+        431,
+        "Request Header Fields Too Large",
+        f"A request has at most {MAX_FIELDS} header fields, and {MAX_HEAD} bytes before its body.",
+    ),
+    503: _rejection(503, "Service Unavailable", "Too many connections are open.", "retry-after: 1"),
+}
+
+
+class _Phase(Enum):
+    READING = auto()  # a request is awaited or arriving
+    ANSWERING = auto()  # it is complete, and its answer is not
+    CLOSING = auto()  # whatever arrives is discarded
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection.
+
+    Args:
+        limit: of connections.
+        on_rejection: called with the status of each answer in `REJECTIONS` that is given.
+        options: what Uvicorn passes.
+    """
+
+    def __init__(self, limit: ConnectionLimit, on_rejection: Callable[[int], None], **options: Any) -> None:
+        super().__init__(**options)
+        self._limit = limit
+        self._on_rejection = on_rejection
+        self._address: str | None = None  # while it is counted
+        self._phase = _Phase.READING
+        self._ahead = b""  # sent before the request in hand was answered
+        self._paused = False
+        self._deadline = math.inf
+        self._stuck_since = math.inf
+        self._expect()
+
+    def _expect(self) -> None:
+        """Prepare for the next request."""
+        self._begun = False  # its first byte is here
+        self._in_body = False
+        self._size = 0  # bytes of the head, or after it of a chunked body
+        self._length = 0  # of a body, by Content-Length; then what is missing of it
+        self._chunked = False
+        self._trailers = 0
+        self._tail = b""  # of an unfinished head, where its end may begin
+        self._verdict = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Accept the connection, or reject it if too many are open."""
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=WRITE_BUFFER)
+        self._deadline = self.loop.time() + REQUEST_SECONDS
+        address = self.client[0] if self.client else ""
+        if self._limit.take(address):
+            self._address = address
+        else:
+            self._reject(503)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Release what the connection held."""
+        self._phase = _Phase.CLOSING
+        self._ahead = b""
+        self._release()
+        super().connection_lost(exc)
+
+    def _release(self) -> None:
+        if self._address is not None:
+            self._limit.release(self._address)
+            self._address = None
+
+    def data_received(self, data: bytes) -> None:
+        """Parse up to the end of one request; keep what follows for later."""
+        if self._phase is _Phase.READING:
+            if not self._begun:
+                self._begun = True
+                self._deadline = self.loop.time() + REQUEST_SECONDS
+            data = self._feed(data)
+        if data and self._phase is _Phase.ANSWERING:
+            self._ahead += data
+            if not self._paused:
+                self._paused = True
+                self.transport.pause_reading()
+
+    def _go_on(self) -> None:
+        """Read what was sent ahead."""
+        if self._phase is not _Phase.READING:
+            return
+        data, self._ahead = self._ahead, b""
+        if data:
+            self.data_received(data)
+        if not self._ahead:
+            self._resume_reading()
+
+    def _resume_reading(self) -> None:
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+
+    def _feed(self, data: bytes) -> bytes:
+        """Parse to the end of the request; return the rest."""
+        while data and self._phase is _Phase.READING:
+            if self._in_body and self._chunked:
+                end = len(data)  # the parser alone knows where it ends; what follows is discarded
+                self._size += end
+                if self._size > MAX_BODY:
+                    self._reject(413)
+                    break
+            elif self._in_body:
+                end = min(self._length, len(data))
+                self._length -= end
+            else:
+                end = self._end_of_head(data)
+                self._size += end
+                if self._size > MAX_HEAD:
+                    self._reject(431)
+                    break
+            if end == len(data):
+                self._parse(data)
+                return b""
+            self._parse(data[:end])
+            data = data[end:]
+        return data
+
+    def _end_of_head(self, data: bytes) -> int:
+        """Return the number of bytes up to the blank line that ends a head; all, if it is not there."""
+        known = self._tail + data if self._tail else data  # the blank line may have begun in the piece before
+        end = known.find(b"\r\n\r\n")
+        if end < 0:
+            self._tail = known[-3:]
+            return len(data)
+        end += 4 - len(self._tail)
+        self._tail = b""
+        return end
+
+    def _parse(self, piece: bytes) -> None:
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade:
+            if self._should_upgrade() and not self._verdict:
+                self.handle_websocket_upgrade()
+            elif not self._verdict:  # another protocol was offered; this one goes on for one answer
+                self.cycle.keep_alive = False
+        except httptools.HttpParserError:
+            if self._phase is _Phase.ANSWERING:  # by what follows a chunked request
+                self.cycle.keep_alive = False
+            elif not self._verdict:
+                self._verdict = 400
+        if self._verdict:
+            self._reject(self._verdict)
+
+    def on_message_begin(self) -> None:
+        """Begin a request, unless there is one in hand."""
+        if self._phase is not _Phase.READING or self._in_body:
+            raise ValueError("a second request")
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header field; ignore a trailer."""
+        if self._in_body:
+            self._trailers += 1
+            if len(self.headers) + self._trailers > MAX_FIELDS:
+                self._verdict = 431
+            return
+        name = name.lower()
+        if name == b"content-length":
+            self._length = int(value)
+        elif name == b"transfer-encoding":
+            self._chunked = True
+        elif name == b"expect":
+            self.expect_100_continue = value.lower() == b"100-continue"
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Run the application, if the request is within the bounds."""
+        if len(self.headers) > MAX_FIELDS:
+            self._verdict = 431
+        elif self._length > MAX_BODY:
+            self._verdict = 413
+        elif self._is_upgrade() and (self._chunked or self._length):
+            self._verdict = 400
+        else:
+            super().on_headers_complete()
+            self._in_body, self._size = True, 0
+            if self._is_upgrade():
+                return
+            if self._chunked:
+                self.cycle.keep_alive = False
+            if self._chunked or self._length:
+                self.cycle.transport = _Lingering(self)  # type: ignore[assignment]
+
+    def on_message_complete(self) -> None:
+        """The request is complete: answer it, and then expect the next one."""
+        if self._verdict or self._is_upgrade():
+            return
+        super().on_message_complete()
+        if self.cycle.response_complete:
+            self._next()
+        else:
+            self._phase = _Phase.ANSWERING
+
+    def on_response_complete(self) -> None:
+        """The answer is complete; expect the next request when this one is, too."""
+        if self._phase is _Phase.ANSWERING and not self.transport.is_closing():
+            self._next()
+
+    def _next(self) -> None:
+        self._phase = _Phase.READING
+        self._expect()
+        self._deadline = self.loop.time() + KEEP_ALIVE_SECONDS
+        if self._paused or self._ahead:
+            self.loop.call_soon(self._go_on)  # after the other connections had their turn
+
+    def _is_upgrade(self) -> bool:
+        return self.parser.should_upgrade() and self._should_upgrade()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Pass the connection on; it is bounded by others from here."""
+        self._release()
+        self._phase = _Phase.CLOSING
+        super().handle_websocket_upgrade()
+
+    def close(self) -> None:
+        """Close the connection after its last answer."""
+        if self._phase is _Phase.READING or self._chunked:  # there may be something unread
+            self._linger()
+        else:
+            self.transport.close()
+
+    def _reject(self, status: int) -> None:
+        """Answer in place of the application, unless it has begun to; then close."""
+        cycle = self.cycle if self._in_body else None
+        if cycle and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        if not cycle or not cycle.response_started:
+            self._on_rejection(status)
+            self.transport.write(REJECTIONS[status])
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close our end, and the connection when the client has closed its own.
+
+        To close at once, while there is something unread, would take the answer back from the client (RFC 9112, 9.6).
+        """
+        self._phase = _Phase.CLOSING
+        self._deadline = self.loop.time() + CLOSING_SECONDS
+        self._ahead = b""
+        self._resume_reading()
+        with contextlib.suppress(OSError, RuntimeError):  # it has closed already
+            self.transport.write_eof()
+
+    def check(self, now: float) -> None:
+        """Close the connection if its client has taken too long to send, to read or to close.
+
+        Args:
+            now: by the event loop's clock.
+        """
+        if not self.transport.get_write_buffer_size():
+            self._stuck_since = math.inf
+        elif self._stuck_since == math.inf:
+            self._stuck_since = now
+        elif now - self._stuck_since > STUCK_SECONDS:
+            self.transport.abort()
+            return
+        if now < self._deadline or self._phase is _Phase.ANSWERING:
+            return
+        if self._phase is _Phase.CLOSING:
+            self.transport.abort()
+        elif self._begun:
+            self._reject(408)
+        else:
+            self.transport.close()
+
+
+class _Lingering:
+    """The transport as an application's answer uses it, where the request may not have been read to its end."""
+
+    __slots__ = ("close", "get_write_buffer_size", "is_closing", "write")
+
+    def __init__(self, protocol: Protocol) -> None:
+        transport = protocol.transport
+        self.write, self.is_closing = transport.write, transport.is_closing
+        self.get_write_buffer_size = transport.get_write_buffer_size
+        self.close = protocol.close
+
+
+def answer_at_once(send: Send, head: bytes, body: bytes) -> bool:
+    """Answer in one write if `send` is Uvicorn's own and nothing has to be waited for; else do nothing, and say False.
+
+    Uvicorn's `send` writes head and body apart, and looks for line ends in each header: a fifth of the work for a vote.
+
+    Args:
+        send: as an ASGI application gets it.
+        head: status line and headers in their wire form, with no value that comes from the request.
+        body: all of it.
+    """
+    cycle = getattr(send, "__self__", None)
+    if not isinstance(cycle, RequestResponseCycle) or cycle.flow.write_paused or cycle.disconnected:
+        return False
+    ours = [b"%b: %b\r\n" % header for header in cycle.default_headers]
+    ours.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
+    cycle.transport.write(b"".join([head, *ours, body]))
+    cycle.response_started = cycle.response_complete = True
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
+    return True

@@ -1,0 +1,247 @@
+"""What one connection may cost, and how a client that asks for more is answered."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from starlette.types import Receive, Scope, Send
+
+from voting.core import protocol
+from voting.core.lifecycle import Stop
+from voting.core.protocol import MAX_BODY, MAX_FIELDS, MAX_HEAD, ConnectionLimit
+from voting.core.rendering import answer
+from voting.core.web import listen, serve
+
+pytestmark = pytest.mark.anyio
+GET = b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n"
+CHUNKED = b"POST /0 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+class Echo:
+    """An application that answers with path and body; it can be held, and notes how many requests it had at a time."""
+
+    def __init__(self) -> None:
+        self.free = asyncio.Event()
+        self.free.set()
+        self.requests = self.active = self.most = self.aborted = 0
+        self.rejected: list[int] = []
+        self.size = 1
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.requests += 1
+        self.active += 1
+        self.most = max(self.most, self.active)
+        try:
+            body = scope["path"].encode()
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    self.aborted += 1
+                    return
+                body += message["body"]
+                if not message["more_body"]:
+                    break
+            await self.free.wait()
+            body *= self.size
+            await answer(scope, send, [(b"content-length", b"%d" % len(body))], body)
+        finally:
+            self.active -= 1
+
+
+@asynccontextmanager
+async def serving(limit: ConnectionLimit | None = None) -> AsyncIterator[tuple[Echo, int]]:
+    app, stop = Echo(), Stop()
+    with listen("127.0.0.1:0") as sock:
+        port = sock.getsockname()[1]
+        task = asyncio.create_task(serve(app, sock, stop, limit=limit, on_rejection=app.rejected.append))
+        try:
+            yield app, port
+        finally:
+            stop.set()
+            await task
+
+
+async def until(check: object, within: float = 5) -> None:
+    async with asyncio.timeout(within):
+        while not check():  # type: ignore[operator]
+            await asyncio.sleep(0.01)
+
+
+async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length: ")[2].split()[0])
+    return int(head.split()[1]), await reader.readexactly(length)
+
+
+async def test_what_a_client_sends_ahead_waits_unread_until_its_request_is_answered() -> None:
+    async with serving() as (app, port), asyncio.timeout(10):
+        app.free.clear()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        ahead = b"".join(GET % number for number in range(200_000))
+        writer.write(ahead)
+        await until(lambda: app.requests)
+        sending = asyncio.create_task(writer.drain())
+        done, _ = await asyncio.wait([sending], timeout=0.3)  # this long nothing happens
+        assert not done
+        assert app.requests == 1
+        app.free.set()
+        for number in range(500):
+            assert await read_answer(reader) == (200, b"/%d" % number)
+        assert app.most == 1
+        sending.cancel()
+        writer.transport.abort()
+
+
+def requests() -> st.SearchStrategy[bytes]:
+    """A request whose answer leaves the connection open."""
+    body = st.binary(max_size=30)
+    return st.one_of(
+        st.just(b"GET /g HTTP/1.1\r\nHost: x\r\n\r\n"),
+        st.just(b"\r\n\r\nGET /g HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 200 + b"\r\n\r\n"),
+        body.map(lambda b: b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(b), b)),
+    )
+
+
+CASES = st.tuples(st.lists(requests(), min_size=1, max_size=5), st.lists(st.floats(0, 1), max_size=12))
+
+
+@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cases=st.lists(CASES, min_size=5, max_size=5))
+async def test_requests_mean_the_same_however_they_are_cut(cases: list[tuple[list[bytes], list[float]]]) -> None:
+    last = CHUNKED + b"2\r\nab\r\n0\r\nA: b\r\n\r\n"
+    async with serving() as (_, port), asyncio.timeout(10):
+        for sent, shares in cases:
+            stream = b"".join([*sent, last]) + b"GET /never HTTP/1.1\r\n\r\n"
+            cuts = sorted(int(share * len(stream)) for share in shares)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            for begin, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+                writer.write(stream[begin:end])
+                await asyncio.sleep(0)  # each piece may be read alone
+            for each in sent:
+                body = b"/p" + each.partition(b"\r\n\r\n")[2] if each.startswith(b"POST") else b"/g"
+                assert await read_answer(reader) == (200, body)
+            assert await read_answer(reader) == (200, b"/0ab")
+            assert await reader.read() == b""  # a chunked request is the last one
+            writer.close()
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * MAX_FIELDS + b"\r\n", 431),
+        (b"GET / HTTP/1.1\r\nX: " + b"y" * MAX_HEAD + b"\r\n\r\n", 431),
+        (b"GET /" + b"y" * 10 * MAX_HEAD, 431),
+        (b"\r\n" * MAX_HEAD, 431),
+        (CHUNKED + b"0\r\n" + b"A: b\r\n" * MAX_FIELDS, 431),
+        (CHUNKED + b"0\r\nA: " + b"b" * MAX_BODY, 413),
+        (CHUNKED + b"1;" + b"x" * MAX_BODY, 413),
+        (CHUNKED + b"1\r\na\r\n" * MAX_BODY, 413),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\n" + b"x" * 5_000_000, 413),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+        (b"GET / HTTP/9.9\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\nHost: x\n\n", 400),
+        (b"GET /\xff HTTP/1.1\r\n\r\n", 400),
+        (b"CONNECT x:1 HTTP/1.1\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    ],
+)
+async def test_a_request_out_of_bounds_is_answered_and_then_closed(request_: bytes, status: int) -> None:
+    async with serving() as (app, port), asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request_)
+        found, body = await read_answer(reader)
+        assert (found, json.loads(body)["status"], json.loads(body)["counted"]) == (status, status, "no")
+        assert await reader.read() == b""
+        writer.close()
+        await until(lambda: not app.active)
+        assert app.rejected == [status]
+
+
+async def test_as_many_fields_and_bytes_as_are_allowed_are_taken() -> None:
+    head = b"POST / HTTP/1.1\r\nContent-Length: %d\r\n" % MAX_BODY + b"X: y\r\n" * (MAX_FIELDS - 2)
+    head += b"Z: " + b"z" * (MAX_HEAD - len(head) - 7) + b"\r\n\r\n"
+    assert len(head) == MAX_HEAD
+    async with serving() as (_, port), asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write((head + b"x" * MAX_BODY) * 2)
+        for _ in range(2):
+            assert (await read_answer(reader))[0] == 200
+        writer.close()
+
+
+async def test_another_protocol_is_not_taken_up_and_the_request_is_answered() -> None:
+    request = b"GET /u HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n"
+    async with serving() as (_, port), asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request + GET % 1)
+        assert await read_answer(reader) == (200, b"/u")
+        assert await reader.read() == b""
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "start", [b"GET / HTT", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nvote=", CHUNKED + b"5\r\nvo"]
+)
+async def test_a_request_that_does_not_end_is_answered_in_time(start: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "REQUEST_SECONDS", 0.2)
+    async with serving() as (app, port), asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(start)
+        assert (await read_answer(reader))[0] == 408
+        assert await reader.read() == b""
+        writer.close()
+        await until(lambda: not app.active)
+
+
+async def test_a_client_that_asks_nothing_is_cut_off_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(protocol, "KEEP_ALIVE_SECONDS", 0.2)
+    async with serving() as (_, port), asyncio.timeout(5):
+        for request in (b"", GET % 1):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request)
+            if request:
+                assert await read_answer(reader) == (200, b"/1")
+            assert await reader.read() == b""
+            writer.close()
+
+
+async def test_a_client_that_does_not_read_its_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "STUCK_SECONDS", 0.5)
+    async with serving() as (app, port), asyncio.timeout(8):
+        app.size = 4_000_000
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+        writer.write((GET % 1) * 1000)
+        with pytest.raises(ConnectionResetError):
+            while True:
+                writer.write(GET % 1)
+                await writer.drain()
+                await asyncio.sleep(0.05)
+        assert app.requests <= 2  # the second may have been read, and waits for room
+        del reader
+
+
+async def test_one_connection_too_many_is_told_so_and_others_go_on() -> None:
+    limit = ConnectionLimit(3, 2)
+    async with serving(limit) as (app, port), asyncio.timeout(5):
+
+        async def ask(address: str) -> tuple[int, asyncio.StreamWriter]:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+            writer.write(GET % 1)
+            return (await read_answer(reader))[0], writer
+
+        first = [await ask("127.0.0.2") for _ in range(3)]
+        assert [status for status, _ in first] == [200, 200, 503]
+        second = [await ask("127.0.0.3") for _ in range(2)]
+        assert [status for status, _ in second] == [200, 503]
+        first[0][1].close()
+        await until(lambda: limit.take("127.0.0.3"))
+        assert app.rejected == [503, 503]
+        for _, writer in (*first, *second):
+            writer.close()
