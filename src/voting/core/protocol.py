@@ -18,7 +18,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable
-from enum import Enum, auto
 from typing import Any
 
 import httptools
@@ -92,10 +91,9 @@ REJECTIONS = {
 }
 
 
-class _Phase(Enum):
-    READING = auto()  # a request is awaited or arriving
-    ANSWERING = auto()  # it is complete, and its answer is not
-    CLOSING = auto()  # whatever arrives is discarded
+_FRAMING = {b"content-length", b"transfer-encoding", b"upgrade", b"expect"}  # fields that this module looks at
+
+READING, ANSWERING, CLOSING = range(3)  # a request is awaited; it is complete; whatever arrives is discarded
 
 
 class Protocol(HttpToolsProtocol):
@@ -112,20 +110,22 @@ class Protocol(HttpToolsProtocol):
         self._limit = limit
         self._on_rejection = on_rejection
         self._address: str | None = None  # while it is counted
-        self._phase = _Phase.READING
+        self._phase = READING
+        self._patience = REQUEST_SECONDS  # that the client may take until the next change of phase
+        self._since = math.inf  # when `check` first saw that it had to wait for the client
+        self._stuck_since = math.inf
         self._ahead = b""  # sent before the request in hand was answered
         self._paused = False
-        self._deadline = math.inf
-        self._stuck_since = math.inf
         self._expect()
 
     def _expect(self) -> None:
         """Prepare for the next request."""
         self._begun = False  # its first byte is here
         self._in_body = False
-        self._size = 0  # bytes of the head, or after it of a chunked body
+        self._size = 0  # bytes of the head; then of a chunked body
         self._length = 0  # of a body, by Content-Length; then what is missing of it
         self._chunked = False
+        self._upgrade = False
         self._trailers = 0
         self._tail = b""  # of an unfinished head, where its end may begin
         self._verdict = 0
@@ -134,7 +134,6 @@ class Protocol(HttpToolsProtocol):
         """Accept the connection, or reject it if too many are open."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=WRITE_BUFFER)
-        self._deadline = self.loop.time() + REQUEST_SECONDS
         address = self.client[0] if self.client else ""
         if self._limit.take(address):
             self._address = address
@@ -143,7 +142,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Release what the connection held."""
-        self._phase = _Phase.CLOSING
+        self._phase = CLOSING
         self._ahead = b""
         self._release()
         super().connection_lost(exc)
@@ -155,12 +154,12 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse up to the end of one request; keep what follows for later."""
-        if self._phase is _Phase.READING:
+        if self._phase == READING:
             if not self._begun:
                 self._begun = True
-                self._deadline = self.loop.time() + REQUEST_SECONDS
+                self._patience, self._since = REQUEST_SECONDS, math.inf
             data = self._feed(data)
-        if data and self._phase is _Phase.ANSWERING:
+        if data and self._phase == ANSWERING:
             self._ahead += data
             if not self._paused:
                 self._paused = True
@@ -168,7 +167,7 @@ class Protocol(HttpToolsProtocol):
 
     def _go_on(self) -> None:
         """Read what was sent ahead."""
-        if self._phase is not _Phase.READING:
+        if self._phase != READING:
             return
         data, self._ahead = self._ahead, b""
         if data:
@@ -183,27 +182,26 @@ class Protocol(HttpToolsProtocol):
 
     def _feed(self, data: bytes) -> bytes:
         """Parse to the end of the request; return the rest."""
-        while data and self._phase is _Phase.READING:
-            if self._in_body and self._chunked:
-                end = len(data)  # the parser alone knows where it ends; what follows is discarded
-                self._size += end
-                if self._size > MAX_BODY:
-                    self._reject(413)
-                    break
-            elif self._in_body:
-                end = min(self._length, len(data))
-                self._length -= end
-            else:
+        while data and self._phase == READING:
+            if not self._in_body:
                 end = self._end_of_head(data)
                 self._size += end
                 if self._size > MAX_HEAD:
                     self._reject(431)
                     break
-            if end == len(data):
-                self._parse(data)
-                return b""
+            elif self._chunked:
+                end = len(data)  # the parser alone knows where it ends; what follows is discarded
+                self._size += end
+                if self._size > MAX_BODY:
+                    self._reject(413)
+                    break
+            else:
+                end = min(self._length, len(data))
+                self._length -= end
             self._parse(data[:end])
             data = data[end:]
+        if self._in_body and self._phase == READING:
+            self.cycle.transport = _Lingering(self)  # type: ignore[assignment]
         return data
 
     def _end_of_head(self, data: bytes) -> int:
@@ -221,12 +219,14 @@ class Protocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade:
-            if self._should_upgrade() and not self._verdict:
+            if self._verdict:
+                pass
+            elif self._is_upgrade():
                 self.handle_websocket_upgrade()
-            elif not self._verdict:  # another protocol was offered; this one goes on for one answer
+            else:  # another protocol was offered; this one goes on for one answer
                 self.cycle.keep_alive = False
         except httptools.HttpParserError:
-            if self._phase is _Phase.ANSWERING:  # by what follows a chunked request
+            if self._phase == ANSWERING:  # by what follows a chunked request
                 self.cycle.keep_alive = False
             elif not self._verdict:
                 self._verdict = 400
@@ -235,7 +235,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begin a request, unless there is one in hand."""
-        if self._phase is not _Phase.READING or self._in_body:
+        if self._in_body:
             raise ValueError("a second request")
         super().on_message_begin()
 
@@ -247,12 +247,15 @@ class Protocol(HttpToolsProtocol):
                 self._verdict = 431
             return
         name = name.lower()
-        if name == b"content-length":
-            self._length = int(value)
-        elif name == b"transfer-encoding":
-            self._chunked = True
-        elif name == b"expect":
-            self.expect_100_continue = value.lower() == b"100-continue"
+        if name in _FRAMING:
+            if name == b"content-length":
+                self._length = int(value)
+            elif name == b"transfer-encoding":
+                self._chunked = True
+            elif name == b"upgrade":
+                self._upgrade = True
+            else:
+                self.expect_100_continue = value.lower() == b"100-continue"
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -266,47 +269,51 @@ class Protocol(HttpToolsProtocol):
         else:
             super().on_headers_complete()
             self._in_body, self._size = True, 0
-            if self._is_upgrade():
-                return
             if self._chunked:
                 self.cycle.keep_alive = False
-            if self._chunked or self._length:
                 self.cycle.transport = _Lingering(self)  # type: ignore[assignment]
+
+    def on_body(self, body: bytes) -> None:
+        """Give a part of the body to the application, unless that has answered already."""
+        if not self.cycle.response_complete:
+            self.cycle.body += body
+            self.cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """The request is complete: answer it, and then expect the next one."""
         if self._verdict or self._is_upgrade():
             return
-        super().on_message_complete()
         if self.cycle.response_complete:
             self._next()
-        else:
-            self._phase = _Phase.ANSWERING
+            return
+        self._phase = ANSWERING
+        self.cycle.more_body = False
+        self.cycle.message_event.set()
 
     def on_response_complete(self) -> None:
         """The answer is complete; expect the next request when this one is, too."""
-        if self._phase is _Phase.ANSWERING and not self.transport.is_closing():
+        if self._phase == ANSWERING and not self.transport.is_closing():
             self._next()
 
     def _next(self) -> None:
-        self._phase = _Phase.READING
+        self._phase = READING
         self._expect()
-        self._deadline = self.loop.time() + KEEP_ALIVE_SECONDS
+        self._patience, self._since = KEEP_ALIVE_SECONDS, math.inf
         if self._paused or self._ahead:
             self.loop.call_soon(self._go_on)  # after the other connections had their turn
 
     def _is_upgrade(self) -> bool:
-        return self.parser.should_upgrade() and self._should_upgrade()
+        return self._upgrade and self.parser.should_upgrade() and self._should_upgrade()
 
     def handle_websocket_upgrade(self) -> None:
-        """Pass the connection on; it is bounded by others from here."""
+        """Pass the connection on; the WebSocket's own bounds hold from here."""
         self._release()
-        self._phase = _Phase.CLOSING
+        self._phase = CLOSING
         super().handle_websocket_upgrade()
 
     def close(self) -> None:
         """Close the connection after its last answer."""
-        if self._phase is _Phase.READING or self._chunked:  # there may be something unread
+        if self._phase == READING or self._chunked:  # there may be something unread
             self._linger()
         else:
             self.transport.close()
@@ -327,8 +334,8 @@ class Protocol(HttpToolsProtocol):
 
         To close at once, while there is something unread, would take the answer back from the client (RFC 9112, 9.6).
         """
-        self._phase = _Phase.CLOSING
-        self._deadline = self.loop.time() + CLOSING_SECONDS
+        self._phase = CLOSING
+        self._patience, self._since = CLOSING_SECONDS, math.inf
         self._ahead = b""
         self._resume_reading()
         with contextlib.suppress(OSError, RuntimeError):  # it has closed already
@@ -338,18 +345,20 @@ class Protocol(HttpToolsProtocol):
         """Close the connection if its client has taken too long to send, to read or to close.
 
         Args:
-            now: by the event loop's clock.
+            now: by the event loop's clock; a second later than at the call before.
         """
         if not self.transport.get_write_buffer_size():
             self._stuck_since = math.inf
-        elif self._stuck_since == math.inf:
-            self._stuck_since = now
-        elif now - self._stuck_since > STUCK_SECONDS:
-            self.transport.abort()
+        else:
+            self._stuck_since = min(self._stuck_since, now)
+            if now - self._stuck_since > STUCK_SECONDS:
+                self.transport.abort()
+        if self._phase == ANSWERING:
             return
-        if now < self._deadline or self._phase is _Phase.ANSWERING:
+        self._since = min(self._since, now)
+        if now - self._since < self._patience:
             return
-        if self._phase is _Phase.CLOSING:
+        if self._phase == CLOSING:
             self.transport.abort()
         elif self._begun:
             self._reject(408)
