@@ -117,4 +117,5 @@ class CertificateMetrics:
 
 
 def _limited(made: CollectorRegistry) -> Counter:
-    return Counter("voting_requests_limited", "Requests of addresses that asked too often, answered 429", registry=made)
+    help_ = "Requests refused for their address (429), and WebSockets also for the site that they come from (403)"
+    return Counter("voting_requests_limited", help_, registry=made)

@@ -49,7 +49,7 @@ async def main(settings: ResultSettings, stop: Stop) -> None:
         public = listen(f"{settings.host}:{settings.result_port}")
         tasks.create_task(hub.run(stop))
         front = guarded(app, settings, pages, measures.limited.inc)
-        tasks.create_task(serve(front, public, stop, ws=Door(settings, hub).viewer))
+        tasks.create_task(serve(front, public, stop, ws=Door(settings, hub, measures.limited.inc).viewer))
     if spans:
         spans.close()
     log.info("result.stopped")

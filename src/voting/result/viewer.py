@@ -8,6 +8,7 @@ https://websockets.readthedocs.io/en/stable/howto/sansio.html
 
 import asyncio
 import re
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -33,14 +34,21 @@ _PING = Frame(Opcode.PING, b"").serialize(mask=False)
 
 
 class Door:
-    """Lets viewers in, to the channel that they ask for."""
+    """Lets viewers in, to the channel that they ask for.
 
-    def __init__(self, settings: ResultSettings, hub: Hub) -> None:
+    Args:
+        settings: of the service.
+        hub: has the channels.
+        on_refusal: called for each viewer that is refused for its address (429) or the site that it comes from (403).
+    """
+
+    def __init__(self, settings: ResultSettings, hub: Hub, on_refusal: Callable[[], None]) -> None:
         self._hub = hub
         self._hops = settings.trusted_proxies
         self._origins = settings.allowed_origins
         self._limit = RateLimit(settings.rate_limit, settings.rate_burst) if settings.rate_limit else None
-        self.seats = Seats(settings.max_viewers, settings.viewers_per_address)
+        self.seats = Seats(settings.max_viewers, settings.most_per_address)
+        self._on_refusal = on_refusal
 
     def viewer(self, server_state: Any, **_: object) -> "Viewer":
         """What uvicorn calls for each upgrade: its setting `ws`."""
@@ -52,18 +60,25 @@ class Door:
         Raises:
             Problem: this viewer may not watch, or there is nothing to watch.
         """
-        headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in request.headers.raw_items()]
         path = _PATH.fullmatch(request.path)
         channel = self._hub.channel(path[1] or DEFAULT_POLL) if path else None
         if channel is None:
             raise Problem(404 if self._hub.loaded else 503, "unknown_poll")
+        try:
+            return channel, self._seat(request, peer)
+        except Problem:
+            self._on_refusal()
+            raise
+
+    def _seat(self, request: Request, peer: object) -> str:
+        headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in request.headers.raw_items()]
         if not same_site(dict(headers), self._origins):
             raise Problem(403, "cross_site", "This socket was opened by another site.")
         address = client_address({"client": peer, "headers": headers}, self._hops)
         if self._limit and (wait := self._limit.take(address)):
             raise too_many(wait)
         self.seats.take(address)
-        return channel, address
+        return address
 
 
 class Viewer(asyncio.Protocol):

@@ -11,13 +11,13 @@ votes do not tell which of them are one browser's. Without the key nobody can co
 cookie from a pseudonym. The time is not part of it. BLAKE2s takes a third of the time of an HMAC, and each vote needs
 one: https://www.rfc-editor.org/rfc/rfc7693
 
-A cookie is accepted for `days` after it was made. A number of new voters an hour is so a bound on how many voters can
-be collected before they vote: that number for each hour of these days. A browser whose cookie has ended is a new voter.
+A cookie is accepted for `days` after it was made. Where new voters are limited, the limit for these days is therefore
+the most voters that can be collected before they vote. A browser whose cookie has ended is a new voter.
 
-A cookie keeps the key that signed it, as long as that key is accepted: a browser stays the same voter while keys rotate.
+A cookie keeps the key that signed it while that key is accepted, so a browser stays the same voter while keys rotate.
 
-Cookies of the earlier format, `<id>.<signature>` of 22 characters each, have no time and one pseudonym for all polls:
-the second half of the HMAC that signs them. They are accepted as long as their key, since browsers and databases have them.
+Cookies of the earlier format, `<id>.<signature>` of 22 characters each, have no time and one pseudonym for all polls,
+the second half of the HMAC that signs them. Browsers and databases have them: they are accepted as long as their key.
 """
 
 import binascii
