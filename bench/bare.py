@@ -17,7 +17,7 @@ from voting.core.rendering import RAW_HEADERS
 def main(port: int, processes: int, page: bytes) -> None:
     """Serve until SIGTERM."""
     extra = [(b"content-type", b"text/html; charset=utf-8"), (b"content-length", b"%d" % len(page))]
-    extra += [(b"set-cookie", b"voter_id=" + b"x" * 45 + b"; Path=/; Max-Age=31536000; HttpOnly; SameSite=Lax")]
+    extra += [(b"set-cookie", b"voter_id=" + b"x" * 48 + b"; Path=/; Max-Age=31536000; HttpOnly; SameSite=Lax")]
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

@@ -60,6 +60,7 @@ class Setting:
     def stack(self, workers: int = 1, **environment: str) -> Iterator[Stack]:
         """The whole application on free ports, with its data in a directory that goes away."""
         with tempfile.TemporaryDirectory(prefix="voting-bench-") as folder:
+            environment["VIEWERS_PER_ADDRESS"] = "0"  # they all come from one
             environment["PYTHONDONTWRITEBYTECODE"] = ""  # a second start finds compiled modules, as it does for users
             stack = Stack(Path(folder) / "data", workers=workers, **environment).start()
             try:

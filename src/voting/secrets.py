@@ -11,6 +11,8 @@ import re
 import secrets
 from pathlib import Path
 
+from voting.core import keys
+
 GIVEN = (
     "secret_key",
     "redis_vote_password",
@@ -21,6 +23,9 @@ GIVEN = (
     "postgres_result_password",
     "grafana_admin_password",
 )
+
+OLD_KEYS = "secret_key_old"  # is given, or is empty
+_OLD_KEYS_HEAD = "# Further keys that vote accepts, as SECRET_KEY_OLD; see docs/operations.md, Secrets\n"
 
 HOST, CA = "database_host", "database_ca.pem"
 
@@ -46,18 +51,14 @@ def lay_out(kept: Path, given: Path) -> list[str]:
     Raises:
         BadSecret: a given file is empty or has characters that a URL or an ACL would not take.
     """
-    values: dict[str, str] = {}
-    new = []
-    for name in GIVEN:
-        value, is_new = _value(name, kept / "secrets" / name, given / name)
-        values[name] = value
-        if is_new:
-            new.append(name)
+    values = {name: _value(name, kept / "secrets" / name, given / name) for name in GIVEN}
+    old_keys = _old_keys(kept / "secrets" / OLD_KEYS, given / OLD_KEYS, values["secret_key"])
     vote, worker = values["redis_vote_password"], values["redis_worker_password"]
     health, owner = values["redis_health_password"], values["postgres_password"]
     database = _database(given)
     files = {
         "vote/secret_key": values["secret_key"],
+        f"vote/{OLD_KEYS}": _OLD_KEYS_HEAD + old_keys,
         "vote/redis_url": f"redis://vote:{vote}@redis:6379/0",
         "worker/redis_url": f"redis://worker:{worker}@redis:6379/0",
         "worker/database_url": database.format(role="voting_worker", password=values["postgres_worker_password"]),
@@ -72,24 +73,39 @@ def lay_out(kept: Path, given: Path) -> list[str]:
     }
     if (given / CA).exists():
         files |= {f"{service}/{CA}": (given / CA).read_text() for service in ("worker", "result", "migrate")}
+    held = {name: _content(kept / "secrets" / name) for name in GIVEN}
+    for name, content in (values | {OLD_KEYS: old_keys}).items():
+        _write(kept / "secrets" / name, content, 0o400)
     for name, content in files.items():
         _write(kept / name, content, 0o444)  # who may read is decided by who mounts the directory
-    return new
+    return [name for name in GIVEN if values[name] != held[name]]
 
 
-def _value(name: str, kept: Path, given: Path) -> tuple[str, bool]:
+def _content(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
+
+
+def _value(name: str, kept: Path, given: Path) -> str:
     if given.exists():
         value = given.read_text(encoding="utf-8").strip()
         least = 32 if name == "secret_key" else 12
         if len(value) < least or not value.isascii() or not value.replace("-", "").replace("_", "").isalnum():
             raise BadSecret(f"{given}: use at least {least} letters, digits, - and _")
-    elif kept.exists():
-        return kept.read_text(encoding="utf-8"), False
-    else:
-        value = secrets.token_hex(32)
-    is_new = not kept.exists() or kept.read_text(encoding="utf-8") != value
-    _write(kept, value, 0o400)
-    return value, is_new
+        return value
+    return _content(kept) or secrets.token_hex(32)
+
+
+def _old_keys(kept: Path, given: Path, secret_key: str) -> str:
+    """Return the keys that are accepted besides `secret_key`: those given, else those from before."""
+    source = given if given.exists() else kept
+    text = _content(source) or ""
+    try:
+        accepted = keys.parse(text)
+    except ValueError as error:
+        raise BadSecret(f"{source}: {error}") from None
+    if secret_key in {each.key for each in accepted}:
+        raise BadSecret(f"{source}: it lists secret_key, which signs; list the key that signed before")
+    return text
 
 
 def _database(given: Path) -> str:

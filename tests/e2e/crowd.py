@@ -77,7 +77,7 @@ class Crowd:
         for voter in self.voters:
             known = voters.recognise(voter.cookie.encode())
             assert known
-            choice, receipt = rows.pop(known.pseudonym)
+            choice, receipt = rows.pop(known.pseudonym(b"default"))
             if (choice, receipt) != (voter.choice, voter.receipt):
                 assert voter.uncertain, f"has {choice} {receipt}, was told {voter.choice} {voter.receipt}"
                 later = EntryId.parse(receipt.encode()) > EntryId.parse(voter.receipt.encode())

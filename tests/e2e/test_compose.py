@@ -146,7 +146,7 @@ def test_a_container_is_not_root_has_no_capability_and_cannot_write_its_own_imag
 
 def test_each_container_holds_only_its_own_secrets(compose: Compose) -> None:
     held = {
-        "vote": {"secret_key", "redis_url"},
+        "vote": {"secret_key", "secret_key_old", "redis_url"},
         "worker": {"redis_url", "database_url"},
         "result": {"database_url"},
         "redis": {"users.acl", "health_password"},

@@ -126,5 +126,22 @@ def test_what_is_not_there_is_404_in_the_sites_own_page_or_json(stack: Stack, pa
     assert answer.json()["error"]["code"] == status
 
 
+@pytest.mark.parametrize("length", [64, 2900, 4000])
+def test_a_big_screen_for_a_poll_with_an_endless_name_is_404(stack: Stack, length: int) -> None:
+    assert httpx.get(f"{stack.result_url}/p/{'x' * length}/present").status_code == 404
+
+
+def test_the_big_screen_has_the_code_of_the_ballot_and_when_too_many_were_made_its_address(stack: Stack) -> None:
+    def shown(host: str) -> tuple[bool, bool]:
+        page = httpx.get(f"{stack.result_url}/present", headers={"host": host}).raise_for_status().text
+        return "<svg" in page.partition('class="invite"')[2], f"{host}:{stack.vote_port}" in page
+
+    assert shown("results.example") == (True, True)
+    found = [shown(f"{number}.example") for number in range(100)]
+    assert {address for _, address in found} == {True}
+    assert {code for code, _ in found} == {True, False}
+    assert shown("results.example") == (True, True)
+
+
 def test_posting_to_the_result_is_405(stack: Stack) -> None:
     assert httpx.post(stack.result_url, data={"vote": "a"}).status_code == 405

@@ -1,5 +1,6 @@
-"""Passwords are changed while everything runs; each service goes on with the new one, as the same process."""
+"""Passwords are changed while everything runs, and the key of cookies while replicas restart one after another."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +67,11 @@ class Installation:
         self.cluster.execute(f"ALTER ROLE voting_{role} PASSWORD '{password}'")
         self.cluster.end_sessions(f"voting_{role}")
 
+    def replica(self, **keys: str) -> "Replica":
+        """Start one more vote service, with keys of its own."""
+        settings = {"REDIS_URL_FILE": str(self.folder / "vote_redis"), "HOST": "127.0.0.1"}
+        return Replica(self.folder, **settings, **keys)
+
     def vote(self) -> int:
         """Cast a vote; its status."""
         try:
@@ -90,6 +96,20 @@ class Installation:
         self.cluster.stop()
         assert set(ended.values()) == {None}, ended
         assert set(codes.values()) == {0}, codes
+
+
+class Replica:
+    """A vote service of several."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self._service = Service("vote", folder, VOTE_PORT=str(port), **settings)
+        eventually(lambda: httpx.get(f"{self.url}/readyz").status_code == 200)
+
+    def stop(self) -> None:
+        """End it."""
+        assert self._service.stop() == 0
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +155,41 @@ def test_a_password_that_is_in_place_before_the_sessions_end_costs_no_vote(insta
     eventually(lambda: installation.shown() == (total + 1, True), within=30)
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(installation.cluster.url_of("voting_worker", "second"))
+
+
+OLD, NEW = "o" * 40, "n" * 40
+SIGNS_OLD = {"SECRET_KEY": OLD}
+ACCEPTS_NEW = {"SECRET_KEY": OLD, "SECRET_KEY_OLD": NEW}
+SIGNS_NEW = {"SECRET_KEY": NEW, "SECRET_KEY_OLD": f"{OLD} until 2999-12-31"}
+
+
+def test_a_browser_stays_one_voter_while_replicas_change_the_key_one_after_another(installation: Installation) -> None:
+    """Accept the new key on all replicas, then sign with it: each browser votes at each replica at every step."""
+    before, _ = installation.shown()
+    with contextlib.ExitStack() as stack:
+        browsers: list[httpx.Client] = []
+
+        def everyone_votes(replicas: list[Replica]) -> None:
+            for replica in replicas:  # a new browser comes to each
+                browsers.append(stack.enter_context(httpx.Client()))
+                assert "voter_id" in browsers[-1].get(replica.url).cookies
+            for browser in browsers:
+                for replica in replicas:
+                    answer = browser.post(replica.url, data={"vote": "a"})
+                    assert answer.status_code == 200
+                    assert "set-cookie" not in answer.headers
+
+        replicas = [installation.replica(**SIGNS_OLD) for _ in range(2)]
+        everyone_votes(replicas)
+        for keys in (ACCEPTS_NEW, SIGNS_NEW):
+            for number in range(2):
+                replicas[number].stop()
+                replicas[number] = installation.replica(**keys)
+                everyone_votes(replicas)
+        for replica in replicas:
+            replica.stop()
+    assert len(browsers) == 10
+    eventually(lambda: installation.shown() == (before + len(browsers), True))
 
 
 def test_no_password_is_in_a_log(installation: Installation) -> None:

@@ -83,7 +83,7 @@ def check_rows(history: History, plant: Plant) -> list[str]:
     violations = []
     for number, cookie in history.cookies.items():
         voter = voters.recognise(cookie.encode())
-        row = rows.pop(voter.pseudonym, None) if voter else None
+        row = rows.pop(voter.pseudonym(b"default"), None) if voter else None
         violations += _check_voter(number, by_voter[number], row)
     return violations + [f"4: a row for {voter.hex()}, who never voted" for voter in rows]
 

@@ -77,6 +77,25 @@ def test_where_nothing_is_wrong_nothing_is_found_and_each_part_is_named(where: P
     assert report.as_text().endswith("Nothing found.")
 
 
+def test_addresses_that_are_not_set_are_advice_and_no_finding(where: Places) -> None:
+    report = examine(where._replace(data=None))
+    assert report.findings == []
+    (advice,) = report.advice
+    assert "VOTE_URL, RESULT_URL" in advice.what
+    assert "advice     addresses: not set here" in report.as_text()
+    assert report.as_text().endswith("Nothing found.")
+    assert examine(where).advice == []
+
+
+def test_a_key_that_has_ended_is_advice(where: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", where.redis_url)
+    monkeypatch.setenv("SECRET_KEY", "s" * 32)
+    monkeypatch.setenv("SECRET_KEY_OLD", f"{'o' * 32},{'p' * 32} until 2020-02-29")
+    (advice,) = examine(where).advice
+    assert "key 2 ended on 2020-02-29" in advice.what
+    assert "p" * 32 not in examine(where).as_json()
+
+
 @pytest.mark.parametrize(
     ("name", "bad", "words"),
     [

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 import pytest
 from starlette.applications import Starlette
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import CloseCode
 
 from voting.core import metrics, web
@@ -33,13 +33,14 @@ def standing(revision: int, votes: int, question: str = "?") -> Standing:
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[tuple[Hub, metrics.ResultMetrics, int]]:
+async def serving(**settings: int) -> AsyncIterator[tuple[Hub, metrics.ResultMetrics, int]]:
     """A hub behind a real server; yields it with its metrics and the port."""
     measures = metrics.ResultMetrics(metrics.registry("result"))
     hub = Hub(measures)
     hub.update([standing(1, 0)])
     stop = asyncio.Event()
-    door = Door(ResultSettings(database_url="postgresql://nowhere/none"), hub)
+    given = ResultSettings.model_validate({"database_url": "postgresql://nowhere/none"} | settings)
+    door = Door(given, hub, measures.limited.inc)
     public = web.listen("127.0.0.1:0")
     port = public.getsockname()[1]
     async with asyncio.TaskGroup() as tasks:
@@ -219,3 +220,32 @@ async def test_nothing_is_read_of_a_viewer_that_does_not_read() -> None:
         writer.write(masked(0x9))
         assert not watching._transport.is_reading()
         writer.transport.abort()
+
+
+@pytest.mark.parametrize(
+    ("settings", "headers", "status"),
+    [
+        ({"viewers_per_address": 1}, {}, 429),
+        ({"max_viewers": 1}, {}, 429),
+        ({"rate_limit": 1, "rate_burst": 1}, {}, 429),
+        ({}, {"Origin": "http://evil.example"}, 403),
+        ({}, {"Origin": "http://\xe9vil.example"}, 403),
+    ],
+)
+async def test_a_viewer_that_is_refused_is_counted(
+    settings: dict[str, int], headers: dict[str, str], status: int
+) -> None:
+    async with serving(**settings) as (_, measures, port), connect(f"ws://127.0.0.1:{port}/ws"):
+        before = measures.limited._value.get()
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(f"ws://127.0.0.1:{port}/ws", additional_headers=headers)
+        after = measures.limited._value.get()
+    assert refused.value.response.status_code == status
+    assert (before, after) == (0, 1)
+
+
+async def test_an_unknown_poll_is_not_counted_as_a_limit() -> None:
+    async with serving() as (_, measures, port):
+        with pytest.raises(InvalidStatus):
+            await connect(f"ws://127.0.0.1:{port}/p/none/ws")
+    assert measures.limited._value.get() == 0

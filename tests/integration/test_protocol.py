@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
 from voting.core import protocol
+from voting.core.addresses import ConnectionLimit
 from voting.core.lifecycle import Stop
-from voting.core.protocol import MAX_BODY, MAX_FIELDS, MAX_HEAD, ConnectionLimit
+from voting.core.protocol import MAX_BODY, MAX_FIELDS, MAX_HEAD
 from voting.core.rendering import answer
 from voting.core.web import listen, serve
 

@@ -36,6 +36,54 @@ def test_every_bad_setting_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(caught.value.problems) == 4
 
 
+def test_old_keys_come_from_a_file_with_their_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(f"# earlier\n{'o' * 32} until 2027-01-31\n{'p' * 32}\n")
+    monkeypatch.setenv("SECRET_KEY_OLD_FILE", str(tmp_path / "keys"))
+    monkeypatch.setenv("SECRET_KEY", "s" * 32)
+    monkeypatch.setenv("REDIS_URL", "redis://broker:6379/0")
+    assert [each.key[0] for each in config.load(config.VoteSettings).secret_key_old] == ["o", "p"]
+
+
+@pytest.mark.parametrize(
+    ("old", "message"),
+    [
+        ("o" * 31, "SECRET_KEY_OLD: key 1 has 31 characters, and at least 32 are needed"),
+        (f"{'o' * 32},{'s' * 32}", "SECRET_KEY_OLD: key 2 is SECRET_KEY itself; list only the other keys"),
+    ],
+)
+def test_an_old_key_that_is_too_short_or_the_one_that_signs_is_refused(
+    monkeypatch: pytest.MonkeyPatch, old: str, message: str
+) -> None:
+    monkeypatch.setenv("SECRET_KEY_OLD", old)
+    monkeypatch.setenv("SECRET_KEY", "s" * 32)
+    monkeypatch.setenv("REDIS_URL", "redis://broker:6379/0")
+    with pytest.raises(config.BadSettings, match=message) as caught:
+        config.load(config.VoteSettings)
+    assert len(caught.value.problems) == 1
+
+
+def test_cookies_last_a_year_unless_new_voters_are_limited_or_their_days_are_set() -> None:
+    given = {"secret_key": "s" * 32, "redis_url": "redis://broker:6379/0"}
+    assert config.VoteSettings.model_validate(given).voter_lifetime == 365
+    limited = given | {"new_voters_per_hour": "100"}
+    assert config.VoteSettings.model_validate(limited).voter_lifetime == config.LIMITED_VOTER_DAYS == 7
+    assert config.VoteSettings.model_validate(limited | {"voter_days": "2"}).voter_lifetime == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "most"),
+    [
+        ({}, 5000),
+        ({"max_viewers": 1000}, 250),
+        ({"max_viewers": 1}, 1),
+        ({"viewers_per_address": 0}, 0),
+        ({"viewers_per_address": 9}, 9),
+    ],
+)
+def test_an_address_has_a_quarter_of_all_viewers_unless_it_is_set(given: dict[str, int], most: int) -> None:
+    assert config.ResultSettings(database_url="postgresql://db", **given).most_per_address == most  # type: ignore[arg-type]
+
+
 def test_a_missing_setting_says_both_ways_to_give_it() -> None:
     with pytest.raises(config.BadSettings, match="DATABASE_URL is not set; set DATABASE_URL, or DATABASE_URL_FILE"):
         config.load(config.ResultSettings)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from voting import secrets
+from voting.core import keys
 
 
 def laid_out(kept: Path) -> dict[str, str]:
@@ -19,7 +20,9 @@ def test_secrets_are_made_at_random_and_kept(tmp_path: Path) -> None:
     assert secrets.lay_out(tmp_path / "one", given) == []
     assert laid_out(tmp_path / "one") == first
     secrets.lay_out(tmp_path / "two", given)
-    assert not set(first.values()) & set(laid_out(tmp_path / "two").values())
+    second = laid_out(tmp_path / "two")
+    without_keys = {"secrets/secret_key_old": "", "vote/secret_key_old": first["vote/secret_key_old"]}
+    assert set(first.items()) & set(second.items()) == set(without_keys.items())
 
 
 def test_each_service_has_only_what_it_needs_and_redis_only_hashes(tmp_path: Path) -> None:
@@ -42,6 +45,38 @@ def test_a_given_secret_is_used_and_can_be_changed(tmp_path: Path) -> None:
     (given / "redis_vote_password").write_text("correct-horse-battery\n")
     assert secrets.lay_out(kept, given) == ["redis_vote_password"]
     assert (kept / "vote" / "redis_url").read_text() == "redis://vote:correct-horse-battery@redis:6379/0"
+
+
+def test_further_keys_are_laid_out_and_kept_until_others_are_given(tmp_path: Path) -> None:
+    given, kept = tmp_path / "given", tmp_path / "kept"
+    given.mkdir()
+    laid = kept / "vote" / "secret_key_old"
+    secrets.lay_out(kept, given)
+    assert keys.parse(laid.read_text()) == ()
+    assert laid.read_text()  # a setting from an empty file is an error
+    (given / "secret_key_old").write_text(f"{'o' * 32} until 2027-01-31\n{'p' * 32}\n")
+    secrets.lay_out(kept, given)
+    (given / "secret_key_old").unlink()
+    secrets.lay_out(kept, given)
+    assert [each.key for each in keys.parse(laid.read_text())] == ["o" * 32, "p" * 32]
+    (given / "secret_key_old").write_text("")
+    secrets.lay_out(kept, given)
+    assert keys.parse(laid.read_text()) == ()
+
+
+def test_further_keys_that_vote_would_refuse_are_refused_before_it_gets_them(tmp_path: Path) -> None:
+    given, kept = tmp_path / "given", tmp_path / "kept"
+    given.mkdir()
+    (given / "secret_key_old").write_text("p" * 31)
+    with pytest.raises(secrets.BadSecret, match="secret_key_old: key 1 has 31 characters"):
+        secrets.lay_out(kept, given)
+    (given / "secret_key_old").write_text("n" * 32)
+    secrets.lay_out(kept, given)
+    (given / "secret_key").write_text("n" * 32)  # the next key signs, and the one before it was forgotten
+    before = laid_out(kept)
+    with pytest.raises(secrets.BadSecret, match="secret_key_old: it lists secret_key, which signs"):
+        secrets.lay_out(kept, given)
+    assert laid_out(kept) == before
 
 
 @pytest.mark.parametrize(

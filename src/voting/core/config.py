@@ -11,11 +11,14 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from voting.core import keys
 from voting.core.ballot import DEFAULT_POLL, KEYS, MAX_OPTIONS, Option, Poll
 from voting.core.sources import BadSettings, Settings, load
 from voting.core.tracing import TraceSettings
 
 __all__ = ["BadSettings", "load"]
+
+LIMITED_VOTER_DAYS = 7  # for which a cookie is accepted where NEW_VOTERS_PER_HOUR is set
 
 
 def _split(value: object) -> object:
@@ -23,6 +26,11 @@ def _split(value: object) -> object:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
+
+
+def _keys(value: object) -> object:
+    """Read SECRET_KEY_OLD; what is no text passes through."""
+    return keys.parse(value) if isinstance(value, str) else value
 
 
 CommaList = Annotated[tuple[str, ...], BeforeValidator(_split)]
@@ -80,19 +88,39 @@ class WebSettings(ServiceSettings, TraceSettings):
 class VoteSettings(WebSettings, RedisSettings):
     """Settings of the vote service."""
 
-    secret_key: Annotated[str, Field(min_length=32)]
-    secret_key_old: CommaList = ()
+    secret_key: Annotated[str, Field(min_length=keys.LEAST_KEY)]
+    secret_key_old: Annotated[tuple[keys.AcceptedKey, ...], BeforeValidator(_keys)] = ()
     ballot_policy: Literal["open", "browser"] = "open"
     web_concurrency: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = 1
     max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 4096
     new_voters_per_hour: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    voter_days: Annotated[int, Field(ge=1, le=365)] | None = None
+
+    @model_validator(mode="after")
+    def _distinct_keys(self) -> Self:
+        numbers = [number for number, each in enumerate(self.secret_key_old, 1) if each.key == self.secret_key]
+        if numbers:
+            raise ValueError(
+                f"SECRET_KEY_OLD: key {numbers[0]} is SECRET_KEY itself; list only the other keys that are accepted"
+            )
+        return self
+
+    @property
+    def voter_lifetime(self) -> int:
+        """Days for which a voter's cookie is accepted; fewer where new voters are limited (docs/decisions.md)."""
+        return self.voter_days or (LIMITED_VOTER_DAYS if self.new_voters_per_hour else 365)
 
 
 class ResultSettings(WebSettings, DatabaseSettings):
     """Settings of the result service."""
 
     max_viewers: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
-    viewers_per_address: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    viewers_per_address: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+
+    @property
+    def most_per_address(self) -> int:
+        """Viewers of one address: a quarter of all unless it is set; 0 is without a limit."""
+        return max(1, self.max_viewers // 4) if self.viewers_per_address is None else self.viewers_per_address
 
 
 class WorkerSettings(ServiceSettings, TraceSettings, RedisSettings, DatabaseSettings):

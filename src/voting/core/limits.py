@@ -2,22 +2,23 @@
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from voting.core.addresses import WIDE, networks
 from voting.core.config import WebSettings
 from voting.core.origin import client_address
 from voting.core.rendering import Pages, Problem
 
 ADDRESSES = 50_000  # remembered; beyond that those that asked longest ago are forgotten
-SEAT_SECONDS = 10  # after which it makes sense to ask for a place again
 _PROBES = {"/livez", "/readyz"}
 
 
 class RateLimit:
     """A token bucket for each address, kept as the one moment when it will be full again (GCRA).
+
+    A /48 of IPv6 has a bucket too, with `WIDE` times the tokens. A token is taken from both or from none.
 
     Args:
         per_second: tokens that come back.
@@ -33,12 +34,16 @@ class RateLimit:
     def take(self, address: str) -> float:
         """Take a token: 0, or if there is none, the seconds until there is."""
         now = self._clock()
-        full_at = max(now, self._full_at.pop(address, now))
-        wait = full_at + self._interval - now - self._burst * self._interval
+        before = {network: max(now, self._full_at.pop(network, now)) for network in networks(address)}
+        after = {
+            network: full_at + self._interval / share
+            for (network, full_at), share in zip(before.items(), (1, WIDE), strict=False)
+        }
+        wait = max(after.values()) - now - self._burst * self._interval
         if wait <= 1e-9:  # a rounding error is not a wait
-            wait, full_at = 0.0, full_at + self._interval
-        self._full_at[address] = full_at  # as the newest
-        if len(self._full_at) > ADDRESSES:
+            wait, before = 0.0, after
+        self._full_at |= before  # as the newest
+        while len(self._full_at) > ADDRESSES:
             del self._full_at[next(iter(self._full_at))]
         return wait
 
@@ -46,33 +51,6 @@ class RateLimit:
 def too_many(wait: float) -> Problem:
     """What an address is told that has no token left."""
     return Problem(429, "rate_limit", retry_after=math.ceil(wait))
-
-
-class Seats:
-    """Places that are held for a while: `most` in all, and `per_address` of them for one (0: all)."""
-
-    def __init__(self, most: int, per_address: int) -> None:
-        self._most, self._per_address = most, per_address or most
-        self._taken: Counter[str] = Counter()
-        self._total = 0
-
-    def take(self, address: str) -> None:
-        """Hold one.
-
-        Raises:
-            Problem: there is none left for that address.
-        """
-        if self._total >= self._most or self._taken[address] >= self._per_address:
-            raise too_many(SEAT_SECONDS)
-        self._total += 1
-        self._taken[address] += 1
-
-    def give_back(self, address: str) -> None:
-        """Somebody else may have it."""
-        self._total -= 1
-        self._taken[address] -= 1
-        if not self._taken[address]:
-            del self._taken[address]
 
 
 class Doorkeeper:

@@ -48,9 +48,8 @@ class WebMetrics:
     """Requests that were turned away before the application saw them."""
 
     def __init__(self, made: CollectorRegistry) -> None:
-        self.limited = Counter(
-            "voting_requests_limited", "Requests of addresses that asked too often, answered 429", registry=made
-        )
+        help_ = "Requests refused for their address (429), and WebSockets also for the site that they come from (403)"
+        self.limited = Counter("voting_requests_limited", help_, registry=made)
         self._rejected = Counter(
             "voting_requests_rejected", "Requests out of the bounds of core/protocol.py", ["status"], registry=made
         )

@@ -1,14 +1,18 @@
 """Where a request comes from, and where the other web service is."""
 
-import functools
 import ipaddress
+import re
 from collections.abc import Mapping
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse
 from starlette.types import Scope
 
+from voting.core.addresses import network
 from voting.core.rendering import Problem
+
+# A DNS name (underscores are no host name's, but containers have them), an IPv4 address or an IPv6 one; perhaps a port.
+_HOST = re.compile(r"(?P<name>[A-Za-z0-9_][A-Za-z0-9._-]{0,252}|\[(?P<literal>[0-9A-Fa-f:.]{2,45})\])(:[0-9]{0,5})?")
 
 
 def same_site(headers: Mapping[bytes, bytes], allowed_origins: tuple[str, ...]) -> bool:
@@ -28,15 +32,30 @@ def same_site(headers: Mapping[bytes, bytes], allowed_origins: tuple[str, ...]) 
 
 
 def neighbour_url(request: Request, url: str, port: int) -> str:
-    """Where the other web service is: at its public address if that is set, else on the same host at its port."""
+    """Return where the other web service is: its public address if that is set, else the same host at its port.
+
+    Without a public address, whoever decides what Host says decides where this leads: `voting doctor` says so.
+
+    Raises:
+        Problem: Host is needed, and is missing or is none (RFC 9110, section 7.2).
+    """
     if not url:
-        try:
-            host = request.url.hostname or "localhost"
-        except ValueError:  # Host can be anything
-            raise Problem(400, "host") from None
-        url = f"{request.url.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        url = f"{request.scope['scheme']}://{_host(request.headers.get('host', ''))}:{port}"
     slug = request.path_params.get("poll")
     return url.rstrip("/") + (f"/p/{slug}" if slug else "/")
+
+
+def _host(header: str) -> str:
+    """Return the name or address in a Host header, without its port."""
+    host = _HOST.fullmatch(header)
+    if host is None:
+        raise Problem(400, "host")
+    if literal := host["literal"]:
+        try:
+            ipaddress.IPv6Address(literal)
+        except ValueError:
+            raise Problem(400, "host") from None
+    return host["name"]
 
 
 def neighbour(request: Request, url: str, port: int) -> RedirectResponse:
@@ -45,7 +64,7 @@ def neighbour(request: Request, url: str, port: int) -> RedirectResponse:
 
 
 def client_address(scope: Scope, hops: int) -> str:
-    """Whose request it is: an IPv4 address, or the /64 of an IPv6 one, since a single customer has as many as that.
+    """Return whose request it is: an IPv4 address, or the /64 of an IPv6 one, which is the least that a customer has.
 
     Args:
         scope: of ASGI.
@@ -58,17 +77,4 @@ def client_address(scope: Scope, hops: int) -> str:
         seen = [each.strip() for line in lines for each in line.decode("latin-1").split(",")]
         if len(seen) >= hops:
             peer = seen[-hops]
-    return _network(peer[:50])
-
-
-@functools.lru_cache(10_000)
-def _network(peer: str) -> str:
-    try:
-        address = ipaddress.ip_address(peer)
-    except ValueError:
-        return peer
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped:
-            return str(address.ipv4_mapped)
-        return str(ipaddress.ip_network((int(address), 64), strict=False))
-    return peer
+    return network(peer[:50])

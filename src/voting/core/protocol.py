@@ -16,13 +16,14 @@ import asyncio
 import contextlib
 import json
 import math
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import httptools
 from starlette.types import Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from voting.core.addresses import ConnectionLimit, network
 
 MAX_HEAD = 16 * 1024  # bytes of a request line and its header fields
 MAX_FIELDS = 100  # header fields and trailers of one request
@@ -32,35 +33,6 @@ KEEP_ALIVE_SECONDS = 75  # without a request; longer than a load balancer keeps 
 STUCK_SECONDS = 10  # that part of an answer may wait for the client to read
 CLOSING_SECONDS = 2  # that a client has to read the answer and close its end
 WRITE_BUFFER = 16 * 1024  # bytes of answers that wait in the process before the application has to
-
-
-class ConnectionLimit:
-    """How many connections may be open at a time.
-
-    Args:
-        most: in all.
-        per_address: from one address.
-    """
-
-    def __init__(self, most: int, per_address: int) -> None:
-        self._most, self._per_address = most, per_address
-        self._open: Counter[str] = Counter()
-        self._total = 0
-
-    def take(self, address: str) -> bool:
-        """Count one more connection and return True, or return False if the limit is reached."""
-        if self._total >= self._most or self._open[address] >= self._per_address:
-            return False
-        self._total += 1
-        self._open[address] += 1
-        return True
-
-    def release(self, address: str) -> None:
-        """Count one connection less."""
-        self._total -= 1
-        self._open[address] -= 1
-        if not self._open[address]:
-            del self._open[address]
 
 
 def _rejection(status: int, title: str, detail: str, *headers: str) -> bytes:
@@ -134,7 +106,7 @@ class Protocol(HttpToolsProtocol):
         """Accept the connection, or reject it if too many are open."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=WRITE_BUFFER)
-        address = self.client[0] if self.client else ""
+        address = network(self.client[0]) if self.client else ""
         if self._limit.take(address):
             self._address = address
         else:

@@ -12,8 +12,9 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
+from voting.core.addresses import ConnectionLimit
 from voting.core.lifecycle import Stop
-from voting.core.protocol import ConnectionLimit, Protocol
+from voting.core.protocol import Protocol
 
 DRAIN_SECONDS = 8
 BACKLOG = 4096  # connections that wait to be accepted, as many as Linux allows; one more would have to try again in 1 s
@@ -74,7 +75,7 @@ def connection_limit(most: int, *, shared: bool = False) -> ConnectionLimit:
         shared: one address may have all of them, since it is a proxy's. Otherwise it may have three quarters.
     """
     most = min(most, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
-    return ConnectionLimit(most, most if shared else most * 3 // 4)
+    return ConnectionLimit(most, 0 if shared else most * 3 // 4)
 
 
 async def serve(

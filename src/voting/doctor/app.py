@@ -6,6 +6,7 @@ this says whether they are safe there.
 
 import asyncio
 import shutil
+import time
 from pathlib import Path
 
 from voting import places
@@ -38,6 +39,7 @@ async def examine(where: places.Places) -> Report:
     broker_ahead = await broker.examine(report, where.redis_url, polls)
     _examine_clocks(report, {"database": database_ahead, "broker": broker_ahead})
     await _examine_services(report, where.services)
+    _examine_addresses(report, where)
     if where.data:
         _examine_disk(report, where.data)
     return report
@@ -49,12 +51,35 @@ def _examine_settings(report: Report) -> None:
     problems: dict[str, None] = {}
     for settings_class in SERVICES:
         try:
-            config.load(settings_class)
+            settings = config.load(settings_class)
         except config.BadSettings as bad:
             problems |= dict.fromkeys(each for each in bad.problems if "is not set;" not in each)
+        else:
+            if isinstance(settings, config.VoteSettings):
+                _examine_keys(report, settings)
     for problem in problems:
         report.problem("settings", problem, "correct it; README.md lists all settings")
     report.note("settings", "those that are set here are valid", unless=before)
+
+
+def _examine_keys(report: Report, settings: config.VoteSettings) -> None:
+    for number, accepted in enumerate(settings.secret_key_old, 1):
+        if accepted.ends <= time.time():
+            what = f"SECRET_KEY_OLD: key {number} ended on {accepted.until}; its browsers are new voters"
+            report.advise(
+                "settings", what, "take it out, or give it a later date if a poll from that time is still open"
+            )
+
+
+def _examine_addresses(report: Report, where: places.Places) -> None:
+    """Say what the addresses are needed for where they are not set; `voting up` on one machine works without."""
+    missing = [f"{name.upper()}_URL" for name in ("vote", "result") if name not in where.services]
+    if missing and not where.data:
+        report.advise(
+            "addresses",
+            f"not set here: {', '.join(missing)}. Without them links and the QR code follow the request's Host header",
+            "for a public installation set RESULT_URL for vote and VOTE_URL for result",
+        )
 
 
 def _examine_clocks(report: Report, ahead: dict[str, float | None]) -> None:

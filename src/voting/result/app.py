@@ -50,7 +50,7 @@ async def main(settings: ResultSettings, stop: Stop) -> None:
         tasks.create_task(hub.run(stop))
         front = guarded(app, settings, pages, measures.limited.inc)
         limit = connection_limit(settings.max_connections, shared=bool(settings.trusted_proxies))
-        viewers = Door(settings, hub).viewer
+        viewers = Door(settings, hub, measures.limited.inc).viewer
         tasks.create_task(serve(front, public, stop, limit=limit, on_rejection=measures.reject, ws=viewers))
     if spans:
         spans.close()

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import segno
-from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -14,6 +12,7 @@ from voting.core.config import ResultSettings
 from voting.core.origin import neighbour, neighbour_url
 from voting.core.rendering import HEADERS, Pages, Problem
 from voting.result.hub import Channel, Hub
+from voting.result.qr import Codes
 
 
 class Screens:
@@ -23,6 +22,7 @@ class Screens:
         self._settings = settings
         self._pages = pages
         self._hub = hub
+        self._codes = Codes()
 
     def routes(self, prefix: str) -> list[Route]:
         """All that is below `prefix`: nothing for the default poll, `/p/{poll}` for the others."""
@@ -39,9 +39,9 @@ class Screens:
 
     async def present(self, request: Request) -> Response:
         """The same for a big screen, with the way to the ballot as a QR code."""
+        self._find(request)  # an unknown poll's name could be longer than a QR code can be
         url = neighbour_url(request, self._settings.vote_url, self._settings.vote_port)
-        qr = Markup(segno.make(url, micro=False).svg_inline(border=3, omitsize=True))  # noqa: S704 - segno's own output
-        return self._render("present.html", request, vote_url=url, qr=qr)
+        return self._render("present.html", request, vote_url=url, qr=self._codes.get(url))
 
     async def results(self, request: Request) -> Response:
         """The current snapshot."""

@@ -77,7 +77,9 @@ class Booth:
     ) -> None:
         self._pages = pages
         self._metrics = metrics
-        self._voters = Voters(settings.secret_key, settings.secret_key_old, https=settings.https)
+        self._voters = Voters(
+            settings.secret_key, settings.secret_key_old, https=settings.https, days=settings.voter_lifetime
+        )
         self._browsers_only = settings.ballot_policy == "browser"
         self._origins = settings.allowed_origins
         self._hops = settings.trusted_proxies
@@ -161,7 +163,7 @@ class Booth:
                 raise too_many(wait)
             voter = self._voters.new()
         try:
-            receipt = await self._cast(paper.slug, voter.pseudonym, choice)
+            receipt = await self._cast(paper.slug, voter.pseudonym(paper.slug), choice)
         except Refused as refused:
             message = mark("The vote could not be stored just now. Please send it again in a moment.")
             raise Problem(503, refused.reason, message, again=choice.decode()) from None

@@ -1,0 +1,70 @@
+"""What counts as one client when there is a limit for each: an address, and of IPv6 the networks around it."""
+
+import contextlib
+import functools
+import ipaddress
+from collections import Counter
+
+WIDE = 16  # times as much as one /64 of IPv6 is allowed to the /48 around it
+
+
+@functools.lru_cache(10_000)
+def network(peer: str) -> str:
+    """Return an IPv4 address as it is, the /64 of an IPv6 one, and what is neither unchanged."""
+    try:
+        address = ipaddress.ip_address(peer)
+    except ValueError:
+        return peer
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.ip_network((int(address), 64), strict=False))
+    return peer
+
+
+@functools.lru_cache(10_000)
+def networks(address: str) -> tuple[str, ...]:
+    """Return what a client's requests count for: its address, and where that is a /64 of IPv6, the /48 around it too.
+
+    One customer may have a whole /48, with 65,536 /64s in it (RFC 6177); a mobile carrier gives each phone one /64, of
+    a /48 that many phones share. So the limit of a /48 is a multiple of that of an address (`WIDE`).
+    """
+    if address.endswith("/64"):
+        with contextlib.suppress(ValueError):  # X-Forwarded-For may say anything
+            return address, str(ipaddress.IPv6Network(address).supernet(new_prefix=48))
+    return (address,)
+
+
+class ConnectionLimit:
+    """How many connections may be open at a time.
+
+    A /48 of IPv6 may have `WIDE` times as many as one address, but at most half of all.
+
+    Args:
+        most: in all.
+        per_address: from one address; 0 is without a limit.
+    """
+
+    def __init__(self, most: int, per_address: int) -> None:
+        one = per_address or most
+        self._most, self._allowed = most, (one, max(one, min(WIDE * one, most // 2)))
+        self._open: Counter[str] = Counter()
+        self._total = 0
+
+    def take(self, address: str) -> bool:
+        """Count one more connection and return True, or return False if a limit is reached."""
+        held = networks(address)
+        full = any(self._open[network] >= most for network, most in zip(held, self._allowed, strict=False))
+        if full or self._total >= self._most:
+            return False
+        self._total += 1
+        self._open.update(held)
+        return True
+
+    def release(self, address: str) -> None:
+        """Count one connection less."""
+        self._total -= 1
+        for network in networks(address):
+            self._open[network] -= 1
+            if not self._open[network]:
+                del self._open[network]
