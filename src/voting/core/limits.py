@@ -42,6 +42,14 @@ class RateLimit:
             del self._full_at[next(iter(self._full_at))]
         return wait
 
+    def give_back(self, address: str) -> None:
+        """Return a token that was taken and not used.
+
+        The bucket is then as full as if the token had not been taken, unless it was full in the meantime.
+        """
+        if address in self._full_at:
+            self._full_at[address] -= self._interval
+
 
 def too_many(wait: float) -> Problem:
     """What an address is told that has no token left."""

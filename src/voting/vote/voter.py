@@ -44,10 +44,7 @@ class Voters:
 
     def new(self) -> Voter:
         """A voter never seen before, with the Set-Cookie value that makes it known."""
-        voter_id = os.urandom(_ID_BYTES)
-        signature, pseudonym = _digest(self._keys[0], voter_id)
-        token = _encode(voter_id) + b"." + _encode(signature)
-        return Voter(pseudonym, self._name + b"=" + token + self._attributes)
+        return self._issue(os.urandom(_ID_BYTES))
 
     def recognise(self, cookies: bytes | None) -> Voter | None:
         """The voter that a Cookie header names; None when there is none that we signed."""
@@ -72,6 +69,19 @@ class Voters:
             if hmac.compare_digest(signature, given):
                 return Voter(pseudonym, None)
         return None
+
+    def derive(self, key: bytes) -> Voter:
+        """Return the voter of an idempotency key, with a cookie: the same voter as long as the signing key is the same.
+
+        The HMAC's input is longer than an id, so no idempotency key gives what a cookie's id gives.
+        """
+        voter_id, _ = _digest(self._keys[0], b"voting.idempotency:" + key)
+        return self._issue(voter_id)
+
+    def _issue(self, voter_id: bytes) -> Voter:
+        signature, pseudonym = _digest(self._keys[0], voter_id)
+        token = _encode(voter_id) + b"." + _encode(signature)
+        return Voter(pseudonym, self._name + b"=" + token + self._attributes)
 
 
 def _digest(key: hmac.HMAC, voter_id: bytes) -> tuple[bytes, bytes]:
