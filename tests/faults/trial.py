@@ -140,6 +140,7 @@ def trial(
         now.notes |= {
             "accepted": history.count("ok"),
             "refused": history.count("refused"),
+            "of these not certain": sum(attempt.counted == "unknown" for attempt in history.attempts),
             "unknown": history.count("unknown"),
         }
         violations = [] if drained else [f"5: not drained within {drain} s: {plant.waiting()}"]
