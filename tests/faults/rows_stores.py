@@ -89,11 +89,12 @@ def _stall_and_kill(now: Trial, votes: int = 0) -> None:
     plant = now.plant
     plant.signal(signal.SIGSTOP, *plant.workers)
     now.load.goes_on(20)
+    if not votes:
+        plant.signal(signal.SIGSTOP, "valkey")
+    began = time.monotonic()
     with stalled(plant.processes["valkey"].pid, 5) as tracer:
-        began = time.monotonic()
         if not votes:
-            plant.signal(signal.SIGSTOP, "valkey")
-            time.sleep(0.4)  # votes come meanwhile
+            time.sleep(max(0.0, began + 0.5 - time.monotonic()))  # votes come meanwhile
             plant.signal(signal.SIGCONT, "valkey")
         time.sleep(now.case.short(1.5, 4))  # with everysec it takes a second until the next fsync begins, and stalls
         if votes:
