@@ -38,6 +38,7 @@ class Load:
         voters: how many at a time.
         rate: votes a second, all together.
         addresses: how many they come from.
+        programs: whether some of them are programs.
     """
 
     def __init__(
@@ -49,9 +50,11 @@ class Load:
         voters: int = VOTERS,
         rate: float = 250,
         addresses: int = 1,
+        programs: bool = True,
     ) -> None:
         self._port, self._history, self._seed = port, history, seed
         self._voters, self._pause, self._addresses = voters, voters / rate, addresses
+        self._programs = programs
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._hold = threading.Event()
@@ -112,12 +115,12 @@ class Load:
                 continue
             self._under_way += 1
             try:
-                if number % PROGRAMS:
-                    client = await self._vote(number, dice.choice("ab"), client)
-                    done = client and number in self._history.cookies and dice.random() < LAST
-                else:
+                if self._is_program(number):
                     client = await self._vote(number, "ab"[number % 2], client)
                     done = number not in self._unclear
+                else:
+                    client = await self._vote(number, dice.choice("ab"), client)
+                    done = bool(client) and number in self._history.cookies and dice.random() < LAST
             finally:
                 self._under_way -= 1
             if done:
@@ -125,6 +128,9 @@ class Load:
             await pause(self._stop, dice.expovariate(1 / self._pause))
         if client:
             client.close()
+
+    def _is_program(self, number: int) -> bool:
+        return self._programs and not number % PROGRAMS
 
     def _address(self, number: int) -> str:
         return f"127.0.1.{1 + number % self._addresses}" if self._addresses > 1 else ""
@@ -134,7 +140,7 @@ class Load:
         began = time.monotonic()
         cookie = self._history.cookies.get(number, "")
         key = ""
-        if not cookie and not number % PROGRAMS:
+        if not cookie and self._is_program(number):
             key = self._history.keys[number] = f"program-{number}"
         try:
             async with asyncio.timeout(PATIENCE):

@@ -47,6 +47,25 @@ def test_a_voter_stays_the_same_while_keys_rotate_and_is_new_once_the_old_key_ha
     assert Voters("n" * 32, (), https=False).recognise(cookie) is None
 
 
+def test_an_idempotency_key_is_one_voter_and_its_cookie_is_the_same_one() -> None:
+    voter = VOTERS.derive(b"a-random-key")
+    assert voter == VOTERS.derive(b"a-random-key")
+    assert voter.cookie is not None
+    known = VOTERS.recognise(voter.cookie.split(b";")[0])
+    assert known is not None
+    assert known.pseudonym == voter.pseudonym
+    assert VOTERS.derive(b"a-random-kex").pseudonym != voter.pseudonym
+    assert Voters("n" * 32, (KEY,), https=False).derive(b"a-random-key").pseudonym != voter.pseudonym
+
+
+def test_an_idempotency_key_that_reads_like_a_cookies_id_is_not_that_voter() -> None:
+    pseudonym, cookie = cookie_of(VOTERS)
+    encoded_id = cookie.partition(b"=")[2].partition(b".")[0]
+    voter_id = base64.urlsafe_b64decode(encoded_id + b"==")
+    for key in (encoded_id, voter_id, cookie):
+        assert VOTERS.derive(key).pseudonym != pseudonym
+
+
 def test_under_https_the_cookie_is_secure_and_bound_to_the_host() -> None:
     cookie = Voters(KEY, (), https=True).new().cookie
     assert cookie is not None

@@ -45,7 +45,8 @@ class RateLimit:
     def give_back(self, address: str) -> None:
         """Return a token that was taken and not used.
 
-        The bucket is then as full as if the token had not been taken, unless it was full in the meantime.
+        The bucket is then as full as if the token had not been taken. If it was full in the meantime, it has one too
+        many; it never has more than fit.
         """
         if address in self._full_at:
             self._full_at[address] -= self._interval
