@@ -46,11 +46,13 @@ async def serving(broker: Broker, **given: Any) -> AsyncIterator[Client]:
             clients.push_async_callback(made.aclose)
             return made
 
-        await until(lambda: booth.box.ready)
-        yield client
-    carrying.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await carrying
+        try:
+            await until(lambda: booth.box.ready)
+            yield client
+        finally:
+            carrying.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await carrying
 
 
 def stored(broker: Broker) -> list[tuple[bytes, bytes]]:
