@@ -1,6 +1,7 @@
 """Limits of requests, on by their settings, and clients that are slow on purpose."""
 
 import contextlib
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -86,6 +87,8 @@ def test_viewers_have_their_number_in_all_and_for_each_address(limited: Stack) -
             arrive("192.0.2.4")
         assert refused.value.response.status_code == 429
         assert refused.value.response.headers["retry-after"]
+        assert refused.value.response.headers["content-type"] == "application/problem+json"
+        assert json.loads(refused.value.response.body)["reason"] == "rate_limit"
         arrive("192.0.2.5")
         with pytest.raises(InvalidStatus):
             arrive("192.0.2.6")
@@ -113,6 +116,23 @@ def test_a_browser_that_is_told_429_says_so_and_its_vote_arrives_later(
     page.goto(limited.vote_url)
     expect(page.locator("h1")).to_have_text("Too many requests")
     assert violations(page) == []
+
+
+def test_a_browser_that_has_lost_its_cookie_where_new_voters_have_to_wait_says_how_long(
+    limited: Stack, open_browser: OpenBrowser
+) -> None:
+    browser = open_browser(extra_http_headers=as_client("192.0.2.10"))
+    page = browser.new_page()
+    page.goto(limited.vote_url)
+    eventually(lambda: _new_voters_wait(limited, "192.0.2.10"))
+    browser.clear_cookies()
+    page.get_by_role("button", name="Cats").click()
+    expect(page.get_by_role("status")).to_contain_text("You can vote in about 20 minutes.", timeout=15_000)
+
+
+def _new_voters_wait(limited: Stack, address: str) -> bool:
+    headers = as_client(address) | {"accept": "application/json"}
+    return "new_voters" in httpx.get(limited.vote_url, headers=headers).text
 
 
 def test_a_request_that_never_ends_is_cut_off(stack: Stack) -> None:
