@@ -163,7 +163,7 @@ class Load:
             return None
         ended, status = time.monotonic(), int(answer[9:12])
         sent, got = bool(cookie), bool(self._keep_cookie(number, answer))
-        told = json.loads(answer.partition(b"\r\n\r\n")[2])
+        told = _read(answer)
         if status == 200:
             self._unclear.discard(number)
             receipt = told["receipt"]
@@ -183,3 +183,10 @@ class Load:
             return ""
         cookie = self._history.cookies[number] = found[1].decode()
         return cookie
+
+
+def _read(answer: bytes) -> dict[str, str]:
+    """What an answer says, if it is JSON, as all should be."""
+    with contextlib.suppress(ValueError):
+        return dict(json.loads(answer.partition(b"\r\n\r\n")[2]))
+    return {}
