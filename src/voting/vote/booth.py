@@ -152,7 +152,7 @@ class Booth:
             raise Problem(415, "media_type", message, type=_FORM.decode())
         body = await _read(headers, receive)
         choice = paper.choices.get(body) or paper.choice(body)
-        key = idempotency_key(headers.get(b"idempotency-key"))
+        key = idempotency_key(headers[b"idempotency-key"]) if b"idempotency-key" in headers else None
         address = ""
         if voter is None:
             voter, address = self._new_voters.for_vote(scope, body, key)

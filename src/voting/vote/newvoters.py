@@ -81,16 +81,14 @@ class NewVoters:
         return address
 
 
-def idempotency_key(header: bytes | None) -> bytes | None:
-    """Return the key in a header Idempotency-Key; None if there is no such header.
+def idempotency_key(header: bytes) -> bytes:
+    """Return the key in a header Idempotency-Key.
 
     https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
 
     Raises:
         Problem: it is too short, too long or has other characters.
     """
-    if header is None:
-        return None
     found = _IDEMPOTENCY_KEY.fullmatch(header)
     if found is None:
         message = mark("Idempotency-Key takes 8 to 128 visible ASCII characters, such as a random UUID.")
