@@ -57,9 +57,10 @@ def get(port: int) -> bytes:
     return b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % port
 
 
-def post(port: int, cookie: bytes = b"", choice: bytes = b"a") -> bytes:
-    """A vote."""
+def post(port: int, cookie: bytes = b"", choice: bytes = b"a", key: bytes = b"") -> bytes:
+    """A vote, with a cookie, an idempotency key, or neither."""
     extra = b"Cookie: %s\r\n" % cookie if cookie else b""
+    extra += b"Idempotency-Key: %s\r\n" % key if key else b""
     return (
         b"POST / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n%sAccept: application/json\r\n"
         b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\nvote=%s"

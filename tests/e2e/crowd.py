@@ -17,7 +17,7 @@ VOTES = "SELECT voter, choice, entry_ms, entry_seq FROM votes"
 
 @dataclass
 class Voter:
-    """What one voter was told last, and whether a later vote of it got no answer or a no that may be a yes."""
+    """What one voter was told last, and whether a later vote of it got no answer or may be counted nevertheless."""
 
     cookie: str = ""
     choice: str = ""
@@ -63,7 +63,7 @@ class Crowd:
                     voter.choice, voter.receipt, voter.uncertain = choice, answer.json()["receipt"], False
                     self.acknowledged += 1
                 else:
-                    voter.uncertain = True
+                    voter.uncertain |= answer.json()["counted"] != "no"
                     self.refusals.add(answer.text)
 
     def check(self, rows: dict[bytes, tuple[str, str]], secret_key: str) -> None:

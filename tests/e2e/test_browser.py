@@ -1,5 +1,6 @@
 """The two pages in a real Chromium: with and without JavaScript, with the keyboard, on a phone, through a restart."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ import httpx
 import pytest
 import zxingcpp
 from PIL import Image
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.e2e.conftest import OpenBrowser
+from tests.conftest import require
+from tests.e2e.conftest import QUIET, OpenBrowser
 from tests.e2e.stack import Stack
 from tests.waiting import eventually
 
@@ -107,6 +109,35 @@ def test_both_pages_work_without_javascript(stack: Stack, open_browser: OpenBrow
     assert shown == stack.tally()["b"]
     httpx.post(stack.vote_url, data={"vote": "b"})
     expect(page.locator("[data-key=b] .votes")).to_contain_text(f"{shown + 1:,}", timeout=8000)  # it loads itself again
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["with JavaScript", "without JavaScript"])
+def test_a_browser_without_cookies_is_told_so_instead_of_voting_twice(
+    stack: Stack, chromium: Browser, tmp_path: Path, artefacts: Path, *, script: bool
+) -> None:
+    preferences = tmp_path / "Default" / "Preferences"
+    preferences.parent.mkdir()
+    preferences.write_text(json.dumps({"profile": {"default_content_setting_values": {"cookies": 2}}}))  # 2: block
+    eventually(stack.drained)
+    before = stack.tally()
+    browser = chromium.browser_type.launch_persistent_context(
+        tmp_path, executable_path=require("chromium", "chromium"), args=QUIET, java_script_enabled=script
+    )
+    with browser:
+        page = browser.new_page()
+        for _ in range(2):
+            page.goto(stack.vote_url)
+            assert browser.cookies() == []
+            page.get_by_role("button", name="Cats").click()
+            if script:
+                expect(page.get_by_role("status")).to_contain_text("Your vote was not taken")
+                expect(page.get_by_role("button", name="Cats")).to_have_attribute("aria-pressed", "false")
+            else:
+                expect(page.locator("h1")).to_have_text("Cookies are needed")
+            expect(page.locator("main")).to_contain_text("Allow cookies for this site in your browser's settings")
+        page.screenshot(path=artefacts / f"no-cookies-{'script' if script else 'plain'}.png")
+    eventually(stack.drained)
+    assert stack.tally() == before
 
 
 def test_the_ballot_works_with_the_keyboard_alone(stack: Stack, context: BrowserContext) -> None:

@@ -1,6 +1,7 @@
 """Limits of requests that are on by their settings."""
 
 import contextlib
+import json
 from collections.abc import Iterator
 
 import httpx
@@ -32,8 +33,9 @@ def as_client(address: str, *, untrue: str = "6.6.6.6") -> dict[str, str]:
 
 def test_an_address_that_asks_too_often_is_told_when_to_come_back_and_others_are_not_held_up(limited: Stack) -> None:
     statuses, headers = [], httpx.Headers()
+    known = dict(httpx.get(limited.vote_url, headers=as_client("192.0.2.9")).cookies)
     for number in range(8):
-        answer = httpx.get(limited.vote_url, headers=as_client("192.0.2.1", untrue=f"6.6.6.{number}"))
+        answer = httpx.get(limited.vote_url, headers=as_client("192.0.2.1", untrue=f"6.6.6.{number}"), cookies=known)
         statuses.append(answer.status_code)
         headers = answer.headers
     assert statuses[:5] == [200] * 5
@@ -45,7 +47,10 @@ def test_an_address_that_asks_too_often_is_told_when_to_come_back_and_others_are
 
 
 def test_one_ipv6_customer_is_one_address(limited: Stack) -> None:
-    answers = [httpx.get(limited.vote_url, headers=as_client(f"2001:db8::{number}")) for number in range(8)]
+    known = dict(httpx.get(limited.vote_url, headers=as_client("192.0.2.9")).cookies)
+    answers = [
+        httpx.get(limited.vote_url, headers=as_client(f"2001:db8::{number}"), cookies=known) for number in range(8)
+    ]
     assert 429 in {answer.status_code for answer in answers}
 
 
@@ -79,6 +84,8 @@ def test_viewers_have_their_number_in_all_and_for_each_address(limited: Stack) -
             arrive("192.0.2.4")
         assert refused.value.response.status_code == 429
         assert refused.value.response.headers["retry-after"]
+        assert refused.value.response.headers["content-type"] == "application/problem+json"
+        assert json.loads(refused.value.response.body)["reason"] == "rate_limit"
         arrive("192.0.2.5")
         with pytest.raises(InvalidStatus):
             arrive("192.0.2.6")
@@ -106,3 +113,20 @@ def test_a_browser_that_is_told_429_says_so_and_its_vote_arrives_later(
     page.goto(limited.vote_url)
     expect(page.locator("h1")).to_have_text("Too many requests")
     assert violations(page) == []
+
+
+def test_a_browser_that_has_lost_its_cookie_where_new_voters_have_to_wait_says_how_long(
+    limited: Stack, open_browser: OpenBrowser
+) -> None:
+    browser = open_browser(extra_http_headers=as_client("192.0.2.10"))
+    page = browser.new_page()
+    page.goto(limited.vote_url)
+    eventually(lambda: _new_voters_wait(limited, "192.0.2.10"))
+    browser.clear_cookies()
+    page.get_by_role("button", name="Cats").click()
+    expect(page.get_by_role("status")).to_contain_text("You can vote in about 20 minutes.", timeout=15_000)
+
+
+def _new_voters_wait(limited: Stack, address: str) -> bool:
+    headers = as_client(address) | {"accept": "application/json"}
+    return "new_voters" in httpx.get(limited.vote_url, headers=headers).text

@@ -123,7 +123,7 @@ def test_what_is_not_there_is_404_in_the_sites_own_page_or_json(stack: Stack, pa
     assert "<!doctype html>" in httpx.get(stack.result_url + path).text
     answer = httpx.get(stack.result_url + path, headers={"accept": "application/json"})
     assert answer.status_code == status
-    assert answer.json()["error"]["code"] == status
+    assert answer.json()["status"] == status
 
 
 @pytest.mark.parametrize("length", [64, 2900, 4000])

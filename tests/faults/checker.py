@@ -1,4 +1,4 @@
-"""The six promises, checked against a history and the database. Each violation is a sentence."""
+"""The seven promises, checked against a history and the database. Each violation is a sentence."""
 
 import threading
 from collections import defaultdict
@@ -16,6 +16,8 @@ TALLIES = """
 """
 VOTES = "SELECT voter, choice, entry_ms, entry_seq FROM votes WHERE poll = 'default'"
 Row = tuple[str, EntryId]
+
+POLL = b"default"
 
 
 class Auditor(threading.Thread):
@@ -51,7 +53,7 @@ def check_tallies(plant: Plant) -> list[str]:
 
 
 def check(history: History, plant: Plant, *, attempts: int, dead_letters: int, slowest: float) -> list[str]:
-    """All six, when the fault is over and the stream is drained.
+    """All seven, when the fault is over and the stream is drained.
 
     Args:
         history: what voters did and were told.
@@ -74,47 +76,56 @@ def check(history: History, plant: Plant, *, attempts: int, dead_letters: int, s
 
 
 def check_rows(history: History, plant: Plant) -> list[str]:
-    """Promises 1, 2 and 4."""
+    """Promises 1, 2, 4 and, as far as rows show it, 7."""
     voters = Voters(plant.secret_key, (), https=False)
     rows: dict[bytes, Row] = {bytes(voter): (choice, EntryId(ms, seq)) for voter, choice, ms, seq in plant.rows(VOTES)}
     by_voter: dict[int, list[Attempt]] = defaultdict(list)
     for attempt in history.attempts:
         by_voter[attempt.voter].append(attempt)
     violations = []
-    for number, cookie in history.cookies.items():
-        voter = voters.recognise(cookie.encode())
-        row = rows.pop(voter.pseudonym(b"default"), None) if voter else None
+    for number in sorted(history.cookies.keys() | history.keys.keys()):
+        cookie, key = history.cookies.get(number), history.keys.get(number)
+        named = voters.recognise(cookie.encode()) if cookie else None
+        derived = voters.derive(key.encode()) if key else None
+        voter = named or derived
+        if named and derived and named.pseudonym(POLL) != derived.pseudonym(POLL):
+            violations.append(f"7: voter {number} got the cookie of another voter than its idempotency key's")
+        row = rows.pop(voter.pseudonym(POLL), None) if voter else None
         violations += _check_voter(number, by_voter[number], row)
     return violations + [f"4: a row for {voter.hex()}, who never voted" for voter in rows]
 
 
 def _check_voter(number: int, attempts: list[Attempt], row: Row | None) -> list[str]:
     last = max((n for n, attempt in enumerate(attempts) if attempt.outcome == "ok"), default=-1)
-    if last < 0:
-        possible = {attempt.choice for attempt in attempts}
-        return [] if row is None or row[0] in possible else [f"4: voter {number} has {row}, and never voted so"]
-    accepted = attempts[last]
-    receipt = EntryId.parse(accepted.receipt.encode())
+    receipt = EntryId.parse(attempts[last].receipt.encode()) if last >= 0 else EntryId(0, 0)
     if row is None:
-        return [f"1: voter {number} was told {accepted.receipt} and has no row"]
-    if row == (accepted.choice, receipt):
+        return [f"1: voter {number} was told {receipt} and has no row"] if last >= 0 else []
+    if last >= 0 and row == (attempts[last].choice, receipt):
         return []
-    later = {attempt.choice for attempt in attempts[last + 1 :]}  # refused, or never answered
-    if row[0] in later and row[1] > receipt:
+    later = [attempt for attempt in attempts[last + 1 :] if attempt.choice == row[0] and row[1] > receipt]
+    if any(attempt.counted != "no" for attempt in later):
         return []
-    told = f"{accepted.choice} {accepted.receipt}"
+    if later:
+        return [f"7: voter {number} has {row[0]} {row[1]}, and was told that it was not counted"]
+    if last < 0:
+        return [f"4: voter {number} has {row}, and never voted so"]
     earlier = [attempt.choice for attempt in attempts[:last] if attempt.outcome != "ok"]
+    told = f"{attempts[last].choice} {receipt}"
     return [f"2: voter {number} has {row[0]} {row[1]}, was last told {told}; unclear before that: {earlier[-3:]}"]
 
 
 def check_answers(attempts: list[Attempt], slowest: float) -> list[str]:
-    """Promise 6."""
+    """Promise 6 and, as far as answers show it, 7."""
     violations = []
     for attempt in attempts:
         if attempt.outcome != "unknown" and attempt.status not in {200, 503, 429}:
             violations.append(f"6: status {attempt.status}")
         if attempt.status == 503 and not attempt.retry_after:
             violations.append("6: 503 without Retry-After")
+        if attempt.outcome == "refused" and attempt.counted not in {"no", "unknown"}:
+            violations.append(f"7: a refusal with status {attempt.status} does not say whether the vote is counted")
+        if attempt.counted == "unknown" and not (attempt.sent_cookie or attempt.got_cookie):
+            violations.append("7: a new voter whose vote may be counted got no cookie")
         if attempt.ended - attempt.began > slowest:
             violations.append(f"6: an answer took {attempt.ended - attempt.began:.1f} s")
     return violations

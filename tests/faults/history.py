@@ -12,7 +12,13 @@ Outcome = Literal["ok", "refused", "unknown"]
 
 @dataclass(frozen=True)
 class Attempt:
-    """One vote. Times are seconds of the monotonic clock; `unknown` means that no answer came."""
+    """One vote. Times are seconds of the monotonic clock; the outcome `unknown` means that no answer came.
+
+    Args:
+        counted: what a refusal says, "no" or "unknown".
+        sent_cookie: whether the voter had a cookie.
+        got_cookie: whether the answer had one.
+    """
 
     voter: int
     choice: str
@@ -22,6 +28,9 @@ class Attempt:
     status: int = 0
     receipt: str = ""
     retry_after: str = ""
+    counted: str = ""
+    sent_cookie: bool = True
+    got_cookie: bool = False
 
 
 class History:
@@ -35,6 +44,7 @@ class History:
         self.file = file
         self.attempts: list[Attempt] = []
         self.cookies: dict[int, str] = {}
+        self.keys: dict[int, str] = {}  # idempotency keys of those who voted without a cookie
         self._totals: Counter[Outcome] = Counter()
         self._writer = file.open("w")
 

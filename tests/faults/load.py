@@ -1,7 +1,12 @@
 """Some hundred voters at a time who vote and change their minds, each after its own seeded dice.
 
-Every third vote is its voter's last; another voter comes instead. So of all votes many are never replaced, and one
-that is lost is missed.
+Two in three are browsers: the page gives them a cookie, and every third vote is its voter's last; another voter comes
+instead. So of all votes many are never replaced, and one that is lost is missed.
+
+The others are programs, which vote once, with an idempotency key instead of a cookie. A program that is told that its
+vote was not counted gives up, so a row of such a voter shows that it was told wrong. One that does not know, because
+the refusal says so or no answer came, sends the vote again until it is in: with the cookie if it got one, else with the
+key.
 """
 
 import asyncio
@@ -20,6 +25,7 @@ from voting.core.lifecycle import pause
 VOTERS = 300  # at a time
 PATIENCE = 4.0  # after which a voter gives up; longer than anything may take
 LAST = 1 / 3  # chance that an accepted vote is its voter's last
+PROGRAMS = 3  # one in so many voters; VOTERS is a multiple of it
 
 
 class Load:
@@ -32,6 +38,7 @@ class Load:
         voters: how many at a time.
         rate: votes a second, all together.
         addresses: how many they come from.
+        programs: whether some of them are programs.
     """
 
     def __init__(
@@ -43,13 +50,16 @@ class Load:
         voters: int = VOTERS,
         rate: float = 250,
         addresses: int = 1,
+        programs: bool = True,
     ) -> None:
         self._port, self._history, self._seed = port, history, seed
         self._voters, self._pause, self._addresses = voters, voters / rate, addresses
+        self._programs = programs
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._hold = threading.Event()
         self._under_way = 0
+        self._unclear: set[int] = set()  # programs that do not know whether their vote is counted
         self.late = 0.0  # seconds that this machine at worst kept the load itself waiting
         self._thread = threading.Thread(target=self._live, daemon=True)
 
@@ -105,14 +115,22 @@ class Load:
                 continue
             self._under_way += 1
             try:
-                client = await self._vote(number, dice.choice("ab"), client)
+                if self._is_program(number):
+                    client = await self._vote(number, "ab"[number % 2], client)
+                    done = number not in self._unclear
+                else:
+                    client = await self._vote(number, dice.choice("ab"), client)
+                    done = bool(client) and number in self._history.cookies and dice.random() < LAST
             finally:
                 self._under_way -= 1
-            if client and number in self._history.cookies and dice.random() < LAST:
+            if done:
                 number += self._voters
             await pause(self._stop, dice.expovariate(1 / self._pause))
         if client:
             client.close()
+
+    def _is_program(self, number: int) -> bool:
+        return self._programs and not number % PROGRAMS
 
     def _address(self, number: int) -> str:
         return f"127.0.1.{1 + number % self._addresses}" if self._addresses > 1 else ""
@@ -120,30 +138,55 @@ class Load:
     async def _vote(self, number: int, choice: str, client: Client | None) -> Client | None:
         """Vote once; return the connection if it is still good."""
         began = time.monotonic()
-        cookie = self._history.cookies.get(number)
+        cookie = self._history.cookies.get(number, "")
+        key = ""
+        if not cookie and self._is_program(number):
+            key = self._history.keys[number] = f"program-{number}"
         try:
             async with asyncio.timeout(PATIENCE):
                 if not client or not client.is_open:  # as a browser does
                     client = await Client.connect(self._port, self._address(number))
-                if cookie is None:
-                    found = COOKIE.search(await client.ask(get(self._port)))
-                    if not found:
+                if not cookie and not key:
+                    cookie = self._keep_cookie(number, await client.ask(get(self._port)))
+                    if not cookie:
                         return client
-                    cookie = self._history.cookies[number] = found[1].decode()
                     began = time.monotonic()
-                answer = await client.ask(post(self._port, cookie.encode(), choice.encode()))
+                answer = await client.ask(post(self._port, cookie.encode(), choice.encode(), key.encode()))
         except (OSError, TimeoutError):
             if client:
                 client.close()
-            if cookie:
-                self._history.add(Attempt(number, choice, began, time.monotonic(), "unknown"))
+            if cookie or key:
+                self._unclear.add(number)
+                sent = bool(cookie)
+                self._history.add(Attempt(number, choice, began, time.monotonic(), "unknown", sent_cookie=sent))
             await asyncio.sleep(0.1)
             return None
-        status = int(answer[9:12])
+        ended, status = time.monotonic(), int(answer[9:12])
+        sent, got = bool(cookie), bool(self._keep_cookie(number, answer))
+        told = _read(answer)
         if status == 200:
-            receipt = json.loads(answer.partition(b"\r\n\r\n")[2])["receipt"]
-            self._history.add(Attempt(number, choice, began, time.monotonic(), "ok", status, receipt))
-        else:
-            retry = "yes" if b"\r\nretry-after:" in answer.lower() else ""
-            self._history.add(Attempt(number, choice, began, time.monotonic(), "refused", status, retry_after=retry))
+            self._unclear.discard(number)
+            receipt = told["receipt"]
+            self._history.add(Attempt(number, choice, began, ended, "ok", status, receipt, "", "", sent, got))
+            return client
+        counted = told.get("counted", "")
+        if counted != "no":
+            self._unclear.add(number)
+        retry = "yes" if b"\r\nretry-after:" in answer.lower() else ""
+        self._history.add(Attempt(number, choice, began, ended, "refused", status, "", retry, counted, sent, got))
         return client
+
+    def _keep_cookie(self, number: int, answer: bytes) -> str:
+        """Return the cookie that an answer has, and send it from now on."""
+        found = COOKIE.search(answer.partition(b"\r\n\r\n")[0])
+        if not found:
+            return ""
+        cookie = self._history.cookies[number] = found[1].decode()
+        return cookie
+
+
+def _read(answer: bytes) -> dict[str, str]:
+    """What an answer says, if it is JSON, as all should be."""
+    with contextlib.suppress(ValueError):
+        return dict(json.loads(answer.partition(b"\r\n\r\n")[2]))
+    return {}

@@ -110,6 +110,12 @@ MUTANTS = (
         (('xgroup_create(STREAM, GROUP, "0", mkstream=True)', 'xgroup_create(STREAM, GROUP, "$", mkstream=True)'),),
         ("flushed",),
     ),
+    Mutant(
+        "every refusal says no",
+        "core/ballotbox.py",
+        (('Refused("broker_silent", sent=True)', 'Refused("broker_silent")'),),
+        ("fsync-stalls", "broker-killed"),
+    ),
 )
 WORDS = {
     "0": "nothing to prove anything by",
@@ -119,6 +125,7 @@ WORDS = {
     "4": "rows of nobody",
     "5": "backlog or dead letters left",
     "6": "bad answers",
+    "7": "refusals that were not true",
 }
 
 

@@ -83,18 +83,27 @@ def fsync_stalls(case: Case) -> dict[str, object]:
 def _stall_and_kill(now: Trial, votes: int = 0) -> None:
     """Kill the broker while its fsync stalls; first wait, if told so, for votes that are accepted nevertheless.
 
-    Workers sleep meanwhile, so that what is lost cannot have been counted before.
+    Else it is stopped for a moment before, so that many votes are on its disk and unanswered when it is killed. Workers
+    sleep meanwhile, so that what is lost cannot have been counted before.
     """
     plant = now.plant
     plant.signal(signal.SIGSTOP, *plant.workers)
     now.load.goes_on(20)
+    if not votes:
+        plant.signal(signal.SIGSTOP, "valkey")
+    began = time.monotonic()
     with stalled(plant.processes["valkey"].pid, 5) as tracer:
+        if not votes:
+            time.sleep(max(0.0, began + 0.5 - time.monotonic()))  # votes come meanwhile
+            plant.signal(signal.SIGCONT, "valkey")
         time.sleep(now.case.short(1.5, 4))  # with everysec it takes a second until the next fsync begins, and stalls
         if votes:
             now.load.goes_on(votes)
         else:
             yes = now.history.count("ok", time.monotonic() - 0.5)
             must(not yes, f"{yes} votes were accepted: the stall did not happen")
+            silent = sum(a.ended - a.began > 0.5 for a in now.history.attempts if a.began > began)
+            must(silent >= 10, f"only {silent} votes were under way")
         plant.signal(signal.SIGKILL, "valkey")
         tracer.kill()  # or it would keep the dead until the stall is over
         plant.processes["valkey"].wait(10)

@@ -118,7 +118,8 @@ def trial(
     """
     history = History(case.folder / "history.jsonl")
     with Plant(case.folder / "plant", workers=workers, source=case.source, **options).running() as plant:
-        load = Load(plant.vote_port, history, case.seed, addresses=addresses)
+        programs = options.get("BALLOT_POLICY") != "browser"
+        load = Load(plant.vote_port, history, case.seed, addresses=addresses, programs=programs)
         auditor = Auditor(plant)
         now = Trial(case, plant, history, load)
         load.start()
@@ -140,6 +141,7 @@ def trial(
         now.notes |= {
             "accepted": history.count("ok"),
             "refused": history.count("refused"),
+            "of these not certain": sum(attempt.counted == "unknown" for attempt in history.attempts),
             "unknown": history.count("unknown"),
         }
         violations = [] if drained else [f"5: not drained within {drain} s: {plant.waiting()}"]

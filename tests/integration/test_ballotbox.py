@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ import redis
 from tests.integration.broker import Broker
 from voting.core import stream
 from voting.core.ballot import EntryId, Option, Poll
-from voting.core.ballotbox import BallotBox
+from voting.core.ballotbox import BallotBox, Refused
 from voting.core.config import RedisSettings
 
 pytestmark = pytest.mark.anyio
@@ -47,13 +48,17 @@ async def until(check: Callable[[], bool], within: float = 5) -> None:
             await asyncio.sleep(0.01)
 
 
-async def cast(box: BallotBox, number: int) -> list[bytes | BaseException]:
-    casts = (box.cast(b"default", n.to_bytes(16), b"a") for n in range(number))
+async def cast(box: BallotBox, number: int, first: int = 0) -> list[bytes | BaseException]:
+    casts = (box.cast(b"default", n.to_bytes(16), b"a") for n in range(first, first + number))
     return await asyncio.gather(*casts, return_exceptions=True)
 
 
 def reasons(outcomes: list[bytes | BaseException]) -> set[str]:
     return {str(outcome) for outcome in outcomes}
+
+
+def were_sent(outcomes: list[bytes | BaseException]) -> set[bool]:
+    return {outcome.sent for outcome in outcomes if isinstance(outcome, Refused)}
 
 
 async def test_votes_in_flight_together_share_round_trips_and_each_gets_its_own_receipt(broker: Broker) -> None:
@@ -74,7 +79,9 @@ async def test_a_vote_is_refused_while_there_is_no_stream(broker: Broker) -> Non
     with redis.Redis.from_url(broker.url) as client:
         client.delete(stream.STREAM)
     async with running(broker.url) as box:
-        assert reasons(await cast(box, 3)) == {"no_stream"}
+        refused = await cast(box, 3)
+    assert reasons(refused) == {"no_stream"}
+    assert were_sent(refused) == {False}
 
 
 async def test_too_many_votes_in_flight_are_refused_and_not_queued(broker: Broker) -> None:
@@ -82,6 +89,7 @@ async def test_too_many_votes_in_flight_are_refused_and_not_queued(broker: Broke
     async with running(broker.url, limit=10) as box:
         outcomes = await cast(box, 25)
         assert sum(isinstance(outcome, bytes) for outcome in outcomes) == 10
+        assert were_sent(outcomes) == {False}
         assert box.in_flight == 0
 
 
@@ -92,10 +100,14 @@ async def test_a_broker_that_falls_silent_gets_a_no_within_a_second_and_votes_ag
     async with running(broker.url) as box:
         broker.pause()
         began = time.monotonic()
-        assert reasons(await cast(box, 20)) == {"broker_silent"}
+        silent = await cast(box, 20)
+        assert reasons(silent) == {"broker_silent"}
+        assert were_sent(silent) == {True}
         assert time.monotonic() - began < 1.3
         began = time.monotonic()
-        assert reasons(await cast(box, 20)) == {"broker_away"}
+        away = await cast(box, 20)
+        assert reasons(away) == {"broker_away"}
+        assert were_sent(away) == {False}
         assert time.monotonic() - began < 0.2
         await until(lambda: not box.ready)
         broker.resume()
@@ -112,15 +124,24 @@ async def test_a_broker_that_was_restarted_while_nobody_voted_refuses_no_first_v
         assert all(isinstance(receipt, bytes) for receipt in await cast(box, 1))
 
 
-async def test_no_acknowledged_vote_is_lost_when_the_broker_is_killed_again_and_again(broker: Broker) -> None:
+async def test_when_the_broker_is_killed_again_and_again_no_acknowledged_vote_is_lost_and_none_comes_that_was_not_sent(
+    broker: Broker,
+) -> None:
     await open_poll(broker.url)
     receipts: list[bytes] = []
+    not_sent: set[int] = set()
     async with running(broker.url) as box:
         stop = asyncio.Event()
 
         async def vote_on() -> None:
-            while not stop.is_set():
-                receipts.extend(outcome for outcome in await cast(box, 20) if isinstance(outcome, bytes))
+            for first in itertools.count(step=20):
+                if stop.is_set():
+                    return
+                for number, outcome in enumerate(await cast(box, 20, first), first):
+                    if isinstance(outcome, bytes):
+                        receipts.append(outcome)
+                    elif isinstance(outcome, Refused) and not outcome.sent:
+                        not_sent.add(number)
                 await asyncio.sleep(0)
 
         voting = asyncio.create_task(vote_on())
@@ -134,9 +155,11 @@ async def test_no_acknowledged_vote_is_lost_when_the_broker_is_killed_again_and_
         stop.set()
         await voting
     with redis.Redis.from_url(broker.url) as client:
-        stored = {entry for entry, _ in client.xrange(stream.STREAM)}
+        stored = {entry: int.from_bytes(fields[b"voter"]) for entry, fields in client.xrange(stream.STREAM)}
     assert len(receipts) > 600
-    assert set(receipts) <= stored
+    assert set(receipts) <= stored.keys()
+    assert not_sent
+    assert not_sent.isdisjoint(stored.values())
 
 
 async def test_votes_are_refused_before_the_broker_runs_out_of_memory(broker: Broker) -> None:
@@ -158,7 +181,9 @@ async def test_a_broker_that_refuses_a_write_is_left_in_peace_for_a_while(broker
     with redis.Redis.from_url(broker.url) as client:
         async with running(broker.url) as box:
             client.config_set("maxmemory", 1)
-            assert reasons(await cast(box, 3)) <= {"broker_refused", "broker_full"}
+            refused = await cast(box, 3)
+            assert reasons(refused) <= {"broker_refused", "broker_full"}
+            assert were_sent(refused) == {False}
             assert not box.ready
             client.config_set("maxmemory", "64mb")
             await until(lambda: box.ready)

@@ -10,7 +10,7 @@ import redis
 from redis.exceptions import ConnectionError as Disconnected
 
 from tests.integration.broker import Broker
-from voting.core.pipeline import Pipeline, pipeline
+from voting.core.pipeline import NotSent, Pipeline, pipeline
 
 pytestmark = pytest.mark.anyio
 
@@ -49,7 +49,7 @@ async def test_a_lost_connection_is_noticed_while_idle_and_then_refuses_at_once(
         broker.kill()
         async with asyncio.timeout(1):
             assert isinstance(await opened.lost, Disconnected)
-        with pytest.raises(Disconnected):
+        with pytest.raises(NotSent):
             opened.ask(pack(b"PING"))
 
 
@@ -61,7 +61,26 @@ async def test_whoever_waits_when_the_connection_is_lost_hears_of_it(broker: Bro
         broker.kill()
         later = opened.ask(pack(b"PING"))
         outcomes = await asyncio.gather(*asked, later, return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes] == [Disconnected] * 4
+    assert [type(outcome) for outcome in outcomes[:3]] == [Disconnected] * 3
+    assert isinstance(outcomes[3], Disconnected)
+
+
+async def test_a_command_that_was_not_written_before_the_connection_was_lost_is_told_from_one_that_was(
+    broker: Broker,
+) -> None:
+    async with pipeline(broker.url, 5) as opened:
+        broker.pause()
+        sent = [opened.ask(pack(b"RPUSH", b"list", b"sent")) for _ in range(2)]
+        await asyncio.sleep(0)  # they are written
+        unsent = [opened.ask(pack(b"RPUSH", b"list", b"unsent")) for _ in range(2)]
+        opened._transport.abort()
+        with pytest.raises(NotSent):
+            opened.ask(pack(b"RPUSH", b"list", b"late"))
+        outcomes = await asyncio.gather(*sent, *unsent, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [Disconnected] * 2 + [NotSent] * 2
+    broker.resume()
+    with redis.Redis.from_url(broker.url) as client:
+        assert set(client.lrange("list", 0, -1)) <= {b"sent"}
 
 
 async def test_silence_ends_the_connection_when_the_oldest_answer_is_overdue(broker: Broker) -> None:

@@ -85,6 +85,32 @@ def test_whatever_addresses_of_a_slash_48_ask_no_more_get_through_than_it_is_all
     assert max(through.values(), default=0) <= burst + span * rate + 1e-6
 
 
+def test_a_token_that_is_given_back_can_be_taken_again_and_no_other() -> None:
+    clock = Clock()
+    limit = RateLimit(1, 3, clock)
+    for _ in range(10):
+        assert limit.take("a") == 0
+        limit.give_back("a")
+    assert [limit.take("a") for _ in range(4)] == [0, 0, 0, pytest.approx(1)]
+    limit.give_back("a")
+    assert [limit.take("a") for _ in range(2)] == [0, pytest.approx(1)]
+    limit.give_back("nobody")
+    assert limit.take("nobody") == 0
+
+
+@given(st.lists(st.tuples(st.floats(0, 0.5), st.booleans()), max_size=60))
+def test_tokens_that_are_given_back_at_once_are_as_if_never_taken(steps: list[tuple[float, bool]]) -> None:
+    clock = Clock()
+    limit, other = RateLimit(1, 5, clock), RateLimit(1, 5, clock)
+    for gap, used in steps:
+        clock.now += gap
+        wait = limit.take("a")
+        if used:
+            assert other.take("a") == pytest.approx(wait, abs=1e-6)
+        elif not wait:
+            limit.give_back("a")
+
+
 def test_addresses_are_forgotten_before_they_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "ADDRESSES", 10)
     limit = RateLimit(1, 1, Clock())

@@ -7,7 +7,13 @@ from voting.core.rendering import fill, prefers_json
 
 @pytest.mark.parametrize(
     ("accept", "json"),
-    [("", False), ("*/*", False), ("application/json", True), ("text/html,application/json;q=0.9", False)],
+    [
+        ("", False),
+        ("*/*", False),
+        ("application/json", True),
+        ("application/problem+json", True),
+        ("text/html,application/json;q=0.9", False),
+    ],
 )
 def test_json_is_for_those_who_ask_for_it(accept: str, *, json: bool) -> None:
     assert prefers_json({b"accept": accept.encode()}) is json

@@ -131,6 +131,30 @@ def test_a_cookie_of_a_replica_whose_clock_is_ahead_is_accepted() -> None:
     assert pseudonym(Voters(KEY, (), https=False, clock=Clock()), cookie) == stored
 
 
+def test_an_idempotency_key_is_one_voter_and_its_cookie_is_the_same_one() -> None:
+    voter = VOTERS.derive(b"a-random-key")
+    stored = voter.pseudonym(POLL)
+    assert VOTERS.derive(b"a-random-key").pseudonym(POLL) == stored
+    assert voter.cookie is not None
+    assert pseudonym(VOTERS, voter.cookie.split(b";")[0]) == stored
+    assert VOTERS.derive(b"a-random-kex").pseudonym(POLL) != stored
+
+
+def test_an_idempotency_key_is_the_same_voter_at_every_replica_while_the_key_is_rotated() -> None:
+    end = date(2100, 1, 1)
+    steps = [((), KEY), ((AcceptedKey(NEXT),), KEY), ((AcceptedKey(KEY, end),), NEXT)]
+    found = {Voters(key, accepted, https=False).derive(b"a-random-key").pseudonym(POLL) for accepted, key in steps}
+    assert len(found) == 1
+
+
+def test_an_idempotency_key_that_reads_like_a_cookie_is_not_its_voter() -> None:
+    stored, cookie = cookie_of(VOTERS)
+    token = cookie.partition(b"=")[2]
+    raw = base64.urlsafe_b64decode(token)
+    for key in (token, raw, raw[:16], raw[:20], cookie):
+        assert VOTERS.derive(key).pseudonym(POLL) != stored
+
+
 def test_under_https_the_cookie_is_secure_and_bound_to_the_host() -> None:
     cookie = Voters(KEY, (), https=True).new().cookie
     assert cookie is not None

@@ -1,9 +1,9 @@
 """The way of a vote into Redis: votes that arrive at the same moment share one write and one fsync.
 
 `BallotBox.cast` returns the id of the stream entry once Redis has answered, which with `appendfsync always`
-it does only after the vote is on disk; or it raises `Refused`, within the patience of one second. A refusal
-after a timeout or a cut is honest but uncertain: the vote may have arrived. Voting again is safe, because the
-cookie makes it the same voter.
+it does only after the vote is on disk; or it raises `Refused`, within the patience of one second, which says
+whether the vote may be counted nevertheless: if it was written to the connection and no answer came, that is
+unknown. Sending it again as the same voter is safe.
 
 While Redis is away, votes are refused at once instead of queued: a queue would only answer late.
 """
@@ -21,7 +21,7 @@ from voting.core import logs
 from voting.core.ballot import Poll
 from voting.core.config import RedisSettings
 from voting.core.lifecycle import Backoff
-from voting.core.pipeline import Answer, Pipeline, pipeline
+from voting.core.pipeline import Answer, NotSent, Pipeline, pipeline
 from voting.core.stream import STREAM, connect, read_polls
 
 PATIENCE = 1.0  # seconds that a vote may wait for the answer of Redis
@@ -31,11 +31,16 @@ log = logs.get()
 
 
 class Refused(Exception):
-    """The vote was not accepted; `reason` is a word for the metrics, one of those in this module."""
+    """The vote was not accepted.
 
-    def __init__(self, reason: str) -> None:
+    Args:
+        reason: a word for the metrics, one of those in this module.
+        sent: whether the vote was written to the connection and not answered, so that Redis may have it.
+    """
+
+    def __init__(self, reason: str, *, sent: bool = False) -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason, self.sent = reason, sent
 
 
 class BallotBox:
@@ -93,8 +98,10 @@ class BallotBox:
         self.in_flight += 1
         try:
             answer = await self._pipeline.ask(before + voter + after)
+        except NotSent:
+            raise Refused("broker_away") from None
         except Disconnected:
-            raise Refused("broker_silent") from None
+            raise Refused("broker_silent", sent=True) from None
         finally:
             self.in_flight -= 1
         if not isinstance(answer, bytes):

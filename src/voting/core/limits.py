@@ -47,6 +47,16 @@ class RateLimit:
             del self._full_at[next(iter(self._full_at))]
         return wait
 
+    def give_back(self, address: str) -> None:
+        """Return a token that was taken and not used.
+
+        The bucket is then as full as if the token had not been taken. If it was full in the meantime, it has one too
+        many; it never has more than fit.
+        """
+        for network, share in zip(networks(address), (1, WIDE), strict=False):
+            if network in self._full_at:
+                self._full_at[network] -= self._interval / share
+
 
 def too_many(wait: float) -> Problem:
     """What an address is told that has no token left."""

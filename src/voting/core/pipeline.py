@@ -18,6 +18,10 @@ from voting.core.stream import connect
 Answer = bytes | hiredis.ReplyError | None
 
 
+class NotSent(Disconnected):
+    """The connection was lost before a command was written to it, so Redis can never run it."""
+
+
 class Pipeline(asyncio.Protocol):
     """Commands that are asked in one turn of the event loop go out together, and answers come in the same order.
 
@@ -44,13 +48,14 @@ class Pipeline(asyncio.Protocol):
     def ask(self, command: bytes) -> asyncio.Future[Answer]:
         """Send a command in its wire form; the answer, also one that says no, is the result of the future.
 
-        The future fails with `Disconnected` if the connection is lost: then nobody knows whether Redis did it.
+        The future fails with `NotSent` if the connection is lost before the command is written to it, and with
+        `Disconnected` if it is lost later: then it is not known whether Redis ran the command.
 
         Raises:
-            Disconnected: it was lost before.
+            NotSent: it is lost already.
         """
-        if self.lost.done():
-            raise Disconnected("The connection is lost.")
+        if self._transport.is_closing():
+            raise NotSent("The connection is lost.")
         future: asyncio.Future[Answer] = self._loop.create_future()
         self._asked.append((future, self._loop.time() + self._patience))
         if not self._unsent:
@@ -59,7 +64,7 @@ class Pipeline(asyncio.Protocol):
         return future
 
     def _send(self) -> None:
-        if self.lost.done():
+        if self._transport.is_closing():  # `connection_lost` deals with what was not sent
             return
         self._transport.write(b"".join(self._unsent))
         self._unsent.clear()
@@ -97,10 +102,12 @@ class Pipeline(asyncio.Protocol):
         if self._watch:
             self._watch.cancel()
         trouble = self._trouble or Disconnected(str(exc or "Connection closed by server."))
-        for future, _ in self._asked:
+        sent = len(self._asked) - len(self._unsent)
+        for number, (future, _) in enumerate(self._asked):
             if not future.done():
-                future.set_exception(Disconnected(str(trouble)))
+                future.set_exception((Disconnected if number < sent else NotSent)(str(trouble)))
         self._asked.clear()
+        self._unsent.clear()
         if not self.lost.done():  # nobody cares any more
             self.lost.set_result(trouble)
 

@@ -1,13 +1,15 @@
 """What the pages of both web services share: templates, assets, headers, and how a request is refused.
 
-A refusal is one sentence and the way on, in the reader's language, as a page or for programs as JSON.
+A refusal is one sentence and the way on, in the reader's language: as a page, or for programs as problem details.
+https://www.rfc-editor.org/rfc/rfc9457
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
 from markupsafe import Markup, escape
@@ -56,6 +58,7 @@ _MESSAGES = {
     429: mark("Too much has come from your address. Wait a moment, then try again."),
     503: mark("There is nothing to show yet. Please try again in a moment."),
 }
+PROBLEM = "application/problem+json"
 _TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
 
 
@@ -65,8 +68,12 @@ class Problem(Exception):
     Args:
         status: of HTTP.
         reason: a word for the metrics.
-        message: a sentence for the reader, in English, with {names} for `values`; by default the status's own.
-        again: the choice whose vote is worth sending once more.
+        message: a sentence for the reader, in English, with {names} for `values`, or a function that returns it in
+            the reader's language; by default the status's own.
+        title: of the page; by default the status's own.
+        counted: of a vote, whether it may be counted nevertheless.
+        again: the form fields of a vote that is worth sending once more.
+        cookie: makes the voter known, so that sending again is the same voter.
         retry_after: seconds; None where waiting would not help.
     """
 
@@ -74,16 +81,34 @@ class Problem(Exception):
         self,
         status: int,
         reason: str,
-        message: str = "",
+        message: str | Callable[[Language], str] = "",
         *,
-        again: str = "",
+        title: str = "",
+        counted: Literal["no", "unknown"] = "no",
+        again: Mapping[str, str] | None = None,
+        cookie: bytes | None = None,
         retry_after: int | None = None,
         **values: object,
     ) -> None:
-        super().__init__(message)
-        self.status, self.reason, self.again = status, reason, again
+        super().__init__(reason)
+        self.status, self.reason, self.counted, self.again, self.cookie = status, reason, counted, again, cookie
         self.retry_after = 1 if status == 503 else retry_after
-        self.message, self.values = message or _MESSAGES[status], values
+        self.title = title or TITLES[status]
+        self._message, self._values = message or _MESSAGES[status], values
+
+    def detail(self, reader: Language) -> str:
+        """Return the sentence for a reader."""
+        if isinstance(self._message, str):
+            return reader.text(self._message).format(**self._values)
+        return self._message(reader)
+
+    def document(self, reader: Language, method: str) -> bytes:
+        """Return the problem details for a program; those of a POST, which is a vote, say whether it is counted."""
+        told = {"type": "about:blank", "title": HTTPStatus(self.status).phrase, "status": self.status}
+        told |= {"detail": self.detail(reader), "reason": self.reason}
+        if method == "POST":
+            told["counted"] = self.counted
+        return json.dumps(told, ensure_ascii=False).encode()
 
 
 class Pages:
@@ -131,20 +156,19 @@ class Pages:
         """The answer to a request that has a problem: JSON for programs, else a page that leads `back`."""
         headers, query = dict(scope["headers"]), scope["query_string"]
         reader = language.choose(headers, query)
-        message = reader.text(problem.message).format(**problem.values)
-        extra = {"retry-after": str(problem.retry_after)} if problem.retry_after else {}
         if prefers_json(headers):
-            error = {"code": problem.status, "message": message}
-            return Response(
-                json.dumps({"error": error}, ensure_ascii=False),
-                problem.status,
-                HEADERS | extra | {"content-type": "application/json"},
-            )
+            kind, body = PROBLEM, problem.document(reader, scope["method"])
+        else:
+            kind = "text/html; charset=utf-8"
+            body = self.render("error.html", reader, problem=problem, back_href=back)
+        answer = Response(body, problem.status, HEADERS | {"content-type": kind, "content-language": reader.code})
+        if problem.retry_after:
+            answer.headers["retry-after"] = str(problem.retry_after)
+        if problem.cookie:
+            answer.headers.append("set-cookie", problem.cookie.decode())
         if asked := language.asked(query):
-            extra["set-cookie"] = language.cookie(asked).decode()
-        context = {"status": problem.status, "title": reader.text(TITLES[problem.status]), "message": message}
-        page = self.render("error.html", reader, back_href=back, again=problem.again, **context)
-        return Response(page, problem.status, HEADERS | extra | {"content-type": "text/html; charset=utf-8"})
+            answer.headers.append("set-cookie", language.cookie(asked).decode())
+        return answer
 
 
 def fill(text: str, **values: object) -> Markup:
@@ -156,7 +180,7 @@ def fill(text: str, **values: object) -> Markup:
 def prefers_json(headers: Mapping[bytes, bytes]) -> bool:
     """Whether a program asks, by Accept: browsers name text/html, and curl's */* gets the page."""
     accept = headers.get(b"accept", b"")
-    return b"application/json" in accept and b"text/html" not in accept
+    return (b"application/json" in accept or b"application/problem+json" in accept) and b"text/html" not in accept
 
 
 async def answer(scope: Scope, send: Send, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
@@ -173,7 +197,8 @@ def application(pages: Pages, routes: list[Any]) -> Starlette:
 
     async def refuse(request: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException):  # Starlette's own: no such route, not that method
-            refusal = pages.refusal(Problem(error.status_code, "http"), request.scope)
+            reason = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+            refusal = pages.refusal(Problem(error.status_code, reason), request.scope)
             refusal.headers.update(error.headers or {})
             return refusal
         assert isinstance(error, Problem)  # noqa: S101 - registered for nothing else

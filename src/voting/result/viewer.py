@@ -21,9 +21,10 @@ from websockets.server import ServerProtocol
 from voting.core.addresses import ConnectionLimit
 from voting.core.ballot import DEFAULT_POLL
 from voting.core.config import ResultSettings
+from voting.core.language import language
 from voting.core.limits import RateLimit, too_many
 from voting.core.origin import client_address, same_site
-from voting.core.rendering import Problem
+from voting.core.rendering import PROBLEM, Problem
 from voting.result.hub import Channel, Hub
 
 STUCK_SECONDS = 10.0  # that a viewer's socket may take nothing
@@ -162,7 +163,10 @@ class Viewer(asyncio.Protocol):
             try:
                 self._channel, self._address = self._door.admit(request, self._transport.get_extra_info("peername"))
             except Problem as problem:
-                response = self._socket.reject(HTTPStatus(problem.status), f"{problem.message}\n")
+                told = problem.document(language("en"), "GET")
+                response = self._socket.reject(HTTPStatus(problem.status), told.decode())
+                del response.headers["Content-Type"]
+                response.headers["Content-Type"] = PROBLEM
                 if problem.retry_after:
                     response.headers["Retry-After"] = str(problem.retry_after)
         self._socket.send_response(response)

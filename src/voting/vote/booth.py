@@ -16,10 +16,10 @@ from voting.core.ballot import DEFAULT_POLL, Poll
 from voting.core.ballotbox import BallotBox, Refused
 from voting.core.config import VoteSettings
 from voting.core.language import Language, mark
-from voting.core.limits import RateLimit, too_many
 from voting.core.metrics import VoteMetrics
-from voting.core.origin import client_address, same_site
+from voting.core.origin import same_site
 from voting.core.rendering import Pages, Problem, answer, prefers_json
+from voting.vote.newvoters import NewVoters, idempotency_key
 from voting.vote.voter import Voter, Voters
 
 if TYPE_CHECKING:
@@ -37,10 +37,16 @@ class Paper:
 
     def __init__(self, poll: Poll, pages: Pages) -> None:
         self.slug = poll.slug.encode()
-        self.choices = {f"vote={option.key}".encode(): option.key.encode() for option in poll.options}
+        self.ballot = "1"  # the hidden field of the page's form
         self.keys = {option.key: option.key.encode() for option in poll.options}
+        self.choices = {
+            f"{ballot}vote={key}".encode(): choice
+            for key, choice in self.keys.items()
+            for ballot in ("", f"ballot={self.ballot}&")
+        }
         self.expected = ", ".join(f"{option.key} ({option.label})" for option in poll.options)
         self._context = {"poll": poll, "action": poll.path or "/", "results_href": f"{poll.path}/results"}
+        self._context["ballot"] = self.ballot
         self._pages = pages
         self._ready: dict[tuple[str, bytes | None], list[bytes]] = {}
 
@@ -80,11 +86,8 @@ class Booth:
         self._voters = Voters(
             settings.secret_key, settings.secret_key_old, https=settings.https, days=settings.voter_lifetime
         )
-        self._browsers_only = settings.ballot_policy == "browser"
+        self._new_voters = NewVoters(settings, self._voters)
         self._origins = settings.allowed_origins
-        self._hops = settings.trusted_proxies
-        most = settings.new_voters_per_hour
-        self._newcomers = RateLimit(most / 3600, most) if most else None
         self._papers: dict[str, Paper] = {}
         self.box = BallotBox(
             settings,
@@ -111,8 +114,8 @@ class Booth:
                 self._metrics.accepted.inc()
                 self._metrics.seconds.observe(time.perf_counter() - started)
             else:
-                if voter is None and not self._newcomer(scope):
-                    voter = self._voters.new()
+                if voter is None:
+                    voter = self._new_voters.for_page(scope)
                 kind, body = _HTML, paper.page(language.choose(headers, scope["query_string"]))
         except Problem as problem:
             if scope["method"] == "POST":
@@ -126,10 +129,6 @@ class Booth:
         if asked := language.asked(scope["query_string"]):
             extra.append((b"set-cookie", language.cookie(asked)))
         await answer(scope, send, extra, body)
-
-    def _newcomer(self, scope: Scope) -> float:
-        """One more voter from this address: 0, or the seconds to wait if it has brought too many of late."""
-        return self._newcomers.take(client_address(scope, self._hops)) if self._newcomers else 0
 
     def _paper(self, slug: str) -> Paper:
         paper = self._papers.get(slug)
@@ -155,18 +154,21 @@ class Booth:
             raise Problem(415, "media_type", message, type=_FORM.decode())
         body = await _read(headers, receive)
         choice = paper.choices.get(body) or paper.choice(body)
+        key = idempotency_key(headers[b"idempotency-key"]) if b"idempotency-key" in headers else None
+        address = ""
         if voter is None:
-            if self._browsers_only:
-                message = mark("This poll counts browsers. Open the ballot with cookies allowed, and vote there.")
-                raise Problem(403, "no_cookie", message)
-            if wait := self._newcomer(scope):
-                raise too_many(wait)
-            voter = self._voters.new()
+            voter, address = self._new_voters.for_vote(scope, body, key)
         try:
             receipt = await self._cast(paper.slug, voter.pseudonym(paper.slug), choice)
         except Refused as refused:
-            message = mark("The vote could not be stored just now. Please send it again in a moment.")
-            raise Problem(503, refused.reason, message, again=choice.decode()) from None
+            again = {"ballot": paper.ballot, "vote": choice.decode()}
+            if not refused.sent:
+                self._new_voters.give_back(address)
+                message = mark("The vote could not be stored just now. Please send it again in a moment.")
+                raise Problem(503, refused.reason, message, again=again) from None
+            message = mark("It is not known whether your vote was counted. Please send it again: it counts once.")
+            cookie = voter.cookie
+            raise Problem(503, refused.reason, message, counted="unknown", again=again, cookie=cookie) from None
         if prefers_json(headers):
             given = {"poll": paper.slug.decode(), "choice": choice.decode(), "receipt": receipt.decode()}
             return voter, _JSON, json.dumps(given).encode()

@@ -145,6 +145,15 @@ class Voters:
                 return Voter(voter_id, key.pseudonym, everywhere=digest[16:])
         return None
 
+    def derive(self, key: bytes) -> Voter:
+        """Return the voter of an idempotency key, with a cookie: the same at every replica while a key is rotated.
+
+        The HMAC's input is longer than what a cookie is signed for, so no idempotency key gives the id of a cookie.
+        """
+        now = self._clock()
+        lasting = min((each for each in self._keys if now < each.ends), key=lambda each: each.ends)
+        return self._issue(lasting, _digest(lasting.cookie, b"voting.idempotency:" + key)[:_ID_BYTES])
+
 
 def _prepare(accepted: AcceptedKey) -> _Key:
     secret = accepted.key.encode()

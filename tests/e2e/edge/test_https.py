@@ -192,7 +192,9 @@ def test_without_any_ballot_there_is_a_clear_no_and_the_result_goes_on(edge: Edg
         with edge.client(VOTE) as client:
             answer = client.post("/", data={"vote": "a"}, headers=JSON)
         assert answer.status_code == 503
-        assert FROM_CADDY in answer.text
+        assert FROM_CADDY in answer.json()["detail"]
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["counted"] == "unknown"  # it cannot say whether a replica has it
         assert answer.headers["retry-after"] == "1"
         with edge.client(RESULT) as client:
             assert client.get("/api/results").status_code == 200

@@ -1,6 +1,7 @@
 // One tap votes without a page load. The form works without this script; here it only gets quicker and more patient:
 // what the server could not take (5xx, 429, no network) is sent again, always the last choice alone. The voter's
-// cookie makes that safe: however often it arrives, it is one vote.
+// cookie makes that safe: however often it arrives, it is one vote. The field `ballot` says that this page sends it; the
+// server then refuses it without the cookie.
 "use strict";
 
 const form = document.getElementById("ballot");
@@ -47,15 +48,15 @@ async function attempt(choice) {
     const answer = await fetch(form.action, {
       method: "POST",
       headers: { Accept: "application/json" },
-      body: new URLSearchParams({ vote: choice }),
+      body: new URLSearchParams({ ballot: form.elements.ballot.value, vote: choice }),
       signal: AbortSignal.timeout(5000),
     });
     if (answer.ok) return { receipt: (await answer.json()).receipt };
-    if (answer.status >= 500 || answer.status === 429) {
+    const problem = await answer.json().catch(() => null); // a proxy may refuse in its own words
+    if (answer.status >= 500 || (answer.status === 429 && problem?.reason !== "new_voters")) {
       return { again: words.busy, wait: Number(answer.headers.get("Retry-After")) || 1 };
     }
-    const told = await answer.json().catch(() => null); // a proxy may refuse in its own words
-    return { refusal: told?.error?.message ?? words.refused.replace("{status}", answer.status) };
+    return { refusal: problem?.detail ?? words.refused.replace("{status}", answer.status) };
   } catch {
     return { again: words.silent, wait: 0.5 }; // offline, too slow, or an answer that is not ours
   }
