@@ -197,3 +197,15 @@ async def test_an_empty_broker_is_not_ready_and_gets_ready_when_polls_are_publis
         await open_poll(broker.url)
         await until(lambda: box.ready)
         assert seen == [{"default": POLL}]
+
+
+async def test_it_ends_whenever_it_is_told_to(broker: Broker) -> None:
+    await open_poll(broker.url)
+    for turns in range(200):  # of the event loop, so that each step of connecting and looking is hit
+        box = BallotBox(RedisSettings(redis_url=broker.url), limit=1, on_polls=lambda _: None)
+        task = asyncio.create_task(box.run())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=2)
+        assert done, f"it goes on after {turns} turns"

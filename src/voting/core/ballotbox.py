@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from voting.core import logs
 from voting.core.ballot import Poll
 from voting.core.config import RedisSettings
-from voting.core.lifecycle import Backoff
+from voting.core.lifecycle import Backoff, raise_if_cancelled
 from voting.core.pipeline import Answer, NotSent, Pipeline, pipeline
 from voting.core.stream import STREAM, connect, read_polls
 
@@ -123,6 +123,7 @@ class BallotBox:
                     self._outage, trouble = None, ""
                     backoff.reset()
                     log.info("broker.connected")
+                    raise_if_cancelled()
                     raise await self._pipeline.lost
             except (RedisError, OSError) as error:  # TimeoutError is an OSError
                 if self._outage is None:
@@ -156,6 +157,7 @@ class BallotBox:
             await self._next_look()
 
     async def _next_look(self) -> None:
+        raise_if_cancelled()
         self._on_look(self.in_flight)
         await asyncio.sleep(1)
 

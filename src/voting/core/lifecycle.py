@@ -52,6 +52,17 @@ async def pause(stop: Stop, seconds: float) -> None:
         await asyncio.wait_for(stop.wait(), seconds)
 
 
+def raise_if_cancelled() -> None:
+    """Raise `CancelledError` if this task was cancelled and a library has swallowed that.
+
+    Before Python 3.12 `asyncio.wait_for`, which redis-py uses, does so if what it waits for is done at that moment.
+    https://github.com/python/cpython/issues/86296
+    """
+    task = asyncio.current_task()
+    if task and task.cancelling():
+        raise asyncio.CancelledError
+
+
 class Backoff:
     """Growing waits between tries: doubled each time up to a cap, with full jitter.
 
