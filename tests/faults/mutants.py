@@ -141,6 +141,7 @@ def hunt(mutant: Mutant, row: str, case: Case) -> str:
     except Broken as broken:
         if not broken.violations:
             raise
-        times = Counter(each[0] for each in broken.violations)
-        return ", ".join(f"{times[number]} {WORDS[number]}" for number in sorted(times))
+        bounds = [each.partition(": ")[2] for each in broken.violations if each.startswith("bound: ")]
+        times = Counter(each[0] for each in broken.violations if each[0] in WORDS)
+        return ", ".join(bounds + [f"{times[number]} {WORDS[number]}" for number in sorted(times)])
     raise Broken(f"{row} did not notice {mutant.name}")
