@@ -21,6 +21,7 @@ from psycopg import sql
 from voting import __version__
 from voting.archive import PIECE, BadArchive, Digest, Reader, Writer
 from voting.core import store
+from voting.core.ballot import latest_ms
 
 # tallies refer to polls; columns that a later version adds keep their defaults.
 TABLES = {
@@ -188,7 +189,7 @@ async def _check_tallies(connection: store.Connection) -> None:
 async def _summary(connection: store.Connection) -> Summary:
     cursor = await connection.execute(store.statement("summary"))
     polls, votes, dead = await cursor.fetchone() or (0, 0, 0)
-    return Summary(polls, votes, dead, str(await store.newest_entry(connection)))
+    return Summary(polls, votes, dead, str(await store.newest_entry(connection, latest_ms())))
 
 
 def write(url: str, target: Path) -> Summary:

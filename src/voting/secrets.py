@@ -36,7 +36,8 @@ ACL = {
     "worker": f"~votes ~polls -@all {_HANDSHAKE} +multi +exec +discard +watch +unwatch +exists +time "
     "+info +config|get "  # `voting doctor`; no password is among the parameters
     "+hgetall +hset +hdel "
-    "+xreadgroup +xautoclaim +xack +xdel +xpending +xinfo|stream +xinfo|groups +xgroup|create +xsetid",
+    "+xreadgroup +xautoclaim +xack +xdel +xpending +xinfo|stream +xinfo|groups +xgroup|create +xsetid "
+    "+xrange +del",  # to renew a stream that gives no usable ids any more
     "health": f"-@all {_HANDSHAKE} +info",
 }
 

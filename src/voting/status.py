@@ -18,6 +18,7 @@ from voting.core import config, probe, store, stream
 PATIENCE = 3.0
 WORKER_SECONDS = 3.0  # a worker reports every second
 OLDEST_SECONDS = 10.0
+AGAIN_SECONDS = 1.0
 
 
 @dataclass
@@ -33,6 +34,11 @@ class Status:
     dead_letters: int | None = None
     last_count_seconds: float | None = None
     problems: list[str] = field(default_factory=list)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether votes wait and none was counted lately; unlike the age of the oldest, no clock of the broker's."""
+        return bool(self.lag or self.pending) and (self.last_count_seconds or 0) > OLDEST_SECONDS
 
     def as_json(self) -> str:
         """One JSON object."""
@@ -66,14 +72,26 @@ def _seconds(value: float | None, suffix: str = "") -> str:
 async def look(redis_url: str, database_url: str, services: dict[str, str]) -> Status:
     """Look at every part."""
     status = Status()
-    await _look_at_broker(status, redis_url)
-    await _look_at_database(status, database_url)
+    await _look_at_stores(status, redis_url, database_url)
+    if status.is_idle:  # the vote that waits may have come just now
+        await asyncio.sleep(AGAIN_SECONDS)
+        again = Status()
+        await _look_at_stores(again, redis_url, database_url)
+        if again.is_idle:
+            status.problems.append(
+                f"Votes wait, and none was counted for {again.last_count_seconds:.0f} s: look at the log of a worker."
+            )
     for name, address in services.items():
         up = await probe.is_ready(address)
         status.parts[name] = "up" if up else "down"
         if not up:
             status.problems.append(f"{name} is not ready: look at its log.")
     return status
+
+
+async def _look_at_stores(status: Status, redis_url: str, database_url: str) -> None:
+    await _look_at_broker(status, redis_url)
+    await _look_at_database(status, database_url)
 
 
 async def _look_at_broker(status: Status, url: str) -> None:
@@ -92,6 +110,11 @@ async def _look_at_broker(status: Status, url: str) -> None:
         status.problems.append("The stream does not exist yet: a worker has to start once before votes are accepted.")
         return
     status.accepted, status.lag, status.pending = backlog.accepted, backlog.lag, backlog.pending
+    if backlog.missing:
+        status.problems.append(
+            f"{backlog.missing} entries were removed from the stream before a worker had read them: acknowledged votes "
+            "may be lost. See the runbook EntriesRemoved."
+        )
     status.oldest_seconds = backlog.oldest
     if backlog.waiting and backlog.oldest > OLDEST_SECONDS:
         status.problems.append(f"Votes have waited {backlog.oldest:.0f} s to be counted: are enough workers up?")

@@ -14,9 +14,11 @@ import pytest
 import redis
 
 from voting.core import metrics, stream
-from voting.core.ballot import VOTER_BYTES, EntryId
+from voting.core.ballot import VOTER_BYTES, EntryId, latest_ms
 from voting.core.config import WorkerSettings
 from voting.core.stream import GROUP, STREAM
+from voting.worker import app as app_module
+from voting.worker import consumer as consumer_module
 from voting.worker.app import Worker
 
 pytestmark = pytest.mark.anyio
@@ -119,12 +121,13 @@ async def test_good_entries_are_counted_and_each_bad_one_is_put_aside_once_with_
 async def test_a_vote_that_only_the_database_finds_fault_with_is_put_aside_alone(bench: Bench) -> None:
     for number in range(6):
         bench.cast(number)
-    with redis.Redis.from_url(bench.redis_url) as client:  # an id that no bigint holds
-        client.xadd(STREAM, {"poll": "default", "voter": b"x" * 16, "choice": "a"}, id=f"{2**63}-0")
+    with psycopg.connect(bench.database_url) as connection:
+        connection.execute("ALTER TABLE votes ADD CHECK (voter <> decode(repeat('78', 16), 'hex'))")
+    bench.cast(int.from_bytes(b"x" * 16))
     async with working(bench.settings()):
         await until(lambda: bench.left() == (0, 0) and bool(bench.tallies()))
     assert bench.tallies() == {"a": 6}
-    assert bench.rows("SELECT entry_ms, reason FROM dead_letters") == [(2**63, "database: NumericValueOutOfRange")]
+    assert bench.rows("SELECT reason FROM dead_letters") == [("database: CheckViolation",)]
 
 
 async def test_a_poll_defined_while_the_worker_runs_is_known_with_its_first_vote(bench: Bench) -> None:
@@ -235,3 +238,69 @@ async def test_stopping_while_the_database_is_away_does_not_hang(bench: Bench, t
             await until(lambda: worker.ready, within=0.5)
         assert not worker.ready
     assert time.monotonic() - began < 5
+
+
+async def test_a_forged_id_is_put_aside_and_votes_go_on(bench: Bench) -> None:
+    bench.cast(1)
+    with redis.Redis.from_url(bench.redis_url) as client:
+        vote = {b"poll": b"default", b"voter": (1).to_bytes(VOTER_BYTES), b"choice": b"b"}
+        client.xadd(STREAM, vote, id=f"{latest_ms() + 60_000}-0")
+    async with working(bench.settings()):
+        await until(lambda: bench.left() == (0, 0) and bench.tallies() == {"a": 1})
+        with redis.Redis.from_url(bench.redis_url) as client:
+            await until(lambda: client.xinfo_stream(STREAM)["last-generated-id"] != b"0-0")
+            await until(lambda: EntryId.parse(client.xinfo_stream(STREAM)["last-generated-id"]).ms < latest_ms())
+        bench.cast(1, b"b")
+        await until(lambda: bench.tallies() == {"b": 1})
+    assert bench.rows("SELECT reason FROM dead_letters") == [("the id is more than a day ahead",)]
+
+
+@pytest.mark.parametrize(
+    ("fault", "cure"),
+    [
+        (
+            "ALTER DATABASE {} SET default_transaction_read_only = on",
+            "ALTER DATABASE {} SET default_transaction_read_only = off",
+        ),
+        ("ALTER TABLE tallies RENAME TO gone", "ALTER TABLE gone RENAME TO tallies"),
+    ],
+)
+async def test_a_database_that_cannot_be_written_now_is_waited_for(bench: Bench, fault: str, cure: str) -> None:
+    name = bench.database_url.partition("?")[0].rpartition("/")[2]
+
+    def change(statement: str) -> None:
+        with psycopg.connect(bench.database_url, autocommit=True) as connection:
+            connection.execute("SET default_transaction_read_only = off")
+            connection.execute(statement.format(name).encode())
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+
+    async with working(bench.settings()) as (worker,):
+        await until(lambda: worker.ready)
+        change(fault)
+        bench.cast(1)
+        await until(lambda: worker._metrics.interruptions._value.get() >= 2)
+        await until(lambda: not worker.ready)
+        change(cure)
+        await until(lambda: bench.tallies() == {"a": 1} and worker.ready)
+    assert bench.rows("SELECT count(*) FROM dead_letters") == [(0,)]
+
+
+async def test_a_batch_that_takes_too_long_comes_again_in_smaller_ones(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer_module, "PATIENCE", 0.5)
+    monkeypatch.setattr(app_module, "PATIENCE", 0.5)
+    with psycopg.connect(bench.database_url, autocommit=True) as connection:
+        connection.execute(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
+            "'BEGIN PERFORM pg_sleep(0.004); RETURN new; END'"
+        )
+        connection.execute("CREATE TRIGGER slow BEFORE INSERT ON votes FOR EACH ROW EXECUTE FUNCTION slow()")
+    for number in range(300):
+        bench.cast(number)
+    async with working(bench.settings()):
+        await until(lambda: bench.left() == (0, 0), within=20)
+    assert bench.tallies() == {"a": 300}

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from voting.core import protocol
 from voting.core.addresses import ConnectionLimit
 from voting.core.lifecycle import Stop
-from voting.core.protocol import MAX_BODY, MAX_FIELDS, MAX_HEAD
+from voting.core.rejections import MAX_BODY, MAX_FIELDS, MAX_HEAD
 from voting.core.rendering import answer
 from voting.core.web import listen, serve
 

@@ -154,7 +154,22 @@ async def test_a_dead_letter_is_kept_once_whatever_its_bytes(database_url: str) 
             await store.count(connection, [], [letter])
         cursor = await connection.execute("SELECT entry_ms, entry_seq, reason, length(fields) FROM dead_letters")
         assert await cursor.fetchall() == [(2**64 - 1, 2**64 - 1, "unknown poll", store.MAX_FIELDS_TEXT)]
-        assert await store.newest_entry(connection) == entry
+        assert await store.newest_entry(connection, 2**63 - 1) == EntryId(0, 0)
+
+
+async def test_the_newest_entry_is_found_among_many_dead_letters_without_reading_them(database_url: str) -> None:
+    async with connections(database_url, 1) as (connection,):
+        await connection.execute(
+            "INSERT INTO dead_letters SELECT n, 0, 'x', 'y' FROM generate_series(1, 20000) AS n UNION ALL "
+            "SELECT 18446744073709551615 - n, 0, 'x', 'y' FROM generate_series(1, 20000) AS n"
+        )
+        await connection.execute("ANALYZE dead_letters")
+        assert await store.newest_entry(connection, 30_000) == EntryId(20_000, 0)
+        query = f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) {store.statement('newest_entry')}"
+        cursor = await connection.execute(query.encode(), {"latest": 30_000})
+        plan = "\n".join(line for (line,) in await cursor.fetchall())
+        assert "Seq Scan on dead_letters" not in plan
+        assert "Rows Removed" not in plan
 
 
 async def test_the_newest_entry_is_remembered_though_batches_commit_out_of_order(database_url: str) -> None:
@@ -162,7 +177,7 @@ async def test_the_newest_entry_is_remembered_though_batches_commit_out_of_order
         slug = await new_poll(connection)
         await store.count(connection, [Vote(slug, voter(1), "a", EntryId(9_000, 3))], [])
         await store.count(connection, [Vote(slug, voter(2), "a", EntryId(8_000, 7))], [])
-        assert await store.newest_entry(connection) == EntryId(9_000, 3)
+        assert await store.newest_entry(connection, 10_000) == EntryId(9_000, 3)
 
 
 async def test_migrating_twice_changes_nothing_and_a_new_label_is_a_new_revision(database_url: str) -> None:
@@ -189,10 +204,32 @@ async def test_a_silent_database_is_cut_at_the_deadline(database_url: str) -> No
 async def test_counting_counts_as_paused_until_a_worker_reports_and_says_what_waits(database_url: str) -> None:
     async with connections(database_url, 1) as (connection,):
         assert (await store.standings(connection))[0].paused_since is not None
-        await store.report(connection, "w1", Backlog(lag=7, pending=5, oldest=1.5, accepted=100), counted=True)
+        backlog = Backlog(lag=7, pending=5, oldest=1.5, accepted=100)
+        await store.report(connection, "w1", backlog, works=True, counted=True)
         standing = (await store.standings(connection))[0]
         assert standing.paused_since is None
         assert standing.waiting == 12
         status = await store.status(connection)
         assert status["last_count"] < 5
         assert set(status["workers"]) == {"w1"}
+
+
+async def test_a_worker_that_reports_and_cannot_count_is_not_seen(database_url: str) -> None:
+    async with connections(database_url, 1) as (connection,):
+        await store.report(connection, "w1", Backlog(0, 0, 0, 0), works=True, counted=True)
+        await connection.execute("UPDATE workers SET seen = seen - interval '1 minute'")
+        await store.report(connection, "w1", Backlog(7, 0, 0, 7), works=False, counted=False)
+        standing = (await store.standings(connection))[0]
+        assert standing.paused_since is not None
+        assert standing.waiting == 7
+
+
+async def test_a_role_has_few_connections_and_no_temporary_tables(database_url: str) -> None:
+    password = "p" * 20
+    async with connections(database_url, 1) as (owner,):
+        await store.define_role(owner, "result", password)
+        cursor = await owner.execute("SELECT rolconnlimit FROM pg_roles WHERE rolname = 'voting_result'")
+        assert await cursor.fetchall() == [(store.CONNECTIONS["result"],)]
+        await owner.execute("SET ROLE voting_result")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            await owner.execute("CREATE TEMPORARY TABLE t (n int)")

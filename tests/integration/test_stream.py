@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from voting.core import stream
-from voting.core.ballot import EntryId, Option, Poll
+from voting.core.ballot import Backlog, EntryId, Option, Poll, latest_ms
 from voting.core.stream import GROUP, STREAM, Consumer
 
 pytestmark = pytest.mark.anyio
@@ -24,6 +24,10 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 
 async def add(redis: Redis, number: int) -> list[EntryId]:
     return [EntryId.parse(cast("bytes", await redis.xadd(STREAM, {"n": str(n)}))) for n in range(number)]
+
+
+async def claimed(consumer: Consumer, count: int, idle: float) -> list[EntryId]:
+    return [entry for entries in [each async for each in consumer.claim(count, idle)] for entry, _ in entries]
 
 
 async def test_votes_cast_before_the_first_worker_are_read(redis: Redis) -> None:
@@ -49,8 +53,8 @@ async def test_a_dead_workers_entries_can_be_claimed_once_they_are_idle(redis: R
     await dead.ensure_group(ZERO)
     ids = await add(redis, 3)
     await dead.read_new(10, 0.1)
-    assert await alive.claim(10, idle=60) == []
-    assert [entry for entry, _ in await alive.claim(10, idle=0)] == ids
+    assert await claimed(alive, 10, idle=60) == []
+    assert await claimed(alive, 10, idle=0) == ids
     await alive.done(ids)
     assert await dead.read_own_pending(10) == []
 
@@ -122,3 +126,50 @@ async def test_published_polls_are_exactly_those_defined(redis: Redis) -> None:
     assert await stream.read_polls(redis) == {"default": one, "lunch": two}
     await stream.publish_polls(redis, (two,))
     assert await stream.read_polls(redis) == {"lunch": two}
+
+
+FORGED = "18446744073709551615-18446744073709551615"
+
+
+async def test_a_stream_with_the_largest_possible_id_gives_usable_ids_again(redis: Redis) -> None:
+    consumer = Consumer(redis, "w1")
+    await consumer.ensure_group(ZERO)
+    (vote,) = await add(redis, 1)
+    await redis.xadd(STREAM, {"n": "0"}, id=FORGED)
+    with pytest.raises(ResponseError):
+        await add(redis, 1)
+    assert await consumer.align(ZERO, latest_ms()) == ""  # a vote is on it
+    await consumer.done([entry for entry, _ in await consumer.read_new(10, 0.1)])
+    assert await consumer.align(vote, latest_ms()) == "renewed"
+    assert await consumer.align(vote, latest_ms()) == ""
+    (next_,) = await add(redis, 1)
+    assert vote < next_
+    assert next_.ms < latest_ms()
+    assert [entry for entry, _ in await consumer.read_new(10, 0.1)] == [next_]
+
+
+async def test_entries_that_are_removed_unread_are_missed(redis: Redis) -> None:
+    consumer = Consumer(redis, "w1")
+    await consumer.ensure_group(ZERO)
+    await add(redis, 5)
+    await consumer.read_new(2, 0.1)
+    assert (await backlog(redis)).missing == 0
+    await redis.xadd(STREAM, {"n": "0"}, maxlen=0, approximate=False)
+    assert (await backlog(redis)).missing == 6
+    assert await consumer.read_own_pending(10) != []
+
+
+async def test_a_claim_finds_idle_entries_behind_many_that_are_not(redis: Redis) -> None:
+    alive, dead, other = Consumer(redis, "w1"), Consumer(redis, "w2"), Consumer(redis, "w3")
+    await alive.ensure_group(ZERO)
+    ids = await add(redis, 50)
+    await alive.read_new(49, 0.1)
+    await dead.read_new(1, 0.1)
+    await redis.execute_command("XCLAIM", STREAM, GROUP, "w2", 0, str(ids[-1]), "IDLE", 60_000)  # type: ignore[no-untyped-call]
+    assert await claimed(other, 1, idle=30) == ids[-1:]
+
+
+async def backlog(redis: Redis) -> Backlog:
+    found = await stream.backlog(redis)
+    assert found
+    return found

@@ -8,7 +8,8 @@ from voting.core import metrics
 
 EVERY = (metrics.VoteMetrics, metrics.WorkerMetrics, metrics.ResultMetrics, metrics.CertificateMetrics)
 UNITS = ("_seconds", "_bytes", "_ratio", "_info", "_total")
-COUNTS = ("_in_flight", "_length", "_lag", "_pending", "_size", "_viewers", "_served")  # of things, which have no unit
+# Of things, which have no unit.
+COUNTS = ("_in_flight", "_length", "_lag", "_pending", "_size", "_viewers", "_served", "_missing")
 
 
 def test_names_follow_the_rules_of_prometheus() -> None:

@@ -5,6 +5,7 @@ Anything else is `Malformed`, which says why in a sentence; it never raises anyt
 """
 
 import json
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import attrgetter
@@ -14,6 +15,7 @@ DEFAULT_POLL = "default"
 MAX_OPTIONS = 20
 KEYS = "abcdefghijklmnopqrst"
 VOTER_BYTES = 16
+AHEAD_SECONDS = 24 * 3600
 _FIELDS = [b"poll", b"voter", b"choice"]  # of an entry, in the order in which vote writes them
 
 
@@ -75,6 +77,15 @@ class EntryId(NamedTuple):
         return f"{self.ms}-{self.seq}"
 
 
+def latest_ms() -> int:
+    """Return the largest entry id that can be a vote's, a day ahead of the clock, in milliseconds since the epoch.
+
+    Redis takes ids from its clock; one that is further ahead was written by somebody else, and would be newer than all
+    votes to come.
+    """
+    return int((time.time() + AHEAD_SECONDS) * 1000)
+
+
 class Vote(NamedTuple):
     """A well-formed stream entry. `voter` has 16 bytes: a keyed hash, which no cookie can be read from."""
 
@@ -86,12 +97,16 @@ class Vote(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits: entries not yet read, entries read but not yet counted, and the age of the oldest in seconds."""
+    """What waits: entries not yet read, entries read but not yet counted, and the age of the oldest in seconds.
+
+    `accepted`: entries ever added. `missing`: entries that were removed before a worker had read them.
+    """
 
     lag: int
     pending: int
     oldest: float
     accepted: int
+    missing: int = 0
 
     @property
     def waiting(self) -> int:

@@ -18,13 +18,14 @@ from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import RedisError
 
 from voting.core import logs
-from voting.core.ballot import Poll
+from voting.core.ballot import Poll, latest_ms
 from voting.core.config import RedisSettings
 from voting.core.lifecycle import Backoff, raise_if_cancelled
 from voting.core.pipeline import Answer, NotSent, Pipeline, pipeline
 from voting.core.stream import STREAM, connect, read_polls
 
 PATIENCE = 1.0  # seconds that a vote may wait for the answer of Redis
+CLOCKS_APART = 60_000  # milliseconds that a worker's clock may be behind ours
 MEMORY_SHARE = 0.9  # of maxmemory; above it votes are refused, so that Redis never has to refuse the worker
 
 log = logs.get()
@@ -73,6 +74,7 @@ class BallotBox:
         self._pipeline: Pipeline  # as long as there is no outage
         self._outage: str | None = "starting"
         self._pressure: str | None = None
+        self._latest = latest_ms()
         self._checked = -math.inf
         self.in_flight = 0
 
@@ -106,6 +108,9 @@ class BallotBox:
             self.in_flight -= 1
         if not isinstance(answer, bytes):
             raise Refused(self._refusal(answer))
+        if int(answer[: answer.index(b"-")]) > self._latest:
+            self._pressure = "broker_clock"  # until the next look; a worker counts no such entry, and renews the stream
+            raise Refused(self._pressure, sent=True)
         return answer
 
     async def run(self) -> None:
@@ -163,6 +168,7 @@ class BallotBox:
 
     def _take_note(self, polls: dict[str, Poll], used: int, limit: int) -> None:
         self._checked = time.monotonic()
+        self._latest = latest_ms() - CLOCKS_APART
         self._on_memory(used / limit if limit else 0)
         full = bool(limit) and used > MEMORY_SHARE * limit
         if full and not self._pressure:

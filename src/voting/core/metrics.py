@@ -16,7 +16,7 @@ SIZES = (1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
 # Why a vote is refused through no fault of its sender; they are there from the start, or the first is no increase.
 OUR_REASONS = (
     *("starting", "broker_away", "broker_silent", "broker_refused", "broker_full"),
-    *("no_stream", "no_polls", "busy"),
+    *("no_stream", "no_polls", "busy", "broker_clock"),
 )
 
 
@@ -90,6 +90,7 @@ class WorkerMetrics:
         self.counted = Counter("voting_votes_counted", "Votes that changed the database", registry=made)
         self.entries = Counter("voting_entries_processed", "Stream entries dealt with", registry=made)
         self.dead = Counter("voting_dead_letters", "Stream entries put aside", registry=made)
+        self.vanished = Counter("voting_entries_vanished", "Pending entries that somebody else deleted", registry=made)
         self.interruptions = Counter(
             "voting_interruptions", "Outages of a store, as this worker saw them", registry=made
         )
@@ -98,6 +99,9 @@ class WorkerMetrics:
         self.length = Gauge("voting_stream_length", "Entries that wait to be counted, read or not", registry=made)
         self.lag = Gauge("voting_stream_lag", "Entries that no worker has read", registry=made)
         self.pending = Gauge("voting_stream_pending", "Entries read and not yet counted", registry=made)
+        self.missing = Gauge(
+            "voting_stream_missing", "Entries that somebody removed before a worker had read them", registry=made
+        )
         self.oldest = Gauge("voting_stream_oldest_seconds", "Age of the oldest waiting entry", registry=made)
         # Under a container's root is the disk of its engine, where the named volumes of the stores are as well.
         free = Gauge("voting_disk_free_bytes", "Free on the disk that holds the root directory", registry=made)

@@ -14,53 +14,20 @@ https://cheatsheetseries.owasp.org/cheatsheets/Denial_of_Service_Cheat_Sheet.htm
 
 import asyncio
 import contextlib
-import json
 import math
 from collections.abc import Callable
 from typing import Any
 
 import httptools
-from starlette.types import Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from voting.core.addresses import ConnectionLimit, network
+from voting.core.rejections import MAX_BODY, MAX_FIELDS, MAX_HEAD, REJECTIONS, REQUEST_SECONDS
 
-MAX_HEAD = 16 * 1024  # bytes of a request line and its header fields
-MAX_FIELDS = 100  # header fields and trailers of one request
-MAX_BODY = 16 * 1024  # bytes after the head, with chunk sizes and trailers
-REQUEST_SECONDS = 10  # from the first byte of a request, or of a connection, to the last
 KEEP_ALIVE_SECONDS = 75  # without a request; longer than a load balancer keeps its own end (60 s)
 STUCK_SECONDS = 10  # that part of an answer may wait for the client to read
 CLOSING_SECONDS = 2  # that a client has to read the answer and close its end
 WRITE_BUFFER = 16 * 1024  # bytes of answers that wait in the process before the application has to
-
-
-def _rejection(status: int, title: str, detail: str, *headers: str) -> bytes:
-    """Return an answer in its wire form; its body is a problem of RFC 9457."""
-    body = json.dumps({"title": title, "status": status, "detail": detail, "counted": "no"}).encode()
-    head = [
-        f"HTTP/1.1 {status} {title}",
-        "content-type: application/problem+json",
-        f"content-length: {len(body)}",
-        "cache-control: no-store",
-        "x-content-type-options: nosniff",
-        "connection: close",
-        *headers,
-    ]
-    return "\r\n".join([*head, "", ""]).encode() + body
-
-
-REJECTIONS = {
-    400: _rejection(400, "Bad Request", "This is not valid HTTP."),
-    408: _rejection(408, "Request Timeout", f"The request was not complete after {REQUEST_SECONDS} seconds."),
-    413: _rejection(413, "Content Too Large", f"A request body has at most {MAX_BODY} bytes."),
-    431: _rejection(
-        431,
-        "Request Header Fields Too Large",
-        f"A request has at most {MAX_FIELDS} header fields, and {MAX_HEAD} bytes before its body.",
-    ),
-    503: _rejection(503, "Service Unavailable", "Too many connections are open.", "retry-after: 1"),
-}
 
 
 _FRAMING = {b"content-length", b"transfer-encoding", b"upgrade", b"expect"}  # fields that this module looks at
@@ -348,26 +315,3 @@ class _Lingering:
         self.write, self.is_closing = transport.write, transport.is_closing
         self.get_write_buffer_size = transport.get_write_buffer_size
         self.close = protocol.close
-
-
-def answer_at_once(send: Send, head: bytes, body: bytes) -> bool:
-    """Answer in one write if `send` is Uvicorn's own and nothing has to be waited for; else do nothing, and say False.
-
-    Uvicorn's `send` writes head and body apart, and looks for line ends in each header: a fifth of the work for a vote.
-
-    Args:
-        send: as an ASGI application gets it.
-        head: status line and headers in their wire form, with no value that comes from the request.
-        body: all of it.
-    """
-    cycle = getattr(send, "__self__", None)
-    if not isinstance(cycle, RequestResponseCycle) or cycle.flow.write_paused or cycle.disconnected:
-        return False
-    ours = [b"%b: %b\r\n" % header for header in cycle.default_headers]
-    ours.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
-    cycle.transport.write(b"".join([head, *ours, body]))
-    cycle.response_started = cycle.response_complete = True
-    if not cycle.keep_alive:
-        cycle.transport.close()
-    cycle.on_response()
-    return True

@@ -19,10 +19,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Scope, Send
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from voting.core import language
 from voting.core.language import Language, mark
-from voting.core.protocol import answer_at_once
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
@@ -183,11 +183,34 @@ def prefers_json(headers: Mapping[bytes, bytes]) -> bool:
     return (b"application/json" in accept or b"application/problem+json" in accept) and b"text/html" not in accept
 
 
+def _answer_at_once(send: Send, head: bytes, body: bytes) -> bool:
+    """Answer in one write if `send` is Uvicorn's own and nothing has to be waited for; else do nothing, and say False.
+
+    Uvicorn's `send` writes head and body apart, and looks for line ends in each header: a fifth of the work for a vote.
+
+    Args:
+        send: as an ASGI application gets it.
+        head: status line and headers in their wire form, with no value that comes from the request.
+        body: all of it.
+    """
+    cycle = getattr(send, "__self__", None)
+    if not isinstance(cycle, RequestResponseCycle) or cycle.flow.write_paused or cycle.disconnected:
+        return False
+    ours = [b"%b: %b\r\n" % header for header in cycle.default_headers]
+    ours.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
+    cycle.transport.write(b"".join([head, *ours, body]))
+    cycle.response_started = cycle.response_complete = True
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
+    return True
+
+
 async def answer(scope: Scope, send: Send, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
     """Answer 200 with our usual headers and these, of which no value comes from the request."""
     if scope["method"] == "HEAD":
         body = b""
-    if not answer_at_once(send, _OK + _wire(headers), body):
+    if not _answer_at_once(send, _OK + _wire(headers), body):
         await send({"type": "http.response.start", "status": 200, "headers": RAW_HEADERS + headers})
         await send({"type": "http.response.body", "body": body})
 

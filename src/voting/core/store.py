@@ -1,8 +1,8 @@
 """The system of record: every statement that goes to PostgreSQL 18, and how long it may take.
 
 The statements are in `sql/queries.sql`. All connections are in autocommit mode, so each statement is a
-transaction of its own. Whatever fails raises a psycopg error: `OperationalError` and `InterfaceError` mean an
-outage, to be tried again; `DataError` and `IntegrityError` mean that the data can never be stored.
+transaction of its own. Whatever fails raises a psycopg error: those in `OUTAGES` mean that the database cannot do it
+now, to be tried again; `DataError` and `IntegrityError` mean that the data can never be stored; others are bugs.
 """
 
 import asyncio
@@ -24,7 +24,20 @@ from voting.core.ballot import Backlog, EntryId, Poll, Vote
 
 Connection = psycopg.AsyncConnection[TupleRow]
 
+# No connection; a server that starts, stops, is read-only during a failover or is out of resources; and a schema or
+# grants that a migration, a restore or a rotation is about to change.
+OUTAGES = (
+    OSError,
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.InternalError,
+    psycopg.errors.InsufficientPrivilege,
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedFunction,
+)
 NOTIFY_CHANNEL = "tallies"
+CONNECTIONS = {"worker": 40, "result": 10}  # of a role at a time; a worker has two, a result service one
 MAX_FIELDS_TEXT = 1000  # characters of a dead letter's content that are kept
 _SQL = resources.files("voting.core") / "sql"
 
@@ -140,9 +153,14 @@ async def polls(connection: Connection) -> tuple[Poll, ...]:
     return tuple(Poll.of(slug, question, options) for slug, question, options in await cursor.fetchall())
 
 
-async def newest_entry(connection: Connection) -> EntryId:
-    """The newest stream entry that was ever counted or put aside; 0-0 when there was none."""
-    cursor = await connection.execute(_QUERIES["newest_entry"])
+async def newest_entry(connection: Connection, latest: int) -> EntryId:
+    """Return the newest stream entry that was ever counted or put aside; 0-0 when there was none.
+
+    Args:
+        connection: in autocommit mode.
+        latest: milliseconds since the epoch; an entry id above it is nobody's but a forger's, and is not looked at.
+    """
+    cursor = await connection.execute(_QUERIES["newest_entry"], {"latest": latest})
     row = await cursor.fetchone()
     return EntryId(int(row[0]), int(row[1])) if row else EntryId(0, 0)
 
@@ -156,13 +174,14 @@ async def standings(connection: Connection) -> list[Standing]:
     ]
 
 
-async def report(connection: Connection, worker: str, backlog: Backlog, *, counted: bool) -> None:
-    """Say that a worker is alive and what waits; `counted`, whether it counted a vote since its last report."""
+async def report(connection: Connection, worker: str, backlog: Backlog, *, works: bool, counted: bool) -> None:
+    """Write what waits; `works`: whether the worker can count now; `counted`: a vote, since its last report."""
     parameters = {
         "name": worker,
         "lag": backlog.lag,
         "pending": backlog.pending,
         "oldest": backlog.oldest,
+        "works": works,
         "counted": counted,
     }
     await connection.execute(_QUERIES["report"], parameters, prepare=True)
@@ -188,8 +207,12 @@ async def define_role(connection: Connection, service: Literal["worker", "result
         cursor = await connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [f"voting_{service}"])
         verb = sql.SQL("ALTER" if await cursor.fetchone() else "CREATE")
         # a role's password cannot be a parameter; psycopg quotes it
-        await connection.execute(sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(verb, role, sql.Literal(password)))
+        definition = sql.SQL("{} ROLE {} LOGIN CONNECTION LIMIT {} PASSWORD {}")
+        limit, word = sql.Literal(CONNECTIONS[service]), sql.Literal(password)
+        await connection.execute(definition.format(verb, role, limit, word))
         await connection.execute(_QUERIES[f"grant_{service}"])
+        database = sql.Identifier(connection.info.dbname)
+        await connection.execute(sql.SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC").format(database))
 
 
 def statement(name: str) -> LiteralString:

@@ -6,6 +6,7 @@ that still wait to be counted. Whatever fails here raises a redis-py error and c
 try would not repair.
 """
 
+from collections.abc import AsyncIterator
 from typing import Any, cast
 
 from redis.asyncio import Redis
@@ -69,23 +70,38 @@ class Consumer:
                 return False  # another worker was quicker, or a vote arrived; the next read tells
         return True
 
-    async def rise_above(self, newest: EntryId) -> bool:
-        """Let the stream give no id up to `newest` any more; True when it would have.
+    async def align(self, newest: EntryId, latest: int) -> str:
+        """See to it that the stream gives ids between the newest entry counted and a limit; return what had to be done.
 
-        It would after a database was restored that had counted the votes of another broker, whose clock was ahead.
+        "raised": it would have given ids up to `newest`, as after a database was restored that had counted the votes of
+        another broker, whose clock was ahead. "renewed": an entry with an id above the limit, which only a forger's
+        can be, had made it give none, or such ids alone. Such an id stays with the key (XSETID refuses to go below a
+        deleted entry), so the key is made anew as soon as no other entry is on it; vote refuses votes meanwhile.
+
+        Args:
+            newest: from `store.newest_entry`.
+            latest: milliseconds since the epoch.
         """
         async with self._client.pipeline(transaction=True) as transaction:
             await transaction.watch(STREAM)
             info = await transaction.xinfo_stream(STREAM)
-            if EntryId.parse(info["last-generated-id"]) >= newest:
-                return False
+            last = EntryId.parse(info["last-generated-id"])
+            if newest <= last and last.ms <= latest:
+                return ""
+            renew = last.ms > latest
+            if renew and await transaction.xrange(STREAM, "-", str(latest), count=1):
+                return ""  # these are votes, to be counted first
             transaction.multi()  # type: ignore[no-untyped-call]
-            transaction.execute_command("XSETID", STREAM, str(newest))
+            if renew:
+                transaction.delete(STREAM)
+                transaction.xgroup_create(STREAM, GROUP, "0", mkstream=True)
+            if newest > (0, 0):
+                transaction.execute_command("XSETID", STREAM, str(newest))
             try:
                 await transaction.execute()
             except WatchError:
-                return False  # a vote arrived, or another worker was quicker; the next look tells
-        return True
+                return ""  # a vote arrived, or another worker was quicker; the next look tells
+        return "renewed" if renew else "raised"
 
     async def read_new(self, count: int, block: float) -> list[Entry]:
         """Up to `count` entries that no consumer has had; waits up to `block` seconds for the first."""
@@ -101,15 +117,22 @@ class Consumer:
         )
         return _entries(reply[0][1]) if reply else []
 
-    async def claim(self, count: int, idle: float) -> list[Entry]:
+    async def claim(self, count: int, idle: float) -> AsyncIterator[list[Entry]]:
         """Take over entries that other consumers have held for `idle` seconds or longer: their worker has died.
 
-        https://redis.io/docs/latest/commands/xautoclaim/
+        Yields them in batches of at most `count`, until all pending entries have been looked at; one call of XAUTOCLAIM
+        looks at ten times as many as it may return. https://redis.io/docs/latest/commands/xautoclaim/
         """
-        reply = await self._client.execute_command(  # type: ignore[no-untyped-call]
-            "XAUTOCLAIM", STREAM, GROUP, self._name, int(idle * 1000), "0-0", "COUNT", count
-        )
-        return _entries(reply[1])
+        cursor = b"0-0"
+        while True:
+            cursor, claimed, *deleted = await self._client.execute_command(  # type: ignore[no-untyped-call]
+                "XAUTOCLAIM", STREAM, GROUP, self._name, int(idle * 1000), cursor, "COUNT", count
+            )
+            gone = [[entry_id, None] for entry_id in (deleted[0] if deleted else ())]
+            if entries := _entries([*claimed, *gone]):
+                yield entries
+            if cursor == b"0-0":
+                return
 
     async def done(self, entries: list[EntryId]) -> None:
         """Acknowledge and delete entries whose outcome is committed; both or neither happen."""
@@ -149,10 +172,11 @@ async def backlog(client: Redis) -> Backlog | None:
     """
     async with client.pipeline(transaction=True) as transaction:
         transaction.xinfo_stream(STREAM)
+        transaction.xinfo_groups(STREAM)
         transaction.xpending(STREAM, GROUP)
         transaction.time()
         try:
-            info, pending, (seconds, microseconds) = await transaction.execute()
+            info, groups, pending, (seconds, microseconds) = await transaction.execute()
         except ResponseError as error:
             if "no such key" in str(error) or "NOGROUP" in str(error):
                 return None
@@ -161,7 +185,9 @@ async def backlog(client: Redis) -> Backlog | None:
     if info["first-entry"]:
         born = EntryId.parse(info["first-entry"][0]).ms / 1000
         oldest = max(0.0, seconds + microseconds / 1e6 - born)
-    return Backlog(info["length"] - pending["pending"], pending["pending"], oldest, info["entries-added"])
+    waiting = info["length"] - pending["pending"]
+    missing = sum(group["lag"] or 0 for group in groups if group["name"] == GROUP) - waiting
+    return Backlog(waiting, pending["pending"], oldest, info["entries-added"], max(0, missing))
 
 
 def _entries(reply: list[Any]) -> list[Entry]:

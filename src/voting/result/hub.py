@@ -34,6 +34,7 @@ class Channel:
         self._metrics = metrics
         self.snapshot: Snapshot = {}
         self.frame = b""
+        self.pages: dict[tuple[str, ...], bytes] = {}  # rendered from this snapshot and these rates
         self.rates: deque[int] = deque([0] * MINUTE, maxlen=MINUTE)
         self._total: int | None = None
         self._published_at = 0.0
@@ -44,6 +45,7 @@ class Channel:
         self.snapshot = snapshot
         text = json.dumps(snapshot, ensure_ascii=False, separators=(",", ":"))
         self.frame = Frame(Opcode.TEXT, text.encode()).serialize(mask=False)
+        self.pages.clear()
         self._published_at = asyncio.get_running_loop().time()
 
     def tick(self) -> None:
@@ -51,6 +53,7 @@ class Channel:
         total = self.snapshot["total"]
         self.rates.append(0 if self._total is None else max(0, total - self._total))
         self._total = total
+        self.pages.clear()
 
     def join(self, viewer: "Viewer") -> None:
         """A new viewer gets the current snapshot at once."""

@@ -14,6 +14,8 @@ from voting.core.rendering import HEADERS, Pages, Problem
 from voting.result.hub import Channel, Hub
 from voting.result.qr import Codes
 
+MAX_PAGES = 32  # rendered pages kept for a poll; a Host header can ask for any number
+
 
 class Screens:
     """The endpoints of the result service."""
@@ -41,7 +43,7 @@ class Screens:
         """The same for a big screen, with the way to the ballot as a QR code."""
         self._find(request)  # an unknown poll's name could be longer than a QR code can be
         url = neighbour_url(request, self._settings.vote_url, self._settings.vote_port)
-        return self._render("present.html", request, vote_url=url, qr=self._codes.get(url))
+        return self._render("present.html", request, vote_url=url, qr=self._codes.get(url) or "")
 
     async def results(self, request: Request) -> Response:
         """The current snapshot."""
@@ -57,24 +59,34 @@ class Screens:
             raise Problem(404, "unknown_poll") if self._hub.loaded else Problem(503, "no_polls")
         return channel
 
-    def _render(self, template: str, request: Request, **more: Any) -> Response:
+    def _render(self, template: str, request: Request, **more: str) -> Response:
+        """Answer with a page. It is rendered once for each language and kept until the poll's numbers change."""
         channel = self._find(request)
-        slug = request.path_params.get("poll")
-        prefix = f"/p/{slug}" if slug else ""
-        context = {
-            "snapshot": channel.snapshot,
-            "shares": shares([option["votes"] for option in channel.snapshot["options"]]),
-            "rates": list(channel.rates),
-            "ws_path": f"{prefix}/ws",
-            "vote_href": f"{prefix}/vote",
-            "present_href": f"{prefix}/present",
-        }
         query = request.scope["query_string"]
         reader = language.choose(dict(request.scope["headers"]), query)
+        key = (template, request.scope["path"], reader.code, *more.values())
+        page = channel.pages.get(key)
+        if page is None:
+            page = self._pages.render(template, reader, **_context(channel, request), **more)
+            if len(channel.pages) < MAX_PAGES:
+                channel.pages[key] = page
         headers = HEADERS | {"content-type": "text/html; charset=utf-8"}
         if asked := language.asked(query):
             headers["set-cookie"] = language.cookie(asked).decode()
-        return Response(self._pages.render(template, reader, **context, **more), headers=headers)
+        return Response(page, headers=headers)
+
+
+def _context(channel: Channel, request: Request) -> dict[str, Any]:
+    slug = request.path_params.get("poll")
+    prefix = f"/p/{slug}" if slug else ""
+    return {
+        "snapshot": channel.snapshot,
+        "shares": shares([option["votes"] for option in channel.snapshot["options"]]),
+        "rates": list(channel.rates),
+        "ws_path": f"{prefix}/ws",
+        "vote_href": f"{prefix}/vote",
+        "present_href": f"{prefix}/present",
+    }
 
 
 def shares(votes: list[int]) -> list[float]:

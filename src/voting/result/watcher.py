@@ -9,8 +9,6 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-import psycopg
-
 from voting.core import logs, store
 from voting.core.config import ResultSettings, redacted
 from voting.core.lifecycle import Backoff, Stop, pause
@@ -50,7 +48,7 @@ class Watcher:
                     log.info("database.connected", database=redacted(url))
                     backoff.reset()
                     await self._watch(database, stop)
-            except (OSError, psycopg.OperationalError, psycopg.InterfaceError) as error:
+            except store.OUTAGES as error:
                 self._hub.mark_stale()
                 self._metrics.interruptions.inc()
                 log.warning("database.lost", error=f"{type(error).__name__}: {error}")

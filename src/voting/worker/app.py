@@ -8,7 +8,6 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-import psycopg
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -16,14 +15,14 @@ from voting.core import health, lifecycle, logs, metrics, store, stream, tracing
 from voting.core.config import WorkerSettings, redacted
 from voting.core.lifecycle import Backoff, Stop, pause
 from voting.core.web import listen, serve
-from voting.worker.consumer import PATIENCE, Counter
+from voting.worker.consumer import LEAST_BATCH, PATIENCE, Counter
 
 if TYPE_CHECKING:
     from voting.core.spans import Spans
 
 REPORT_SECONDS = 1.0
 READY_SECONDS = 3.0
-OUTAGES = (RedisError, OSError, psycopg.OperationalError, psycopg.InterfaceError)
+OUTAGES = (RedisError, *store.OUTAGES)
 
 log = logs.get()
 
@@ -36,17 +35,23 @@ class Worker:
         self._metrics = measures
         self._spans = spans
         self._processed = 0
-        self._reported = float("-inf")
+        self._turned = self._reported = float("-inf")
+
+    @property
+    def works(self) -> bool:
+        """Whether the counting loop came round a moment ago: a batch was counted, or there was none."""
+        return time.monotonic() - self._turned < READY_SECONDS
 
     @property
     def ready(self) -> bool:
-        """Whether both stores answered a moment ago."""
-        return time.monotonic() - self._reported < READY_SECONDS
+        """Whether this worker counts, and has reported to both stores a moment ago."""
+        return self.works and time.monotonic() - self._reported < READY_SECONDS
 
     async def count(self, stop: Stop) -> None:
         """Count, through any outage, until told to stop."""
         settings = self._settings
         backoff = Backoff(0.1, 2)
+        batch_size = settings.batch_size
         while not stop.is_set():
             client = stream.connect(await settings.reread("redis_url"), timeout=5)
             began = time.monotonic()
@@ -58,8 +63,13 @@ class Worker:
                     counter = Counter(
                         database, client, settings.worker_name, self._metrics, self._note, spans=self._spans
                     )
-                    await counter.run(stop, batch_size=settings.batch_size, reclaim=settings.reclaim_seconds)
+                    await counter.run(
+                        stop, batch_size=batch_size, most=settings.batch_size, reclaim=settings.reclaim_seconds
+                    )
             except OUTAGES as error:
+                too_long = time.monotonic() - max(began, self._turned) > PATIENCE
+                least = min(LEAST_BATCH, settings.batch_size)
+                batch_size = max(batch_size // 2, least) if too_long else settings.batch_size
                 if time.monotonic() - began > READY_SECONDS:
                     backoff.reset()
                 wait = backoff.next()
@@ -92,12 +102,15 @@ class Worker:
             if backlog:
                 processed = self._processed
                 async with store.deadline(database, 2):
-                    await store.report(database, self._settings.worker_name, backlog, counted=processed > reported)
+                    counted = processed > reported
+                    name = self._settings.worker_name
+                    await store.report(database, name, backlog, works=self.works, counted=counted)
                 reported = processed
                 self._metrics.length.set(backlog.waiting)
                 self._metrics.lag.set(backlog.lag)
                 self._metrics.pending.set(backlog.pending)
                 self._metrics.oldest.set(backlog.oldest)
+                self._metrics.missing.set(backlog.missing)
                 self._reported = time.monotonic()
             await pause(stop, REPORT_SECONDS)
         async with store.deadline(database, 2):
@@ -105,6 +118,7 @@ class Worker:
 
     def _note(self, entries: int) -> None:
         self._processed += entries
+        self._turned = time.monotonic()
 
 
 def run(settings: WorkerSettings) -> None:

@@ -15,7 +15,7 @@ import psycopg
 from redis.asyncio import Redis
 
 from voting.core import logs, store
-from voting.core.ballot import Malformed, Register, Vote, latest
+from voting.core.ballot import Malformed, Register, Vote, latest, latest_ms
 from voting.core.lifecycle import Stop
 from voting.core.metrics import WorkerMetrics
 from voting.core.store import Connection, DeadLetter
@@ -28,6 +28,7 @@ BLOCK_SECONDS = 0.5  # longest wait for a first entry, and so for noticing a sto
 GATHER_SECONDS = 0.008  # from one batch to the next while votes keep coming; a lone vote never waits
 POLLS_SECONDS = 1.0
 PATIENCE = 8.0  # seconds that the database may take for a batch
+LEAST_BATCH = 50  # entries, to which a batch that took too long is halved again and again
 
 log = logs.get()
 
@@ -48,7 +49,7 @@ class Counter:
         database, redis: open connections, used by nothing else meanwhile.
         name: of the consumer in its group.
         metrics: what Prometheus gets to see.
-        on_batch: called with the number of entries of each batch dealt with.
+        on_turn: called with the number of entries of each batch dealt with, also when there were none.
         spans: records how traced votes are counted.
     """
 
@@ -58,7 +59,7 @@ class Counter:
         redis: Redis,
         name: str,
         metrics: WorkerMetrics,
-        on_batch: Callable[[int], None],
+        on_turn: Callable[[int], None],
         *,
         spans: "Spans | None" = None,
     ) -> None:
@@ -66,26 +67,27 @@ class Counter:
         self._redis = redis
         self._stream = Consumer(redis, name)
         self._metrics = metrics
-        self._on_batch = on_batch
+        self._on_turn = on_turn
         self._spans = spans
         self._register = Register(())
         self._polls_read = 0.0
         self._reading: asyncio.Task[Batch] | None = None
         self._acknowledging: asyncio.Task[None] | None = None
 
-    async def run(self, stop: Stop, *, batch_size: int, reclaim: float) -> None:
+    async def run(self, stop: Stop, *, batch_size: int, most: int, reclaim: float) -> None:
         """Count until told to stop, then finish the batch in hand.
 
         Args:
             stop: ends it.
-            batch_size: entries in a batch at most.
+            batch_size: entries in the first batches at most; doubled after each full one, up to `most`.
+            most: entries in a batch at most.
             reclaim: seconds after which another worker's unacknowledged entries are taken over.
 
         Raises:
             redis.RedisError, psycopg.Error, OSError: a store failed; run it again on new connections.
         """
         async with store.deadline(self._database, PATIENCE):
-            newest = await store.newest_entry(self._database)
+            newest = await store.newest_entry(self._database, latest_ms())
         if await self._stream.ensure_group(newest):
             log.warning("stream.group_created", newest=str(newest))
         await self._refresh_polls()
@@ -93,14 +95,15 @@ class Counter:
             while entries := await self._stream.read_own_pending(batch_size):
                 await self._process(self._sort(entries))
                 await self._acknowledged()
-            await self._count_new(stop, batch_size, reclaim)
+            await self._count_new(stop, batch_size, most, reclaim)
             await self._acknowledged()
         finally:
-            for task in (self._reading, self._acknowledging):
-                if task:
-                    task.cancel()
+            tasks = [task for task in (self._reading, self._acknowledging) if task]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)  # both connections are free when this returns
 
-    async def _count_new(self, stop: Stop, batch_size: int, reclaim: float) -> None:
+    async def _count_new(self, stop: Stop, batch_size: int, most: int, reclaim: float) -> None:
         """Count new entries, and those of dead workers.
 
         Under a backlog three batches are under way: one is read and sorted while the one before it commits and the one
@@ -115,8 +118,10 @@ class Counter:
             if is_full and not stop.is_set():
                 self._reading = asyncio.create_task(self._read(batch_size))
             await self._process(batch)
+            if is_full:
+                batch_size = min(2 * batch_size, most)
             if time.monotonic() - claimed_at > min(reclaim, 2) and not stop.is_set():
-                while entries := await self._stream.claim(batch_size, reclaim):
+                async for entries in self._stream.claim(batch_size, reclaim):
                     log.warning("entries.claimed", entries=len(entries))
                     await self._process(self._sort(entries))
                 claimed_at = time.monotonic()
@@ -142,11 +147,11 @@ class Counter:
         await self._acknowledged()
         if batch.entries:
             self._acknowledging = asyncio.create_task(self._acknowledge(batch.entries))
+        self._on_turn(len(batch.entries))
 
     async def _acknowledge(self, entries: list[Entry]) -> None:
         await self._stream.done([entry for entry, _ in entries])
         self._metrics.entries.inc(len(entries))
-        self._on_batch(len(entries))
 
     async def _acknowledged(self) -> None:
         """Wait until the batch that was committed last is acknowledged too, or raise what kept it from that."""
@@ -157,10 +162,15 @@ class Counter:
     def _sort(self, entries: list[Entry]) -> Batch:
         """Read what entries mean: each voter's newest vote, and those that are none."""
         taken = time.time_ns()
+        limit = latest_ms()
         votes: list[Vote] = []
         dead: list[DeadLetter] = []
         for entry, fields in entries:
-            if not fields:  # deleted while it was pending: nothing left to count
+            if not fields:  # somebody deleted it while it was pending: nothing is left to count
+                self._metrics.vanished.inc()
+                continue
+            if entry.ms > limit:  # it would be newer than any vote to come
+                dead.append(DeadLetter(entry, "the id is more than a day ahead", fields))
                 continue
             try:
                 votes.append(self._register.read(entry, fields))
@@ -195,9 +205,9 @@ class Counter:
         """Take up poll definitions from the database, and publish them for the vote service."""
         async with store.deadline(self._database, PATIENCE):
             polls = await store.polls(self._database)
-            newest = await store.newest_entry(self._database)
-        if await self._stream.rise_above(newest):
-            log.warning("stream.raised", newest=str(newest))
+            newest = await store.newest_entry(self._database, latest_ms())
+        if change := await self._stream.align(newest, latest_ms()):
+            log.warning("stream.aligned", change=change, newest=str(newest))
         await publish_polls(self._redis, polls)
         self._register = Register(polls)
         self._polls_read = time.monotonic()

@@ -61,11 +61,12 @@ SELECT slug, question, options FROM polls ORDER BY slug
 
 
 -- name: newest_entry
--- The newest entry id that was ever dealt with.
+-- The newest entry id that was ever dealt with, up to a limit; of dead letters one is read, by their primary key.
 SELECT entry_ms, entry_seq FROM (
-    SELECT entry_ms, entry_seq FROM polls
+    SELECT entry_ms::numeric, entry_seq::numeric FROM polls WHERE entry_ms <= %(latest)s
     UNION ALL
-    SELECT entry_ms, entry_seq FROM dead_letters
+    (SELECT entry_ms, entry_seq FROM dead_letters WHERE entry_ms <= %(latest)s::numeric
+     ORDER BY entry_ms DESC, entry_seq DESC LIMIT 1)
 ) AS entries
 ORDER BY entry_ms DESC, entry_seq DESC
 LIMIT 1
@@ -83,12 +84,12 @@ ORDER BY p.slug
 
 
 -- name: report
--- A worker says that it is alive and what waits; rows of workers long gone are cleared away.
+-- A worker says what waits, and that it works if it does; rows of workers long gone are deleted.
 WITH cleared AS (DELETE FROM workers WHERE seen < now() - interval '1 day')
 INSERT INTO workers AS w (name, seen, lag, pending, oldest, counted)
 VALUES (%(name)s, now(), %(lag)s, %(pending)s, %(oldest)s, CASE WHEN %(counted)s THEN now() END)
 ON CONFLICT (name) DO UPDATE
-SET seen = now(), lag = excluded.lag, pending = excluded.pending, oldest = excluded.oldest,
+SET seen = CASE WHEN %(works)s THEN now() ELSE w.seen END, lag = excluded.lag, pending = excluded.pending, oldest = excluded.oldest,
     counted = coalesce(excluded.counted, w.counted), stopped = false
 
 

@@ -1,0 +1,42 @@
+"""The bounds of a request, and the answers to one that is beyond them, in their wire form.
+
+They are given before the application sees the request, so each says that no vote of it was counted (RFC 9457).
+"""
+
+import json
+
+MAX_HEAD = 16 * 1024  # bytes of a request line and its header fields
+MAX_FIELDS = 100  # header fields and trailers of one request
+MAX_BODY = 16 * 1024  # bytes after the head, with chunk sizes and trailers
+REQUEST_SECONDS = 10  # from the first byte of a request, or of a connection, to the last
+
+
+def _rejection(status: int, reason: str, title: str, detail: str, *headers: str) -> bytes:
+    """Return an answer in its wire form; its body is a problem of RFC 9457."""
+    body = json.dumps({"title": title, "status": status, "detail": detail, "reason": reason, "counted": "no"}).encode()
+    head = [
+        f"HTTP/1.1 {status} {title}",
+        "content-type: application/problem+json",
+        f"content-length: {len(body)}",
+        "cache-control: no-store",
+        "x-content-type-options: nosniff",
+        "connection: close",
+        *headers,
+    ]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+REJECTIONS = {
+    400: _rejection(400, "malformed", "Bad Request", "This is not valid HTTP."),
+    408: _rejection(
+        408, "request_timeout", "Request Timeout", f"The request was not complete after {REQUEST_SECONDS} seconds."
+    ),
+    413: _rejection(413, "too_large", "Content Too Large", f"A request body has at most {MAX_BODY} bytes."),
+    431: _rejection(
+        431,
+        "header_fields",
+        "Request Header Fields Too Large",
+        f"A request has at most {MAX_FIELDS} header fields, and {MAX_HEAD} bytes before its body.",
+    ),
+    503: _rejection(503, "connections", "Service Unavailable", "Too many connections are open.", "retry-after: 1"),
+}
