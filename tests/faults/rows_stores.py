@@ -152,7 +152,7 @@ def read_only(case: Case) -> dict[str, object]:
             now.load.goes_on(int(case.short(500, 1500)))
             now.goes_unnoticed(began, "while only the database could not be written")
             change(now, "off")
-            soon("counting goes on", lambda: now.plant.results()["paused_since"] is None, 10)
+            soon("counting goes on", lambda: now.plant.results()["paused_since"] is None, 10, bound=True)
         must(now.plant.pids() == before, "a process of ours was restarted")
     return now.notes
 

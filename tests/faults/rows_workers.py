@@ -166,7 +166,12 @@ def forged_ids(case: Case) -> dict[str, object]:
             began = time.monotonic()
             soon("votes are refused", lambda began=began: now.history.count("refused", began), 2)  # type: ignore[misc]
             now.dead_letters = number + 1
-            soon("votes are accepted again", lambda began=began: now.history.count("ok", began) >= 100, case.mark(5))  # type: ignore[misc]
+            soon(
+                "votes are accepted again",
+                lambda began=began: now.history.count("ok", began) >= 100,  # type: ignore[misc]
+                case.mark(5),
+                bound=True,
+            )
         must(now.plant.pids() == before, "a process of ours was restarted")
     return now.notes
 
