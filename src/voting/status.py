@@ -69,10 +69,10 @@ async def look(redis_url: str, database_url: str, services: dict[str, str]) -> S
     await _look_at_broker(status, redis_url)
     await _look_at_database(status, database_url)
     for name, address in services.items():
-        up = await probe.is_ready(address)
-        status.parts[name] = "up" if up else "down"
-        if not up:
-            status.problems.append(f"{name} is not ready: look at its log.")
+        trouble = await probe.trouble(address)
+        status.parts[name] = "down" if trouble else "up"
+        if trouble:
+            status.problems.append(f"{name} is not ready at {address} ({trouble}): look at its log.")
     return status
 
 
