@@ -193,7 +193,7 @@ def test_shared_metrics_are_removed_at_the_end_and_those_of_a_killed_process_by_
     killed.kill()
     killed.wait()
     (stale,) = tmp_path.iterdir()
-    eventually(lambda: os.close(config._lock(stale)) is None)  # its children end when they notice
+    os.close(eventually(lambda: config._lock(stale)))  # its children end when they notice
     for file in stale.iterdir():
         file.unlink()  # or `start` would not wait for its own
     os.utime(stale, (0, 0))

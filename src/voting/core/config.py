@@ -233,7 +233,6 @@ def redacted(url: str) -> str:
     the scheme is returned.
     """
     if found := _STORE_URL.fullmatch(url):
-        scheme, hosts, path = found.groups("")
-        return f"{scheme}://{hosts}{path}"
+        return "{}://{}{}".format(*found.groups(""))
     scheme = re.match(r"(postgres(ql)?|rediss?|unix)://", url)
     return f"{scheme[0] if scheme else ''}..."

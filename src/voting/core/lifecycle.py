@@ -43,7 +43,7 @@ def run(main: Callable[[Stop], Awaitable[None]]) -> None:
 def _allow_open_files() -> None:
     """Raise the limit of open files as far as the system lets us: a shell's usual 1,024 would be 1,000 viewers.
 
-    An infinite hard limit does not mean that any number is accepted: macOS refuses more than OPEN_MAX, see setrlimit(2).
+    An infinite hard limit does not mean that any number is accepted: macOS refuses more than OPEN_MAX (setrlimit(2)).
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for most in MAX_OPEN_FILES:

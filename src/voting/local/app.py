@@ -102,13 +102,15 @@ async def _run(data: DataDir, options: Options) -> int:
 
 async def _start(data: DataDir, supervisor: Supervisor, options: Options) -> None:
     began = time.monotonic()
-    for name, pid in data.leftovers():
-        say(f"Ending {name} (process {pid}), left over from a run that was killed …")
-        await end_leftover(name, pid)
+    for name in data.leftovers():
+        say(f"Ending {name} (process {data.pid(name)}), left over from a run that was killed …")
+        await end_leftover(data, name)
     for flag, port in (("--vote-port", options.vote_port), ("--result-port", options.result_port)):
         _check_free(options.host, port, flag)
     say("Starting Valkey and PostgreSQL …")
     valkey, redis_url = servers.valkey(data)
+    if await valkey.is_ready():  # started in the moment before a run was killed, and so not known to us
+        raise CannotRun(f"another Valkey runs with {data.valkey}: two would damage its files; end it first")
     postgres, database_url = await asyncio.to_thread(servers.postgres, data)
     await supervisor.start(valkey, postgres)
 
