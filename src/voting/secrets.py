@@ -7,6 +7,7 @@ TLS, and its certificate is checked against `database_ca.pem`. See docs/operatio
 """
 
 import hashlib
+import os
 import re
 import secrets
 from pathlib import Path
@@ -31,7 +32,8 @@ ACL = {
     "worker": f"~votes ~polls -@all {_HANDSHAKE} +multi +exec +discard +watch +unwatch +exists +time "
     "+info +config|get "  # `voting doctor`; no password is among the parameters
     "+hgetall +hset +hdel "
-    "+xreadgroup +xautoclaim +xack +xdel +xpending +xinfo|stream +xinfo|groups +xgroup|create +xsetid",
+    "+xreadgroup +xautoclaim +xack +xdel +xpending +xinfo|stream +xinfo|groups +xgroup|create +xsetid "
+    "(~installation -@all +get +set)",
     "health": f"-@all {_HANDSHAKE} +info",
 }
 
@@ -120,6 +122,7 @@ def _write(path: Path, content: str, mode: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".new")
     draft.unlink(missing_ok=True)
-    draft.write_text(content, encoding="utf-8")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400), "w", encoding="utf-8") as file:
+        file.write(content)
     draft.chmod(mode)
     draft.rename(path)

@@ -13,7 +13,7 @@ import psycopg
 from redis.exceptions import RedisError
 
 from voting import places
-from voting.core import config, probe, store, stream
+from voting.core import config, installation, probe, store, stream
 
 PATIENCE = 3.0
 WORKER_SECONDS = 3.0  # a worker reports every second
@@ -68,6 +68,8 @@ async def look(redis_url: str, database_url: str, services: dict[str, str]) -> S
     status = Status()
     await _look_at_broker(status, redis_url)
     await _look_at_database(status, database_url)
+    if mismatch := await installation.problem(redis_url, database_url):
+        status.problems.append(f"{mismatch[:1].upper()}{mismatch[1:]}.")
     for name, address in services.items():
         trouble = await probe.trouble(address)
         status.parts[name] = "down" if trouble else "up"

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from voting import places
-from voting.core import config, probe
+from voting.core import config, installation, probe
 from voting.doctor import broker, database
 from voting.doctor.report import Report
 
@@ -36,6 +36,9 @@ async def examine(where: places.Places) -> Report:
     _examine_settings(report)
     polls, database_ahead = await database.examine(report, where.database_url)
     broker_ahead = await broker.examine(report, where.redis_url, polls)
+    if mismatch := await installation.problem(where.redis_url, where.database_url):
+        what, _, fix = mismatch.partition(": ")
+        report.problem("installation", what, fix)
     _examine_clocks(report, {"database": database_ahead, "broker": broker_ahead})
     await _examine_services(report, where.services)
     if where.data:

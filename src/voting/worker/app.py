@@ -12,7 +12,7 @@ import psycopg
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from voting.core import health, lifecycle, logs, metrics, store, stream, tracing
+from voting.core import health, installation, lifecycle, logs, metrics, store, stream, tracing
 from voting.core.config import WorkerSettings, redacted
 from voting.core.lifecycle import Backoff, Stop, pause
 from voting.core.web import listen, serve
@@ -36,12 +36,13 @@ class Worker:
         self._metrics = measures
         self._spans = spans
         self._processed = 0
+        self._matched = False
         self._reported = float("-inf")
 
     @property
     def ready(self) -> bool:
-        """Whether both stores answered a moment ago."""
-        return time.monotonic() - self._reported < READY_SECONDS
+        """Whether both stores belong together, and answered a moment ago."""
+        return self._matched and time.monotonic() - self._reported < READY_SECONDS
 
     async def count(self, stop: Stop) -> None:
         """Count, through any outage, until told to stop."""
@@ -54,6 +55,10 @@ class Worker:
                 async with store.connect(
                     await settings.reread("database_url"), name=settings.worker_name, patience=PATIENCE
                 ) as database:
+                    self._matched = False
+                    self._matched = await installation.matches(stop, database, client)
+                    if not self._matched:
+                        return
                     log.info("worker.counting", redis=redacted(settings.redis_url))
                     counter = Counter(
                         database, client, settings.worker_name, self._metrics, self._note, spans=self._spans
