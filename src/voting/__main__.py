@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 
@@ -177,6 +178,22 @@ def restore(
     from voting import backup
 
     _transfer("restore", lambda url: backup.read(url, file, replace=replace), data)
+
+
+@cli.command()
+def adopt(
+    installation: Annotated[UUID, typer.Argument(help="The id that the worker names in its log.")],
+    data: Annotated[Path, typer.Option(help="Data directory of the `voting up` to change.")] = Path(".voting"),
+) -> None:
+    """Count the votes of a broker that belongs to another installation into this database.
+
+    Into DATABASE_URL (of the database's owner) if that is set, else into what `voting up` runs.
+    """
+    import asyncio
+
+    from voting.core.installation import adopt
+
+    _transfer("adopt", lambda url: asyncio.run(adopt(url, str(installation))), data)
 
 
 def _transfer(command: str, run: Callable[[str], object], data: Path) -> None:

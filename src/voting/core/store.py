@@ -226,6 +226,17 @@ async def define_role(connection: Connection, service: Literal["worker", "result
         await connection.execute(sql.SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC").format(database))
 
 
+async def installations(connection: Connection) -> list[str]:
+    """Return the ids of the installations that the database belongs to, the first one first."""
+    cursor = await connection.execute(_QUERIES["installations"])
+    return [identifier for (identifier,) in await cursor.fetchall()]
+
+
+async def add_installations(connection: Connection, ids: Sequence[str]) -> None:
+    """Let the database belong to these installations too."""
+    await connection.execute(_QUERIES["add_installations"], {"ids": list(ids)})
+
+
 def statement(name: str) -> LiteralString:
     """One of the statements in `queries.sql`, for a command that runs it as it is."""
     return _QUERIES[name]
