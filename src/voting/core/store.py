@@ -192,10 +192,18 @@ async def retire(connection: Connection, worker: str) -> None:
     await connection.execute(_QUERIES["retire"], {"name": worker})
 
 
-async def status(connection: Connection) -> dict[str, Any]:
-    """What `voting status` shows of the database: counted, dead, last_count (seconds), workers (name -> age)."""
+async def status(connection: Connection, within: float | None = None) -> dict[str, Any]:
+    """Return what `voting status` shows of the database.
+
+    Args:
+        connection: as a worker or the owner.
+        within: `dead_within` counts the dead letters of so many seconds; None: all.
+
+    Returns:
+        counted, dead, dead_within, last_count (seconds), workers (name -> age in seconds).
+    """
     async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(_QUERIES["status"])
+        await cursor.execute(_QUERIES["status"], {"within": within})
         row = await cursor.fetchone()
     return row or {}
 
