@@ -214,9 +214,10 @@ async def define_role(connection: Connection, service: Literal["worker", "result
     async with connection.transaction():
         cursor = await connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [f"voting_{service}"])
         verb = sql.SQL("ALTER" if await cursor.fetchone() else "CREATE")
-        # a role's password cannot be a parameter; psycopg quotes it
+        # A password cannot be a parameter, and statements are logged: the server gets what it would store.
+        verifier = connection.pgconn.encrypt_password(password.encode(), f"voting_{service}".encode(), b"scram-sha-256")
         definition = sql.SQL("{} ROLE {} LOGIN CONNECTION LIMIT {} PASSWORD {}")
-        limit, word = sql.Literal(CONNECTIONS[service]), sql.Literal(password)
+        limit, word = sql.Literal(CONNECTIONS[service]), sql.Literal(verifier.decode())
         await connection.execute(definition.format(verb, role, limit, word))
         await connection.execute(_QUERIES[f"grant_{service}"])
         database = sql.Identifier(connection.info.dbname)
