@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """targets.py FOLDER NAME...: write the addresses of services into FOLDER/NAME.json, for Prometheus's file_sd_configs.
 
 The CloudWatch agent is on the host's network, where it may use the instance's role and where Docker's DNS does not

@@ -38,7 +38,7 @@ server.serve_forever()
 """
 
 
-# In place of cosign, which needs Sigstore's servers: a bundle is a certificate's identity and the SHA-256 that it signs.
+# In place of cosign, which needs Sigstore's servers: a bundle is an identity and the SHA-256 that it signs.
 COSIGN = """#!/bin/sh
 [ "$1 $2 $5 $7" = "verify-blob --bundle --certificate-identity --certificate-oidc-issuer" ] || exit 2
 [ "$8" = https://token.actions.githubusercontent.com ] || exit 2

@@ -1,4 +1,4 @@
-"""deploy/cloudwatch on a real engine: what the agent is given, read by Prometheus in its place, on the host's network."""
+"""deploy/cloudwatch on a real engine: what the agent is given, read by Prometheus in its place."""
 
 import os
 from collections.abc import Iterator

@@ -62,6 +62,15 @@ def test_a_job_has_the_rights_that_it_names_and_an_end(name: str) -> None:
     assert writes == allowed[name]
 
 
+def test_no_new_major_version_of_a_store_is_suggested() -> None:
+    updates = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
+    (compose,) = (each for each in updates if each["package-ecosystem"] == "docker-compose")
+    ignored = {each["dependency-name"]: each["update-types"] for each in compose["ignore"]}
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    stores = {services[name]["image"].split(":")[0] for name in ("redis", "db")}
+    assert ignored == {store: ["version-update:semver-major"] for store in stores}
+
+
 def test_a_deployment_is_never_cancelled_halfway() -> None:
     for name in ("deploy", "release"):
         assert ALL[name]["concurrency"]["cancel-in-progress"] is False

@@ -11,7 +11,7 @@ from voting.core import store
 from voting.core.ballot import EntryId, Vote
 
 VOTER, CHOICE = bytes(range(100, 116)), "zebra"
-PASSWORD = "neither-shown-nor-logged"
+PASSWORD = "neither-shown-nor-logged"  # noqa: S105
 
 
 def test_statements_are_logged_without_voters_choices_and_passwords(tmp_path: Path) -> None:

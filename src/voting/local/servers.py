@@ -20,7 +20,7 @@ from voting.local.supervisor import Part
 
 USER, DATABASE = "voting", "voting"
 
-# PostgreSQL's log gets no voter and no choice: no DETAIL and CONTEXT, which quote a row, and no parameters of statements.
+# Keep voters and choices out of PostgreSQL's log: no DETAIL and CONTEXT, which quote a row, and no parameters.
 # compose.yaml and deploy/ec2/template.yaml set the same.
 # https://www.postgresql.org/docs/current/runtime-config-logging.html
 LOG_SETTINGS = {"log_error_verbosity": "terse", "log_parameter_max_length": "0"}
