@@ -172,6 +172,22 @@ def test_a_cosign_that_was_changed_on_the_instance_is_replaced_before_it_is_aske
     assert "ended with 1" in found
 
 
+@pytest.mark.usefixtures("image")
+def test_a_plugin_of_docker_is_installed_only_with_its_sum_and_replaced_by_another_version(machine: Path) -> None:
+    said = run(
+        machine,
+        f"""boot=$(voting-release 0.1.0)/deploy/ec2/boot.sh; installed=/usr/local/lib/docker/cli-plugins/docker-x
+        printf one >/one; printf two >/two
+        "$boot" plugin docker-x file:///one {_sum(b"two")} || echo "ended with $?"; ls "$installed"
+        "$boot" plugin docker-x file:///one {_sum(b"one")}; cat "$installed"; rm /one
+        "$boot" plugin docker-x file:///one {_sum(b"one")} && "$boot" plugin docker-x file:///two {_sum(b"two")}
+        cat "$installed"; stat -c ' %a' "$installed\"""",
+    )
+    assert "ended with 1\n" in said
+    assert "No such file" in said
+    assert "onetwo 755\n" in said
+
+
 MAY_MOUNT = [
     "--cap-add=SYS_ADMIN", "--security-opt=apparmor=unconfined", "--security-opt=seccomp=unconfined",
     "--device-cgroup-rule=b 7:* rmw", "--device-cgroup-rule=c 10:237 rmw",
