@@ -109,6 +109,9 @@ def up(
 def status(
     data: Annotated[Path, typer.Option(help="Data directory of the `voting up` to look at.")] = Path(".voting"),
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    dead_letters_within: Annotated[
+        float | None, typer.Option(help="Older dead letters (in seconds) are not a problem.", min=0)
+    ] = None,
 ) -> None:
     """Show each part and where the votes are; the exit code is 0 only when all is well.
 
@@ -116,7 +119,7 @@ def status(
     """
     from voting import status
 
-    _look("status", lambda: status.main(data, as_json=as_json))
+    _look("status", lambda: status.main(data, as_json=as_json, dead_letters_within=dead_letters_within))
 
 
 @cli.command()

@@ -19,6 +19,11 @@ from voting.local.datadir import IS_ROOT, DataDir
 from voting.local.supervisor import Part
 
 USER, DATABASE = "voting", "voting"
+
+# Keep voters and choices out of PostgreSQL's log: no DETAIL and CONTEXT, which quote a row, and no parameters.
+# compose.yaml and deploy/ec2/template.yaml set the same.
+# https://www.postgresql.org/docs/current/runtime-config-logging.html
+LOG_SETTINGS = {"log_error_verbosity": "terse", "log_parameter_max_length": "0"}
 _NOBODY = "nobody"
 _CAPABILITY = "+dac_read_search"
 
@@ -109,6 +114,7 @@ def postgres(data: DataDir) -> tuple[Part, str]:
         "max_logical_replication_workers": "0",
         "io_method": "sync",
         "jit": "off",
+        **LOG_SETTINGS,
     }
     command = [*prefix, str(binaries / "postgres"), "-D", str(files)]
     for name, value in settings.items():

@@ -111,6 +111,8 @@ UPDATE workers SET stopped = true WHERE name = %(name)s
 -- name: status
 SELECT (SELECT coalesce(sum(votes), 0) FROM tallies)::bigint AS counted,
        (SELECT count(*) FROM dead_letters) AS dead,
+       (SELECT count(*) FROM dead_letters
+        WHERE arrived > now() - make_interval(secs => %(within)s::float) OR %(within)s::float IS NULL) AS dead_within,
        extract(epoch FROM now() - (SELECT max(counted) FROM workers))::float AS last_count,
        (SELECT coalesce(json_object_agg(name, extract(epoch FROM now() - seen)), '{}') FROM workers WHERE NOT stopped) AS workers
 
