@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 
@@ -64,13 +65,13 @@ def migrate() -> None:
 
     import psycopg
 
-    from voting.core import config, logs, store
+    from voting.core import ballot, config, definition, logs, store
 
     settings = _settings("MigrateSettings", "migrate")
 
     async def apply() -> list[str]:
         async with store.connect(settings.database_url, name="migrate", patience=60) as connection:
-            applied = await store.migrate(connection, settings.poll)
+            applied = await store.migrate(connection, settings.definition)
             if settings.worker_database_password:
                 await store.define_role(connection, "worker", settings.worker_database_password)
             if settings.result_database_password:
@@ -82,7 +83,10 @@ def migrate() -> None:
     except psycopg.OperationalError as error:
         print(f"voting migrate: {config.redacted(settings.database_url)} does not answer: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
-    logs.get().info("database.migrated", applied=applied, poll=settings.poll.slug)
+    except (definition.Conflict, ballot.BadPoll) as error:
+        print(f"voting migrate: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    logs.get().info("database.migrated", applied=applied)
 
 
 @cli.command()
@@ -177,6 +181,22 @@ def restore(
     from voting import backup
 
     _transfer("restore", lambda url: backup.read(url, file, replace=replace), data)
+
+
+@cli.command()
+def adopt(
+    installation: Annotated[UUID, typer.Argument(help="The id that the worker names in its log.")],
+    data: Annotated[Path, typer.Option(help="Data directory of the `voting up` to change.")] = Path(".voting"),
+) -> None:
+    """Count the votes of a broker that belongs to another installation into this database.
+
+    Into DATABASE_URL (of the database's owner) if that is set, else into what `voting up` runs.
+    """
+    import asyncio
+
+    from voting.core.installation import adopt
+
+    _transfer("adopt", lambda url: asyncio.run(adopt(url, str(installation))), data)
 
 
 def _transfer(command: str, run: Callable[[str], object], data: Path) -> None:

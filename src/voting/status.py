@@ -13,7 +13,7 @@ import psycopg
 from redis.exceptions import RedisError
 
 from voting import places
-from voting.core import config, probe, store, stream
+from voting.core import config, installation, probe, store, stream
 
 PATIENCE = 3.0
 WORKER_SECONDS = 3.0  # a worker reports every second
@@ -90,11 +90,13 @@ async def look(
             status.problems.append(
                 f"Votes wait, and none was counted for {again.last_count_seconds:.0f} s: look at the log of a worker."
             )
+    if mismatch := await installation.problem(redis_url, database_url):
+        status.problems.append(f"{mismatch[:1].upper()}{mismatch[1:]}.")
     for name, address in services.items():
-        up = await probe.is_ready(address)
-        status.parts[name] = "up" if up else "down"
-        if not up:
-            status.problems.append(f"{name} is not ready: look at its log.")
+        trouble = await probe.trouble(address)
+        status.parts[name] = "down" if trouble else "up"
+        if trouble:
+            status.problems.append(f"{name} is not ready at {address} ({trouble}): look at its log.")
     return status
 
 

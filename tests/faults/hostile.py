@@ -2,20 +2,23 @@
 
 python -m tests.faults.hostile VOTE_PORT RESULT_PORT SECONDS
 
-Prints as JSON how often each attack was answered with which status (0: cut off without an answer), and how long the
-slow connections lasted. A process of its own, so that the voters whom the harness times do not wait for it.
+Prints as JSON how often each attack was answered with which status (0: cut off without an answer), and how many idle
+connections were refused. A process of its own, so that the voters whom the harness times do not wait for it.
 """
 
 import asyncio
 import base64
 import collections
+import contextlib
 import json
 import os
 import sys
 import time
 
-ADDRESS = "127.0.0.66"
-SLOW = 300
+from tests.faults.audience import allow_many_files
+
+ADDRESS, IDLE_ADDRESS = "127.0.0.66", "127.0.0.67"
+IDLE = 2000  # connections to each service
 BIG = 10_000_000
 FLOOD = 500
 HEAD = b"Host: 127.0.0.1\r\nContent-Type: application/x-www-form-urlencoded\r\nConnection: close\r\n"
@@ -58,6 +61,16 @@ ATTACKS = {
             b"GET / HTTP/1.1\r\nX: " + b"x" * 1_000_000,
             b"DELETE / HTTP/1.1\r\n%s\r\n" % HEAD,
             b"POST /p/..%%2f..%%2fetc HTTP/1.1\r\n%s\r\n" % HEAD,
+            b"OPTIONS * HTTP/1.1\r\n%s\r\n" % HEAD,
+            b"CONNECT elsewhere.example:443 HTTP/1.1\r\n%s\r\n" % HEAD,
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        ],
+        "odd but valid": [
+            b"GET / HTTP/1.0\r\n\r\n",
+            b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" * 100,
+            b"GET http://127.0.0.1/ HTTP/1.1\r\n%s\r\n" % HEAD,
+            b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: h2c, websocket\r\nConnection: Upgrade\r\n\r\n",
+            vote(b"vote=a", b"Expect: 100-continue\r\n"),
         ],
     },
     "result": {
@@ -132,25 +145,28 @@ async def flood(port: int) -> collections.Counter[int]:
     return statuses
 
 
-async def slow(port: int) -> float:
-    """Ask a little at a time; return after how many seconds it was cut."""
-    began = time.monotonic()
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(ADDRESS, 0))
-    writer.write(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n")
-    ending = asyncio.create_task(reader.read())
-    while not ending.done() and time.monotonic() < began + 60:
-        await asyncio.wait([ending], timeout=1)
-        writer.write(b"X: x\r\n")
-    writer.transport.abort()
-    ending.exception()  # a reset is an end, too
-    return time.monotonic() - began
+async def idle(port: int, stop: asyncio.Event) -> int:
+    """Open many connections and say nothing until told to stop; return how many were refused."""
+    connections = []
+    for _ in range(IDLE):
+        with contextlib.suppress(OSError):
+            connections.append(await asyncio.open_connection("127.0.0.1", port, local_addr=(IDLE_ADDRESS, 0), limit=1))
+    await stop.wait()
+    refused = 0
+    for reader, writer in connections:
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(0.001):
+                refused += (await reader.read(12)).endswith(b"503")
+        writer.transport.abort()
+    return refused
 
 
 async def main(vote_port: int, result_port: int, seconds: float) -> None:
     """All of it, again and again."""
     ports = {"vote": vote_port, "result": result_port}
     end = time.monotonic() + seconds
-    lasting = [asyncio.create_task(slow(port)) for port in ports.values() for _ in range(SLOW // 2)]
+    stop = asyncio.Event()
+    idling = {service: asyncio.create_task(idle(port, stop)) for service, port in ports.items()}
     found: Found = collections.defaultdict(collections.Counter)
     while time.monotonic() < end or not found:
         for service, attacks in ATTACKS.items():
@@ -160,9 +176,11 @@ async def main(vote_port: int, result_port: int, seconds: float) -> None:
         for frame in FRAMES:
             found["garbage frames"][await garbage(result_port, frame)] += 1
         found["flood"] += await flood(vote_port)
-    lasted = await asyncio.gather(*lasting)
-    print(json.dumps({"answers": found, "slow s": [round(min(lasted), 1), round(max(lasted), 1)]}))
+    stop.set()
+    print(json.dumps({"answers": found, "idle": {service: await task for service, task in idling.items()}}))
 
 
 if __name__ == "__main__":
+    allow_many_files()
+    os.nice(10)  # an attacker has a machine of its own, and takes no CPU time from the service
     asyncio.run(main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))

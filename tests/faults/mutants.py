@@ -57,6 +57,12 @@ POP = """\
             await self.done([entry for entry, _ in entries])
         return entries
 """
+PAUSE = "        self._transport.pause_reading()  # whatever follows stays in the kernel\n"
+CLOSE = "if self._socket.close_expected():"
+FIND = "        self._find(request)  # an unknown poll's name could be longer than a QR code can be\n"
+GROUP = """\
+            transaction.xgroup_create(STREAM, GROUP, "0", mkstream=True)
+            if not stream_exists"""
 GUARD = "        WHERE (held.entry_ms, held.entry_seq) < (excluded.entry_ms, excluded.entry_seq)\n"
 RETURNING = "    RETURNING new.poll, old.choice AS before, new.choice AS after\n"
 SEEN = """\
@@ -107,14 +113,76 @@ MUTANTS = (
     Mutant(
         "group created at $",
         "core/stream.py",
-        (('xgroup_create(STREAM, GROUP, "0", mkstream=True)', 'xgroup_create(STREAM, GROUP, "$", mkstream=True)'),),
+        ((GROUP, GROUP.replace('"0"', '"$"')),),
         ("flushed",),
+    ),
+    Mutant(
+        "takes a read-only database for a bug",
+        "core/store.py",
+        (("    psycopg.InternalError,\n", ""),),
+        ("read-only",),
+    ),
+    Mutant(
+        "keeps a stream that gives no ids",
+        "core/stream.py",
+        (("renew = last.ms > latest", "renew = False"),),
+        ("forged-ids",),
     ),
     Mutant(
         "every refusal says no",
         "core/ballotbox.py",
         (('Refused("broker_silent", sent=True)', 'Refused("broker_silent")'),),
         ("fsync-stalls", "broker-killed"),
+    ),
+    Mutant(
+        "reads while a request is in hand",
+        "core/protocol.py",
+        (("                self.transport.pause_reading()\n", ""),),
+        ("pipelined",),
+    ),
+    Mutant(
+        "waits for ever for a client to read",
+        "core/protocol.py",
+        (("if now - self._stuck_since > STUCK_SECONDS:", "if False:"),),
+        ("pipelined",),
+    ),
+    Mutant(
+        "waits for ever for a request",
+        "core/protocol.py",
+        (("            self._reject(408)\n", "            pass\n"),),
+        ("endless",),
+    ),
+    Mutant("takes a head of any size", "core/protocol.py", (("if self._size > MAX_HEAD:", "if False:"),), ("endless",)),
+    Mutant("takes a body of any size", "core/protocol.py", (("if self._size > MAX_BODY:", "if False:"),), ("endless",)),
+    Mutant(
+        "takes any number of header fields",
+        "core/protocol.py",
+        (("if len(self.headers) > MAX_FIELDS:", "if False:"),),
+        ("endless",),
+    ),
+    Mutant(
+        "makes QR codes for unknown polls",
+        "result/screens.py",
+        ((FIND, ""),),
+        ("endless",),
+    ),
+    Mutant(
+        "takes any number of frames",
+        "result/viewer.py",
+        (("if self._received > MAX_RECEIVED:", "if False:"), ("if self._events > MAX_EVENTS:", "if False:")),
+        ("sockets",),
+    ),
+    Mutant(
+        "reads on while it closes a socket",
+        "result/viewer.py",
+        ((PAUSE, ""), ("if self._socket.close_expected() and self._closing is None:", CLOSE)),
+        ("sockets",),
+    ),
+    Mutant(
+        "takes any number of connections",
+        "core/addresses.py",
+        (("if full or self._total >= self._most:", "if False:"),),
+        ("hostile",),
     ),
 )
 WORDS = {
@@ -141,6 +209,7 @@ def hunt(mutant: Mutant, row: str, case: Case) -> str:
     except Broken as broken:
         if not broken.violations:
             raise
-        times = Counter(each[0] for each in broken.violations)
-        return ", ".join(f"{times[number]} {WORDS[number]}" for number in sorted(times))
+        bounds = [each.partition(": ")[2] for each in broken.violations if each.startswith("bound: ")]
+        times = Counter(each[0] for each in broken.violations if each[0] in WORDS)
+        return ", ".join(bounds + [f"{times[number]} {WORDS[number]}" for number in sorted(times)])
     raise Broken(f"{row} did not notice {mutant.name}")

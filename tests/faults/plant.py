@@ -205,8 +205,23 @@ class Plant:
 
     def memory(self, name: str) -> float:
         """MiB that a service holds."""
+        return self._memory(name, "VmRSS")
+
+    def forget_peaks(self) -> None:
+        """Let `peak_memory` of all services begin anew.
+
+        https://docs.kernel.org/filesystems/proc.html (clear_refs)
+        """
+        for name in self.services:
+            Path(f"/proc/{self.processes[name].pid}/clear_refs").write_text("5")
+
+    def peak_memory(self, name: str) -> float:
+        """Return the most MiB that a service held since `forget_peaks`."""
+        return self._memory(name, "VmHWM")
+
+    def _memory(self, name: str, field: str) -> float:
         status = Path(f"/proc/{self.processes[name].pid}/status").read_text()
-        found = re.search(r"VmRSS:\s+(\d+)", status)
+        found = re.search(rf"{field}:\s+(\d+)", status)
         assert found, f"{name} does not run"
         return int(found[1]) / 1024
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tests.faults import rows_attacks as attacks
 from tests.faults import rows_clients as clients
 from tests.faults import rows_stores as stores
 from tests.faults import rows_whole as whole
@@ -53,8 +54,13 @@ ORDER: tuple[Run, ...] = (
     whole.rolling_restart,
     workers.zombie,
     stores.flushed,
-    clients.hostile,
+    attacks.hostile,
     whole.everything_killed,
+    attacks.pipelined,
+    attacks.endless,
+    attacks.sockets,
+    stores.read_only,
+    workers.forged_ids,
 )
 ROWS = tuple(Row(number, run) for number, run in enumerate(ORDER, 1))
 

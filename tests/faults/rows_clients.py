@@ -1,6 +1,5 @@
-"""Faults of clients: viewers that do not read, viewers that all come at once, and people who mean ill."""
+"""Faults of viewers: some that do not read, and many that all come at once."""
 
-import json
 import time
 from typing import Any
 
@@ -65,37 +64,3 @@ def _rate(counter: Any, seconds: float) -> float:
     before = counter()
     time.sleep(seconds)  # this long is looked
     return float(counter() - before) / seconds
-
-
-def hostile(case: Case) -> dict[str, object]:
-    """People who mean ill, from an address of their own, with the limits on."""
-    with trial(case, addresses=50, BALLOT_POLICY="browser", RATE_LIMIT="20", RATE_BURST="100") as now:
-        plant = now.plant
-        pids = plant.pids()
-        before = now.latencies(case.short(4, 15))
-        began = time.monotonic()
-        seconds = str(case.short(10, 40))
-        found = json.loads(
-            plant.run("tests.faults.hostile", str(plant.vote_port), str(plant.result_port), seconds, within=300)
-        )
-        during = now.latency(began)
-        answers: dict[str, dict[str, int]] = found["answers"]
-        frames = answers.pop("garbage frames")
-        bad = {name: statuses for name, statuses in answers.items() for status in statuses if not _is_no(int(status))}
-        must(not bad, f"an attack was not turned away: {bad}")
-        must(set(frames) <= {"0", "1002", "1003", "1007", "1009", "429"}, f"garbage frames were answered with {frames}")
-        must("413" in answers["announced bodies"], f"10 MB were answered with {answers['announced bodies']}")
-        must("403" in answers["forged cookies"], f"forged cookies were answered with {answers['forged cookies']}")
-        must(answers["flood"].get("429"), f"spoofed addresses got round the limit: {answers['flood']}")
-        must(found["slow s"][1] < case.mark(12), f"slow connections lasted {found['slow s']} s")
-        must(plant.pids() == pids, "a process of ours was restarted")
-        others = sum(attempt.status == 429 for attempt in now.history.attempts)
-        must(not others, f"{others} votes of others were refused with 429")
-        limit = max(2 * before, before + case.short(0.25, 0.025))
-        now.notes |= {"p99 of others ms": [round(1000 * before), round(1000 * during)], "slow s": found["slow s"]}
-        must(during <= limit, f"the 99th percentile of others went from {before:.3f} to {during:.3f} s")
-    return now.notes | {"attacks": sum(sum(each.values()) for each in answers.values())}
-
-
-def _is_no(status: int) -> bool:
-    return status == 0 or 400 <= status < 500

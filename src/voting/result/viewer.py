@@ -101,6 +101,7 @@ class Viewer(asyncio.Protocol):
     __slots__ = (
         "_address",
         "_channel",
+        "_closing",
         "_connections",
         "_door",
         "_events",
@@ -117,7 +118,8 @@ class Viewer(asyncio.Protocol):
         self._door, self._connections = door, connections
         self._socket = ServerProtocol(max_size=MAX_MESSAGE)
         self._channel: Channel | None = None
-        self._address = ""
+        self._address: str | None = None  # for which a place is taken
+        self._closing: asyncio.TimerHandle | None = None
         self._shown = b""
         self._received = self._events = 0  # bytes and frames since the last look
         self._heard_at = 0.0
@@ -155,6 +157,7 @@ class Viewer(asyncio.Protocol):
 
     def _refuse_more(self) -> None:
         self._socket.fail(CloseCode.POLICY_VIOLATION, "too much was sent")
+        self._transport.pause_reading()  # whatever follows stays in the kernel
         self._flush()
 
     def _answer(self, request: Request) -> None:
@@ -180,9 +183,9 @@ class Viewer(asyncio.Protocol):
                 self._transport.write(data)
             elif not self._transport.is_closing():
                 self._transport.write_eof()
-        if self._socket.close_expected():
+        if self._socket.close_expected() and self._closing is None:
             self._leave()
-            asyncio.get_running_loop().call_later(CLOSING_SECONDS, self._transport.abort)
+            self._closing = asyncio.get_running_loop().call_later(CLOSING_SECONDS, self._transport.abort)
 
     def show(self, frame: bytes) -> int:
         """Send a frame, unless this viewer has it already or takes nothing now; return how many were sent."""
@@ -201,7 +204,8 @@ class Viewer(asyncio.Protocol):
         """Go on with the newest frame; those between are skipped."""
         self._stuck_at = None
         self._heard_at = asyncio.get_running_loop().time()
-        self._transport.resume_reading()
+        if self._closing is None:
+            self._transport.resume_reading()
         if self._channel:
             self.show(self._channel.frame)
 
@@ -219,6 +223,11 @@ class Viewer(asyncio.Protocol):
             self._transport.write(_PING)
         return False
 
+    def dismiss(self) -> None:
+        """Close the connection, since the poll is no more."""
+        self._socket.fail(CloseCode.GOING_AWAY, "this poll is no more")
+        self._flush()
+
     def shutdown(self) -> None:
         """The server stops: ask the viewer to come back."""
         if self._socket.state is OPEN:
@@ -235,10 +244,13 @@ class Viewer(asyncio.Protocol):
         """The end, whoever wanted it."""
         del exc
         self._leave()
+        if self._address is not None:
+            self._door.viewers.release(self._address)
+        if self._closing is not None:
+            self._closing.cancel()  # it would keep this viewer in memory
         self._connections.discard(self)
 
     def _leave(self) -> None:
         if self._channel:
             self._channel.leave(self)
-            self._door.viewers.release(self._address)
             self._channel = None
