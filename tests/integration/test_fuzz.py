@@ -1,0 +1,369 @@
+"""Whatever is sent to vote and result, they answer or close, and nothing is wrong in their logs.
+
+One server of each for all examples, on the event loop that they have in production. The number of examples is bounded,
+so all of this takes about 20 seconds.
+"""
+
+import asyncio
+import base64
+import http.client
+import logging
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+import uvloop
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from tests.integration.broker import Broker
+from tests.integration.test_ballotbox import POLL, open_poll
+from tests.integration.test_hub import standing
+from tests.waiting import eventually
+from voting.core import web
+from voting.core.ballot import EntryId, Malformed, Register, Vote
+from voting.core.config import ResultSettings, VoteSettings
+from voting.core.limits import guarded
+from voting.core.metrics import ResultMetrics, VoteMetrics
+from voting.core.rendering import Pages
+from voting.result import app as result_app
+from voting.result.hub import Hub
+from voting.result.viewer import Door
+from voting.vote import app as vote_app
+from voting.vote.booth import Booth
+
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
+QUICK = settings(deadline=None, max_examples=250, suppress_health_check=list(HealthCheck))
+ANSWER_SECONDS = 2.0
+
+
+class Complaints(logging.Handler):
+    """Collects what is logged as an error."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it."""
+        self.found.append(self.format(record))
+
+
+@dataclass
+class Services:
+    """Both web services, in a thread of their own."""
+
+    broker: Broker
+    complaints: Complaints
+    vote_port: int = 0
+    result_port: int = 0
+    viewers: list[ResultMetrics] = field(default_factory=list)
+
+    def ports(self) -> tuple[int, int]:
+        """Where they are."""
+        return self.vote_port, self.result_port
+
+    def are_well(self) -> None:
+        """A vote is taken, the result is shown, and nothing was complained of."""
+        assert self.complaints.found == []
+        assert ask(self.vote_port, "POST", "/", b"vote=a") == 200
+        assert ask(self.result_port, "GET", "/api/results") == 200
+
+
+def ask(port: int, method: str, path: str, body: bytes = b"") -> int:
+    """One good request; return the status."""
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
+    client.request(method, path, body or None, FORM)
+    answer = client.getresponse()
+    answer.read()
+    client.close()
+    return answer.status
+
+
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    broker = Broker(tmp_path_factory.mktemp("fuzz"), "--maxmemory", "64mb")
+    complaints = Complaints()
+    logging.getLogger().addHandler(complaints)
+    found, started = Services(broker, complaints), threading.Event()
+    loop = uvloop.new_event_loop()
+    loop.set_exception_handler(lambda _, context: complaints.found.append(str(context)))
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        await open_poll(broker.url)
+        pages = Pages("voting.vote"), Pages("voting.result")
+        given = VoteSettings.model_validate({"redis_url": broker.url, "secret_key": "k" * 32, "trusted_proxies": 1})
+        booth = Booth(given, pages[0], VoteMetrics(CollectorRegistry()))
+        vote = guarded(vote_app.create_app(given, pages[0], booth, stop), given, pages[0], lambda: None)
+        measures = ResultMetrics(CollectorRegistry())
+        hub = Hub(measures)
+        hub.update([standing(1, 0)])
+        shown = ResultSettings.model_validate({"database_url": "postgresql://nowhere/none", "trusted_proxies": 1})
+        result = result_app.create_app(shown, pages[1], hub, stop)
+        door = Door(shown, hub, lambda: None)
+        sockets = web.listen("127.0.0.1:0"), web.listen("127.0.0.1:0")
+        found.vote_port, found.result_port = (sock.getsockname()[1] for sock in sockets)
+        found.viewers.append(measures)
+        carrying = asyncio.create_task(booth.box.run())
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(hub.run(stop))
+            limits = [web.connection_limit(1000, shared=True) for _ in sockets]
+            tasks.create_task(web.serve(vote, sockets[0], stop, limit=limits[0]))
+            tasks.create_task(web.serve(result, sockets[1], stop, limit=limits[1], ws=door.viewer))
+            while not booth.box.ready:
+                await asyncio.sleep(0.01)
+            started.set()
+        carrying.cancel()
+        await asyncio.gather(carrying, return_exceptions=True)
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    assert started.wait(10)
+    yield found
+    loop.call_soon_threadsafe(stop.set)
+    thread.join(15)
+    loop.close()
+    logging.getLogger().removeHandler(complaints)
+    broker.kill()
+
+
+def exchange(port: int, pieces: list[bytes]) -> bytes:
+    """Send pieces, and then nothing more; return all that comes back until the other side closes.
+
+    Raises:
+        TimeoutError: it does neither answer nor close.
+    """
+    got = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=0.03) as sock:
+        try:
+            for piece in pieces:
+                sock.sendall(piece)
+            while data := sock.recv(65536):
+                got += data
+        except TimeoutError:  # it waits for the rest of the request, or for another one
+            sock.settimeout(ANSWER_SECONDS)
+        except OSError:
+            return got  # cut off while we were still sending
+        try:
+            sock.shutdown(socket.SHUT_WR)
+            while data := sock.recv(65536):
+                got += data
+        except TimeoutError:
+            raise
+        except OSError:
+            pass
+    return got
+
+
+def pieces(data: bytes, shares: list[float]) -> list[bytes]:
+    """Cut a request."""
+    cuts = sorted(int(share * len(data)) for share in shares)
+    return [data[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+
+
+BYTES = st.binary(max_size=200)
+LINE = BYTES.map(lambda value: value.replace(b"\r", b"").replace(b"\n", b""))
+METHODS = st.sampled_from([b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"get", b"PRI", b"CONNECT"]) | LINE
+PATHS = [b"/", b"/p/default", b"/p/default/present", b"/present", b"/results", b"/vote", b"/api/results", b"/ws"]
+PATHS += [b"/style.css", b"/livez", b"/readyz", b"/p/x/ws", b"*", b"http://x/", b"//", b"/p/", b"/p/%2e%2e/present"]
+SLUGS = st.binary(max_size=40).map(lambda slug: b"/p/" + b"".join(b"%%%02x" % byte for byte in slug))
+QUERIES = st.sampled_from([b"", b"?lang=de", b"?lang=xx", b"?vote=a", b"?%ff", b"?a=b&&=;"]) | LINE.map(b"?".__add__)
+TARGETS = st.tuples(st.sampled_from(PATHS) | SLUGS, QUERIES).map(b"".join) | LINE
+VERSIONS = st.sampled_from([b"HTTP/1.1"] * 6 + [b"HTTP/1.0", b"HTTP/2.0", b"HTTP/1.2", b"", b"HTTQ/1.1"])
+VALUES = {
+    b"Host": [b"x", b"", b"[::1]:80", b"[::g]", b"a b", b"x:99999", b"x" * 300, b"\xff", b"x/y", b"x@y", b"127.0.0.1"],
+    b"Cookie": [
+        b"voter_id=",
+        b"voter_id=a.b",
+        b"voter_id=" + b"A" * 22 + b"." + b"A" * 43,
+        b"lang=de",
+        b"lang=\xff",
+        b";",
+    ],
+    b"Accept": [b"application/json", b"text/html", b"*/*", b"application/json;q=0", b"\xff", b","],
+    b"Accept-Language": [
+        b"de",
+        b"zh-Hant-TW",
+        b"en;q=x",
+        b"de;q=nan",
+        b"*;q=inf",
+        b"ar;q=-1",
+        b"-",
+        b"_",
+        b"\xff-\xfe",
+        b"a-" * 90,
+    ],
+    b"Origin": [b"null", b"http://x", b"://", b"\xff"],
+    b"Sec-Fetch-Site": [b"same-origin", b"cross-site", b"none", b"\xff"],
+    b"Content-Type": [
+        b"application/x-www-form-urlencoded",
+        b"application/json",
+        b"multipart/form-data; boundary=x",
+        b";",
+        b"\xff",
+    ],
+    b"Content-Length": [
+        b"0",
+        b"6",
+        b"5",
+        b"-1",
+        b"+6",
+        b"6, 6",
+        b"99999999999999999999",
+        b"0x6",
+        b"16385",
+        b" 6 ",
+        b"",
+    ],
+    b"Transfer-Encoding": [
+        b"chunked",
+        b"gzip, chunked",
+        b"chunked, gzip",
+        b"identity",
+        b"CHUNKED",
+        b"xchunked",
+        b"\x0bchunked",
+    ],
+    b"Connection": [b"close", b"keep-alive", b"Upgrade", b"upgrade, close", b"TE"],
+    b"Upgrade": [b"websocket", b"h2c", b"WebSocket", b"", b"\xff"],
+    b"Expect": [b"100-continue", b"200-ok", b""],
+    b"X-Forwarded-For": [b"1.2.3.4", b"::1", b"a, b", b"fe80::1%eth0", b",", b"\xff", b"1.2.3.4:80", b"2001:db8::/64"],
+    b"Idempotency-Key": [b"12345678", b'"12345678"', b"short", b"\xff" * 20, b"x" * 129, b'"'],
+    b"traceparent": [b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01", b"00", b"\xff"],
+    b"Sec-WebSocket-Key": [b"dGhlIHNhbXBsZSBub25jZQ==", b"x", b"\xff"],
+    b"Sec-WebSocket-Version": [b"13", b"12", b"x"],
+    b"Sec-WebSocket-Extensions": [
+        b"permessage-deflate",
+        b"permessage-deflate; server_max_window_bits=99",
+        b";;",
+        b"\xff",
+    ],
+}
+NAMED = st.sampled_from(sorted(VALUES)).flatmap(
+    lambda name: (st.sampled_from(VALUES[name]) | LINE).map(lambda value: b"%b: %b\r\n" % (name, value))
+)
+FIELDS = st.lists(NAMED | NAMED | NAMED | LINE.map(lambda line: line + b"\r\n"), max_size=8).map(b"".join)
+FORMS = [
+    b"",
+    b"vote=a",
+    b"vote=z",
+    b"vote=%00",
+    b"vote=a&vote=b",
+    b"vote=%ff%fe",
+    b"vote",
+    b"&&&=",
+    b"ballot=1&vote=a",
+    b"vote=" + b"a" * 5000,
+]
+CHUNKS = [
+    b"0\r\n\r\n",
+    b"6\r\nvote=a\r\n0\r\n\r\n",
+    b"-1\r\n",
+    b"ffffffffffffffff\r\n",
+    b"6;a=b\r\nvote=a\r\n0\r\nA: b\r\n\r\n",
+    b"zz\r\n",
+]
+BODIES = st.sampled_from(FORMS + CHUNKS) | BYTES
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> bytes:
+    """Return a request in which some parts are good and others are not."""
+    body = draw(BODIES)
+    fields = draw(FIELDS)
+    if draw(st.booleans()):
+        fields += b"Content-Length: %d\r\nContent-Type: application/x-www-form-urlencoded\r\n" % len(body)
+    if draw(st.booleans()):
+        fields = b"Host: x\r\n" + fields
+    line = b"%b %b %b" % (draw(METHODS), draw(TARGETS), draw(VERSIONS))
+    return line + b"\r\n" + fields + b"\r\n" + body
+
+
+CUTS = st.lists(st.floats(0, 1), max_size=3)
+STREAMS = st.lists(requests(), min_size=1, max_size=3).map(b"".join) | st.binary(max_size=2000)
+
+
+@QUICK
+@given(data=STREAMS, cuts=CUTS)
+def test_no_request_is_answered_with_a_500_or_not_at_all(services: Services, data: bytes, cuts: list[float]) -> None:
+    for port in services.ports():
+        answers = exchange(port, pieces(data, cuts))
+        for found in STATUS.finditer(answers):
+            status = int(found[1])
+            assert status in {100, 101} or 200 <= status < 500 or (status == 503 and b"retry-after:" in answers), (
+                answers
+            )
+    services.are_well()
+
+
+KEY = base64.b64encode(b"k" * 16)
+UPGRADE = (
+    b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %b\r\n%b\r\n"
+)
+
+
+@st.composite
+def frames(draw: st.DrawFn) -> bytes:
+    """Return a frame of RFC 6455 whose parts need not go together."""
+    payload = draw(st.binary(max_size=130) | st.sampled_from([b"\x03\xe8", b"\x03\xe8\xff", b"\x00\x00", b"\x03"]))
+    first = draw(st.sampled_from([0x80, 0, 0xC0, 0xF0])) | draw(st.integers(0, 15))
+    length = draw(st.sampled_from([len(payload), 0, 1, 125, 126, 127]))
+    masked = draw(st.sampled_from([0x80, 0x80, 0x80, 0]))
+    size = b""
+    if length > 125:
+        size = draw(st.binary(min_size=2, max_size=8))
+    return (
+        bytes([first, masked | min(length, 127)])
+        + size
+        + (draw(st.binary(min_size=4, max_size=4)) if masked else b"")
+        + payload
+    )
+
+
+@QUICK
+@given(
+    sent=st.lists(frames() | st.binary(max_size=700), max_size=6).map(b"".join),
+    fields=st.lists(NAMED, max_size=2).map(b"".join),
+    cuts=CUTS,
+)
+def test_no_frame_harms_the_viewers(services: Services, sent: bytes, fields: bytes, cuts: list[float]) -> None:
+    answer = exchange(services.result_port, pieces(UPGRADE % (KEY, fields) + sent, cuts))
+    status = STATUS.match(answer)
+    assert status, answer
+    assert status[1] != b"500", answer
+    services.are_well()
+
+
+def test_all_viewers_have_left(services: Services) -> None:
+    eventually(lambda: services.viewers[0].viewers._value.get() == 0, within=5)
+    assert services.complaints.found == []
+
+
+NAMES = st.sampled_from([b"poll", b"voter", b"choice", b"traceparent"]) | BYTES
+CONTENTS = st.sampled_from([b"default", b"a", b"b", b"v" * 16, b"", b"\xff\xfe", b"\0"]) | BYTES
+
+
+@QUICK
+@given(fields=st.lists(st.tuples(NAMES, CONTENTS), max_size=6), entry=st.tuples(st.integers(0), st.integers(0)))
+def test_an_entry_is_a_vote_of_the_poll_or_malformed(fields: list[tuple[bytes, bytes]], entry: tuple[int, int]) -> None:
+    register = Register((POLL,))
+    flat = [part for pair in fields for part in pair]
+    given = dict(fields)
+    well_formed = (
+        given.get(b"poll") == b"default"
+        and len(given.get(b"voter", b"")) == 16
+        and given.get(b"choice") in {b"a", b"b"}
+    )
+    if well_formed:
+        found = register.read(EntryId(*entry), flat)
+        assert found == Vote("default", given[b"voter"], given[b"choice"].decode(), EntryId(*entry))
+    else:
+        with pytest.raises(Malformed, match=r"[ -~]+"):
+            register.read(EntryId(*entry), flat)
