@@ -95,7 +95,7 @@ def database_url(servers: Servers) -> Iterator[str]:
 
         async def migrate() -> None:
             async with store.connect(url, name="migrate", patience=30) as connection:
-                await store.migrate(connection, MigrateSettings(database_url=url).poll)
+                await store.migrate(connection, MigrateSettings(database_url=url).definition)
 
         asyncio.run(migrate())
         yield url

@@ -64,13 +64,13 @@ def migrate() -> None:
 
     import psycopg
 
-    from voting.core import config, logs, store
+    from voting.core import ballot, config, definition, logs, store
 
     settings = _settings("MigrateSettings", "migrate")
 
     async def apply() -> list[str]:
         async with store.connect(settings.database_url, name="migrate", patience=60) as connection:
-            applied = await store.migrate(connection, settings.poll)
+            applied = await store.migrate(connection, settings.definition)
             if settings.worker_database_password:
                 await store.define_role(connection, "worker", settings.worker_database_password)
             if settings.result_database_password:
@@ -82,7 +82,10 @@ def migrate() -> None:
     except psycopg.OperationalError as error:
         print(f"voting migrate: {config.redacted(settings.database_url)} does not answer: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
-    logs.get().info("database.migrated", applied=applied, poll=settings.poll.slug)
+    except (definition.Conflict, ballot.BadPoll) as error:
+        print(f"voting migrate: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    logs.get().info("database.migrated", applied=applied)
 
 
 @cli.command()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -175,6 +176,34 @@ def test_the_options_come_from_the_environment_and_a_deep_data_directory_works(t
     assert httpx.post(stack.vote_url, data={"vote": "c"}).status_code == 200
     eventually(lambda: stack.tally() == {"a": 0, "b": 0, "c": 1})
     assert stack.results()["question"] == "Which?"
+    assert stack.stop() == 0
+
+
+def test_a_restart_with_other_options_changes_no_vote(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+
+    def votes(**settings: str) -> dict[str, int]:
+        stack = Stack(data, workers=1, **settings).start()
+        shown = {option["label"]: option["votes"] for option in stack.results()["options"]}
+        assert stack.stop() == 0
+        return shown
+
+    stack = Stack(data, workers=1, OPTIONS="Red,Blue").start()
+    stale = re.search(r'name="ballot" value="(\w+)"', httpx.get(stack.vote_url).text)
+    assert stale
+    for key in "aab":
+        assert httpx.post(stack.vote_url, data={"vote": key}).status_code == 200
+    eventually(lambda: stack.tally() == {"a": 2, "b": 1})
+    assert stack.stop() == 0
+    assert votes() == {"Red": 2, "Blue": 1}
+    refused = Stack(data, OPTIONS="Blue,Green")
+    assert refused.launch().wait(60) == 2
+    assert "Red (2 votes)" in refused.output.read_text()
+    assert "RENAME_OPTIONS='Red=New label'" in refused.output.read_text()
+    assert votes(OPTIONS="Blue,Green,Crimson", RENAME_OPTIONS="Red=Crimson") == {"Blue": 1, "Green": 0, "Crimson": 2}
+    stack = Stack(data, workers=1).start()
+    answer = httpx.post(stack.vote_url, data={"ballot": stale[1], "vote": "a"}, headers={"accept": "application/json"})
+    assert (answer.status_code, answer.json()["reason"], answer.json()["counted"]) == (409, "poll_changed", "no")
     assert stack.stop() == 0
 
 

@@ -69,7 +69,7 @@ class Cluster:
 
         async def apply() -> None:
             async with store.connect(self.url, name="migrate", patience=30) as connection:
-                await store.migrate(connection, MigrateSettings(database_url=self.url).poll)
+                await store.migrate(connection, MigrateSettings(database_url=self.url).definition)
                 for service, password in roles:
                     await store.define_role(connection, service, password)  # type: ignore[arg-type]
 

@@ -13,7 +13,7 @@ import redis
 from prometheus_client import CollectorRegistry
 
 from tests.integration.broker import Broker
-from tests.integration.test_ballotbox import open_poll, until
+from tests.integration.test_ballotbox import POLL, open_poll, until
 from voting.core.config import VoteSettings
 from voting.core.lifecycle import Stop
 from voting.core.limits import guarded
@@ -26,7 +26,7 @@ from voting.vote.booth import Booth
 pytestmark = pytest.mark.anyio
 JSON = {"accept": "application/json"}
 KEY = {"idempotency-key": '"8e03978e-40d5-43dd-bc93-6894a57f9324"'}
-FROM_PAGE = {"ballot": "1", "vote": "a"}
+FROM_PAGE = {"ballot": POLL.digest, "vote": "a"}
 Client = Callable[[], httpx.AsyncClient]
 
 
@@ -212,7 +212,7 @@ async def test_an_idempotency_key_that_is_none_is_refused(broker: Broker, key: s
 
 async def test_a_vote_from_our_page_without_a_cookie_is_refused_and_with_one_it_is_taken(broker: Broker) -> None:
     async with serving(broker) as client:
-        for body in ("ballot=1&vote=a", "vote=a&ballot=2", "ballot=&vote=a"):
+        for body in (f"ballot={POLL.digest}&vote=a", f"vote=a&ballot={POLL.digest}"):
             form = {"content-type": "application/x-www-form-urlencoded"}
             answer = await client().post("/", content=body, headers=form)
             assert refusal(answer) == (403, "no_cookie", "no")

@@ -46,7 +46,7 @@ def where(valkey: Broker, postgres: Cluster, monkeypatch: pytest.MonkeyPatch, tm
         async with stream.connect(valkey.url, timeout=5) as client:
             await stream.Consumer(client, "w1").ensure_group(EntryId(0, 0))
             async with store.connect(postgres.url, name="test", patience=5) as connection:
-                await stream.publish_polls(client, await store.polls(connection))
+                await stream.publish_polls(client, (await store.polls(connection))[0])
 
     asyncio.run(make())
     return Places(valkey.url, postgres.url, {}, tmp_path)

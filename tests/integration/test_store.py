@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from voting.core import store
 from voting.core.ballot import Backlog, EntryId, Option, Poll, Vote, latest
+from voting.core.definition import Conflict, Definition
 from voting.core.store import DeadLetter
 
 pytestmark = pytest.mark.anyio
@@ -43,7 +44,7 @@ async def new_poll(connection: store.Connection, options: str = "abc") -> str:
 
 
 async def tallies(connection: store.Connection, slug: str) -> dict[str, int]:
-    return next(standing.votes for standing in await store.standings(connection) if standing.poll.slug == slug)
+    return next(standing.votes for standing in (await store.standings(connection))[0] if standing.poll.slug == slug)
 
 
 async def choices(connection: store.Connection, slug: str) -> dict[bytes, str]:
@@ -138,11 +139,11 @@ async def test_the_revision_grows_with_each_change_and_listeners_hear_of_it(data
     async with connections(database_url, 2) as (connection, listener):
         slug = await new_poll(connection)
         await listener.execute("LISTEN tallies")
-        before = next(s.revision for s in await store.standings(connection) if s.poll.slug == slug)
+        before = next(s.revision for s in (await store.standings(connection))[0] if s.poll.slug == slug)
         await store.count(connection, [Vote(slug, voter(1), "a", EntryId(1, 0))], [])
         async for notify in listener.notifies(timeout=5, stop_after=1):
             assert notify.payload == slug
-        after = next(s.revision for s in await store.standings(connection) if s.poll.slug == slug)
+        after = next(s.revision for s in (await store.standings(connection))[0] if s.poll.slug == slug)
         assert after > before
 
 
@@ -181,16 +182,91 @@ async def test_the_newest_entry_is_remembered_though_batches_commit_out_of_order
 
 
 async def test_migrating_twice_changes_nothing_and_a_new_label_is_a_new_revision(database_url: str) -> None:
-    cats = Poll("default", "Cats or dogs?", (Option("a", "Cats"), Option("b", "Dogs")))
-    tea = Poll("default", "Tea?", (Option("a", "Yes"), Option("b", "No")))
+    cats, tea = Definition(labels=("Cats", "Dogs")), Definition("Tea?", ("Dogs", "Cats", "Tea"))
     async with connections(database_url, 2) as (one, two):
-        first = next(s for s in await store.standings(one) if s.poll.slug == "default")
+        first = next(s for s in (await store.standings(one))[0] if s.poll.slug == "default")
         assert list(await asyncio.gather(store.migrate(one, cats), store.migrate(two, cats))) == [[], []]
-        assert next(s for s in await store.standings(one) if s.poll.slug == "default") == first
+        assert next(s for s in (await store.standings(one))[0] if s.poll.slug == "default") == first
         await store.migrate(one, tea)
-        changed = next(s for s in await store.standings(one) if s.poll.slug == "default")
-        assert changed.poll == tea
+        changed = next(s for s in (await store.standings(one))[0] if s.poll.slug == "default")
+        assert changed.poll == Poll("default", "Tea?", (Option("b", "Dogs"), Option("a", "Cats"), Option("c", "Tea")))
         assert changed.revision > first.revision
+
+
+async def test_an_option_with_votes_is_not_dropped_and_nothing_is_changed(database_url: str) -> None:
+    async with connections(database_url, 1) as (connection,):
+        await store.count(connection, [Vote("default", voter(1), "a", EntryId(1, 0))], [])
+        before = await store.standings(connection)
+        with pytest.raises(Conflict, match=r"Cats \(1 votes\)"):
+            await store.migrate(connection, Definition("Another?", ("Red", "Green")))
+        assert await store.standings(connection) == before
+
+
+async def test_options_are_not_replaced_while_votes_may_wait(database_url: str) -> None:
+    async with connections(database_url, 1) as (connection,):
+        await store.report(connection, "w1", Backlog(1, 0, 0, 1), works=True, counted=False)
+        with pytest.raises(Conflict):
+            await store.migrate(connection, Definition(labels=("Red", "Green")))
+        await store.report(connection, "w1", Backlog(0, 0, 0, 1), works=True, counted=False)
+        await store.retire(connection, "w1")
+        await store.migrate(connection, Definition(labels=("Red", "Green")))
+        ((standing,), _) = await store.standings(connection)
+        assert standing.poll.options == (Option("a", "Red"), Option("b", "Green"))
+
+
+BAD_OPTIONS = [
+    "{}",
+    "null",
+    '[{"key": "a", "label": "A"}]',
+    '[{"key": "a", "label": "A"}, {"key": "a", "label": "B"}]',
+    '[{"key": "a,b", "label": "A"}, {"key": "c", "label": "B"}]',
+    '[{"key": "a"}, {"key": "b", "label": "B"}]',
+    '[{"key": "a", "label": " "}, {"key": "b", "label": "B"}]',
+    '[{"key": 1, "label": "A"}, {"key": "b", "label": "B"}]',
+    "[1, 2]",
+]
+INSERT = "INSERT INTO polls (slug, question, options) VALUES (%s, '?', %s)"
+
+
+@pytest.mark.parametrize("options", BAD_OPTIONS)
+async def test_a_poll_that_cannot_be_counted_is_no_row(database_url: str, options: str) -> None:
+    async with connections(database_url, 1) as (connection,):
+        with pytest.raises(psycopg.errors.CheckViolation):
+            await connection.execute(INSERT, ["lunch", options])
+
+
+async def test_bad_rows_from_before_are_left_out_and_do_not_stop_a_migration(database_url: str) -> None:
+    async with connections(database_url, 1) as (connection,):
+        await connection.execute("DELETE FROM schema_migrations WHERE name = '0002_polls.sql'")
+        await connection.execute(
+            "ALTER TABLE polls DROP CONSTRAINT polls_options_check, DROP CONSTRAINT polls_question_check"
+        )
+        await connection.execute("DROP FUNCTION are_options")
+        for number, options in enumerate(BAD_OPTIONS):
+            await connection.execute(INSERT, [f"bad-{number}", options])
+        assert await store.migrate(connection, Definition()) == ["0002_polls.sql"]
+        polls, bad = await store.polls(connection)
+        assert [poll.slug for poll in polls] == ["default"]
+        assert set(bad) == {f"bad-{number}" for number in range(len(BAD_OPTIONS))}
+        standings, bad_too = await store.standings(connection)
+        assert ([standing.poll for standing in standings], bad_too) == (list(polls), bad)
+
+
+async def test_polls_are_locked_in_one_order(database_url: str) -> None:
+    async with connections(database_url, 3) as (worker, holder, other):
+        first, second = sorted([await new_poll(worker), await new_poll(worker)])
+        await worker.execute("UPDATE polls SET question = 'x' WHERE slug = %s", [first])  # it now lies behind the other
+        votes = [Vote(slug, voter(1), "a", EntryId(1, 0)) for slug in (first, second)]
+        async with holder.transaction():
+            await holder.execute("SELECT FROM polls WHERE slug = %s FOR UPDATE", [second])
+            counting = asyncio.create_task(store.count(worker, votes, []))
+            waiting = "SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
+            async with asyncio.timeout(5):
+                while not (await other.execute(waiting, [worker.info.backend_pid])).rowcount:
+                    await asyncio.sleep(0.01)
+            with pytest.raises(psycopg.errors.LockNotAvailable):  # the worker has it, and waits for the second
+                await other.execute("SELECT FROM polls WHERE slug = %s FOR UPDATE NOWAIT", [first])
+        assert await counting == 2
 
 
 async def test_a_silent_database_is_cut_at_the_deadline(database_url: str) -> None:
@@ -203,10 +279,10 @@ async def test_a_silent_database_is_cut_at_the_deadline(database_url: str) -> No
 
 async def test_counting_counts_as_paused_until_a_worker_reports_and_says_what_waits(database_url: str) -> None:
     async with connections(database_url, 1) as (connection,):
-        assert (await store.standings(connection))[0].paused_since is not None
+        assert (await store.standings(connection))[0][0].paused_since is not None
         backlog = Backlog(lag=7, pending=5, oldest=1.5, accepted=100)
         await store.report(connection, "w1", backlog, works=True, counted=True)
-        standing = (await store.standings(connection))[0]
+        standing = (await store.standings(connection))[0][0]
         assert standing.paused_since is None
         assert standing.waiting == 12
         status = await store.status(connection)
@@ -219,7 +295,7 @@ async def test_a_worker_that_reports_and_cannot_count_is_not_seen(database_url: 
         await store.report(connection, "w1", Backlog(0, 0, 0, 0), works=True, counted=True)
         await connection.execute("UPDATE workers SET seen = seen - interval '1 minute'")
         await store.report(connection, "w1", Backlog(7, 0, 0, 7), works=False, counted=False)
-        standing = (await store.standings(connection))[0]
+        standing = (await store.standings(connection))[0][0]
         assert standing.paused_since is not None
         assert standing.waiting == 7
 

@@ -123,9 +123,9 @@ async def test_published_polls_are_exactly_those_defined(redis: Redis) -> None:
     one = Poll("default", "?", (Option("a", "A"), Option("b", "B")))
     two = Poll("lunch", "What?", (Option("a", "Süß 🍰"), Option("b", "B")))
     await stream.publish_polls(redis, (one, two))
-    assert await stream.read_polls(redis) == {"default": one, "lunch": two}
+    assert await stream.read_polls(redis) == ({"default": one, "lunch": two}, {})
     await stream.publish_polls(redis, (two,))
-    assert await stream.read_polls(redis) == {"lunch": two}
+    assert await stream.read_polls(redis) == ({"lunch": two}, {})
 
 
 FORGED = "18446744073709551615-18446744073709551615"

@@ -82,7 +82,10 @@ def test_an_entry_id_survives_being_written_and_read(ms: int, seq: int) -> None:
     assert EntryId.parse(str(entry).encode()) == entry
 
 
-@given(st.text(max_size=30), st.lists(st.text(max_size=30), min_size=2, max_size=20))
+TEXT = st.text(max_size=30).filter(str.strip)
+
+
+@given(TEXT, st.lists(TEXT, min_size=2, max_size=20))
 def test_a_poll_survives_being_published(question: str, labels: list[str]) -> None:
     poll = Poll("default", question, tuple(Option(chr(97 + n), label) for n, label in enumerate(labels)))
     assert Poll.from_json("default", poll.to_json()) == poll

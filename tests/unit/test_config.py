@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from voting.core import config
+from voting.core.definition import Definition
 
 
 @pytest.fixture(autouse=True)
@@ -115,25 +116,28 @@ def test_a_setting_given_twice_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("environment", "labels"),
+    ("environment", "definition"),
     [
-        ({}, ["Cats", "Dogs"]),
-        ({"OPTION_A": "Tea", "OPTION_B": "Coffee"}, ["Tea", "Coffee"]),
-        ({"OPTIONS": "Red, Green,Blue"}, ["Red", "Green", "Blue"]),
+        ({}, Definition(renames={})),
+        ({"POLL_QUESTION": "", "OPTION_A": "Tea", "OPTIONS": ""}, Definition(first="Tea", renames={})),
+        ({"OPTIONS": "Red, Gru\u0308n ,Blue"}, Definition(labels=("Red", "Gr\xfcn", "Blue"), renames={})),
+        ({"OPTIONS": '["Red, warm", "Blue"]'}, Definition(labels=("Red, warm", "Blue"), renames={})),
+        ({"RENAME_OPTIONS": "Redd=Red, Blu = Blue"}, Definition(renames={"Redd": "Red", "Blu": "Blue"})),
     ],
 )
 def test_the_default_poll_is_what_the_settings_say(
-    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], labels: list[str]
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], definition: Definition
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://db")
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    poll = config.load(config.MigrateSettings).poll
-    assert [option.label for option in poll.options] == labels
-    assert [option.key for option in poll.options] == list("abc")[: len(labels)]
+    assert config.load(config.MigrateSettings).definition == definition
 
 
-@pytest.mark.parametrize("options", ["One", ",".join(f"o{n}" for n in range(21)), "Same,Same"])
+@pytest.mark.parametrize(
+    "options",
+    ["One", ",".join(f"o{n}" for n in range(21)), "Same,SAME", '["a", 1]', '["a"', "a\u202eb,c", "x" * 201 + ",b"],
+)
 def test_options_must_be_2_to_20_different_ones(monkeypatch: pytest.MonkeyPatch, options: str) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://db")
     monkeypatch.setenv("OPTIONS", options)

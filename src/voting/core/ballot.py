@@ -4,9 +4,12 @@ A stream entry is a vote when it names a known poll, one of that poll's options,
 Anything else is `Malformed`, which says why in a sentence; it never raises anything else, whatever the bytes.
 """
 
+import hashlib
 import json
+import re
 import time
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import NamedTuple, Self
@@ -17,6 +20,35 @@ KEYS = "abcdefghijklmnopqrst"
 VOTER_BYTES = 16
 AHEAD_SECONDS = 24 * 3600
 _FIELDS = [b"poll", b"voter", b"choice"]  # of an entry, in the order in which vote writes them
+
+
+MAX_LABEL = 200  # characters of a label or a question
+_SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_KEY = re.compile(r"[a-z0-9]{1,8}")
+_DIRECTIONS = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # would reorder what stands beside them
+
+
+class BadPoll(ValueError):
+    """What is said of a poll is no poll; the message says why."""
+
+
+def clean(text: str) -> str:
+    """Return a label or a question as it is kept: in NFC, and without white space around it.
+
+    Raises:
+        BadPoll: it is empty, too long, or has control characters.
+    """
+    text = unicodedata.normalize("NFC", text).strip()
+    if not 1 <= len(text) <= MAX_LABEL:
+        raise BadPoll(f"a label or question has 1 to {MAX_LABEL} characters, and this one {len(text)}")
+    if any(char in _DIRECTIONS or unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"} for char in text):
+        raise BadPoll(f"{text!r} has control characters")
+    return text
+
+
+def fold(label: str) -> str:
+    """Return what is equal for two labels that a reader takes for the same."""
+    return unicodedata.normalize("NFKC", label).casefold()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +80,54 @@ class Poll:
         """The form in which the worker publishes the poll."""
         return json.dumps({"question": self.question, "options": json.loads(self.options_json())})
 
-    @classmethod
-    def from_json(cls, slug: str, text: str | bytes) -> Self:
-        """Read what `to_json` wrote."""
-        data = json.loads(text)
-        return cls.of(slug, data["question"], data["options"])
+    @property
+    def digest(self) -> str:
+        """Eight characters that differ from poll to poll and change with the question, a key or a label."""
+        return hashlib.sha256(f"{self.slug} {self.to_json()}".encode()).hexdigest()[:8]
 
     @classmethod
-    def of(cls, slug: str, question: str, options: Iterable[dict[str, str]]) -> Self:
-        """Build a poll from the parts that the database holds."""
-        return cls(slug, question, tuple(Option(option["key"], option["label"]) for option in options))
+    def from_json(cls, slug: str, text: str | bytes) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            BadPoll: it is something else.
+        """
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise BadPoll(f"no JSON: {error}") from None
+        if not isinstance(data, dict):
+            raise BadPoll("no JSON object")
+        return cls.of(slug, data.get("question"), data.get("options"))
+
+    @classmethod
+    def of(cls, slug: str, question: object, options: object) -> Self:
+        """Build a poll from the parts that the database holds.
+
+        Raises:
+            BadPoll: they cannot be counted or shown.
+        """
+        if not _SLUG.fullmatch(slug):
+            raise BadPoll("the slug has other characters than a-z, 0-9 and -, or too many")
+        if not isinstance(question, str) or not question.strip():
+            raise BadPoll("the question is no text")
+        if not isinstance(options, list) or not 2 <= len(options) <= MAX_OPTIONS:
+            raise BadPoll(f"options is no list of 2 to {MAX_OPTIONS}")
+        read = tuple(_option(option) for option in options)
+        if len({option.key for option in read}) < len(read):
+            raise BadPoll("two options have the same key")
+        return cls(slug, question, read)
+
+
+def _option(given: object) -> Option:
+    if not isinstance(given, Mapping):
+        raise BadPoll("an option is no object with key and label")
+    key, label = given.get("key"), given.get("label")
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise BadPoll("the key of an option is not 1 to 8 of a-z and 0-9")
+    if not isinstance(label, str) or not 1 <= len(label.strip()) <= MAX_LABEL:
+        raise BadPoll(f"the label of option {key} is no text of 1 to {MAX_LABEL} characters")
+    return Option(key, label)
 
 
 class EntryId(NamedTuple):

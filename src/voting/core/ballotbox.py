@@ -71,6 +71,7 @@ class BallotBox:
         self._on_polls = on_polls
         self._on_look, self._on_memory, self._on_lost = on_look, on_memory, on_lost
         self._polls: dict[str, Poll] = {}
+        self._bad = logs.BadPolls()
         self._pipeline: Pipeline  # as long as there is no outage
         self._outage: str | None = "starting"
         self._pressure: str | None = None
@@ -153,7 +154,9 @@ class BallotBox:
             try:
                 async with connect(await self._where.reread("redis_url"), timeout=PATIENCE) as client:
                     while True:
-                        polls = await read_polls(client)
+                        polls, bad = await read_polls(client)
+                        self._bad.note(bad)
+                        polls |= {slug: self._polls[slug] for slug in bad if slug in self._polls}
                         memory = await client.info("memory")
                         self._take_note(polls, memory["used_memory"], memory["maxmemory"])
                         await self._next_look()

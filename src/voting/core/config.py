@@ -3,16 +3,18 @@
 There is no default password or key. Each service has its own class, so none holds a credential it does not need.
 """
 
+import json
 import os
 import socket
 import tempfile
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from voting.core import keys
-from voting.core.ballot import DEFAULT_POLL, KEYS, MAX_OPTIONS, Option, Poll
+from voting.core.ballot import MAX_OPTIONS, clean, fold
+from voting.core.definition import Definition
 from voting.core.sources import BadSettings, Settings, load
 from voting.core.tracing import TraceSettings
 
@@ -33,9 +35,20 @@ def _keys(value: object) -> object:
     return keys.parse(value) if isinstance(value, str) else value
 
 
+def _labels(value: object) -> object:
+    """Turn `a, b` or, for labels with commas, `["a, b", "c"]` into a tuple."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            return tuple(json.loads(value))
+        except ValueError:
+            raise ValueError('expected a JSON list such as ["Red, warm", "Blue"], or labels with commas') from None
+    return _split(value)
+
+
 CommaList = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Port = Annotated[int, Field(ge=1, le=65535)]
-Label = Annotated[str, Field(min_length=1, max_length=200)]
+Label = Annotated[str, AfterValidator(clean)]
+LabelList = Annotated[tuple[Label, ...], BeforeValidator(_labels)]
 PublicUrl = Annotated[
     str,
     Field(pattern=r"^(https?://[^/?#\s]+(/[^?#\s]*)?)?$", max_length=500, examples=["https://vote.example.org"]),
@@ -139,10 +152,11 @@ class MigrateSettings(ServiceSettings, DatabaseSettings):
     worker_database_password: str = ""
     result_database_password: str = ""
 
-    poll_question: Label = "Cats or dogs?"
-    option_a: Label = "Cats"
-    option_b: Label = "Dogs"
-    options: CommaList = ()
+    poll_question: Label | None = None
+    option_a: Label | None = None
+    option_b: Label | None = None
+    options: LabelList = ()
+    rename_options: LabelList = ()
 
     @field_validator("options")
     @classmethod
@@ -151,19 +165,25 @@ class MigrateSettings(ServiceSettings, DatabaseSettings):
             raise ValueError(f"needs 2 to {MAX_OPTIONS} labels, separated by commas, and has {len(labels)}")
         return labels
 
+    @field_validator("rename_options")
+    @classmethod
+    def _pairs(cls, renames: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(all(part.strip() for part in each.partition("=")[::2]) for each in renames):
+            raise ValueError("expected OLD=NEW, with commas between several")
+        return renames
+
     @model_validator(mode="after")
     def _distinct_labels(self) -> Self:
-        labels = [option.label for option in self.poll.options]
-        if len(set(labels)) < len(labels):
+        labels = self.options or [label for label in (self.option_a, self.option_b) if label]
+        if len(set(map(fold, labels))) < len(labels):
             raise ValueError("OPTIONS (or OPTION_A and OPTION_B) must be different from each other")
         return self
 
     @property
-    def poll(self) -> Poll:
-        """The default poll as these settings define it."""
-        labels = self.options or (self.option_a, self.option_b)
-        options = tuple(Option(key, label) for key, label in zip(KEYS, labels, strict=False))
-        return Poll(DEFAULT_POLL, self.poll_question, options)
+    def definition(self) -> Definition:
+        """What these settings say of the default poll."""
+        renames = {old.strip(): new.strip() for old, _, new in (each.partition("=") for each in self.rename_options)}
+        return Definition(self.poll_question, self.options or None, self.option_a, self.option_b, renames)
 
 
 class StatusSettings(RedisSettings, DatabaseSettings):

@@ -54,3 +54,17 @@ def get() -> FilteringBoundLogger:
     """The logger; every module calls this once."""
     logger: FilteringBoundLogger = structlog.get_logger()
     return logger
+
+
+class BadPolls:
+    """Logs each poll that cannot be used once, and again when something else is wrong with it."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+
+    def note(self, bad: dict[str, str]) -> None:
+        """Take what is bad now: slug -> what is wrong."""
+        for slug, reason in bad.items():
+            if self._known.get(slug) != reason:
+                get().error("poll.bad", poll=slug, error=reason)
+        self._known = bad

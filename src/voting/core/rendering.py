@@ -46,6 +46,7 @@ TITLES = {
     403: mark("Not allowed"),
     404: mark("Not here"),
     405: mark("Not like this"),
+    409: mark("The poll has changed"),
     413: mark("Too large"),
     415: mark("Not a form"),
     429: mark("Too many requests"),

@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from importlib import resources
@@ -20,7 +20,8 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import TupleRow, dict_row
 
-from voting.core.ballot import Backlog, EntryId, Poll, Vote
+from voting.core.ballot import DEFAULT_POLL, Backlog, BadPoll, EntryId, Poll, Vote
+from voting.core.definition import Definition, define
 
 Connection = psycopg.AsyncConnection[TupleRow]
 
@@ -147,10 +148,20 @@ def _legible(fields: list[bytes]) -> str:
     return ", ".join(f"{name}={value}" for name, value in zip(shown[::2], shown[1::2], strict=False))[:MAX_FIELDS_TEXT]
 
 
-async def polls(connection: Connection) -> tuple[Poll, ...]:
-    """All polls that are defined."""
+async def polls(connection: Connection) -> tuple[tuple[Poll, ...], dict[str, str]]:
+    """Return all polls that are defined, and of rows that are no polls the slug and what is wrong."""
     cursor = await connection.execute(_QUERIES["polls"])
-    return tuple(Poll.of(slug, question, options) for slug, question, options in await cursor.fetchall())
+    return _read(await cursor.fetchall())
+
+
+def _read(rows: Iterable[tuple[Any, ...]]) -> tuple[tuple[Poll, ...], dict[str, str]]:
+    good, bad = [], {}
+    for slug, question, options in rows:
+        try:
+            good.append(Poll.of(slug, question, options))
+        except BadPoll as error:
+            bad[slug] = str(error)
+    return tuple(good), bad
 
 
 async def newest_entry(connection: Connection, latest: int) -> EntryId:
@@ -165,13 +176,13 @@ async def newest_entry(connection: Connection, latest: int) -> EntryId:
     return EntryId(int(row[0]), int(row[1])) if row else EntryId(0, 0)
 
 
-async def standings(connection: Connection) -> list[Standing]:
-    """Every poll's tallies, all of one moment."""
+async def standings(connection: Connection) -> tuple[list[Standing], dict[str, str]]:
+    """Return every poll's tallies, all of one moment, and of rows that are no polls the slug and what is wrong."""
     cursor = await connection.execute(_QUERIES["snapshot"], prepare=True)
-    return [
-        Standing(Poll.of(slug, question, options), revision, votes, waiting, paused_since)
-        for slug, question, options, revision, votes, waiting, paused_since in await cursor.fetchall()
-    ]
+    rows = await cursor.fetchall()
+    polls, bad = _read(row[:3] for row in rows)
+    rest = [row[3:] for row in rows if row[0] not in bad]
+    return [Standing(poll, *facts) for poll, facts in zip(polls, rest, strict=True)], bad
 
 
 async def report(connection: Connection, worker: str, backlog: Backlog, *, works: bool, counted: bool) -> None:
@@ -231,10 +242,24 @@ async def migrations(connection: Connection) -> list[str]:
     return [name for (name,) in await cursor.fetchall()]
 
 
-async def migrate(connection: Connection, poll: Poll | None) -> list[str]:
+async def _define(connection: Connection, given: Definition) -> Poll:
+    """Return the default poll as settings and the database define it."""
+    cursor = await connection.execute(_QUERIES["default_poll"])
+    row = await cursor.fetchone()
+    if row is None:
+        return define(given, None, None)
+    question, options, never_voted, votes = row
+    return define(given, Poll.of(DEFAULT_POLL, question, options), None if never_voted else votes)
+
+
+async def migrate(connection: Connection, given: Definition | None) -> list[str]:
     """Bring the schema up to date and define the default poll, all or nothing; return the migrations applied.
 
     An advisory lock lets only one migration run at a time.
+
+    Raises:
+        Conflict: the settings would change what votes mean.
+        BadPoll: the stored poll is none.
     """
     applied = []
     async with connection.transaction():
@@ -246,8 +271,9 @@ async def migrate(connection: Connection, poll: Poll | None) -> list[str]:
                 await connection.execute((_SQL / "migrations" / name).read_text(encoding="utf-8"))
                 await connection.execute("INSERT INTO schema_migrations VALUES (%s)", [name])
                 applied.append(name)
-        if poll is None:
+        if given is None:
             return applied
+        poll = await _define(connection, given)
         definition = {"slug": poll.slug, "question": poll.question, "options": poll.options_json()}
         await connection.execute(_QUERIES["define_poll"], definition)
         await connection.execute("SELECT pg_notify(%s, %s)", [NOTIFY_CHANNEL, poll.slug])

@@ -6,7 +6,7 @@ that still wait to be counted. Whatever fails here raises a redis-py error and c
 try would not repair.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Container
 from typing import Any, cast
 
 from redis.asyncio import Redis
@@ -14,7 +14,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError, WatchError
 
-from voting.core.ballot import Backlog, EntryId, Poll
+from voting.core.ballot import Backlog, BadPoll, EntryId, Poll
 
 STREAM = b"votes"
 GROUP = b"workers"
@@ -143,13 +143,14 @@ class Consumer:
             await transaction.execute()
 
 
-async def publish_polls(client: Redis, polls: tuple[Poll, ...]) -> None:
-    """Make the hash of polls say exactly this; vote reads it."""
+async def publish_polls(client: Redis, polls: tuple[Poll, ...], kept: Container[str] = ()) -> None:
+    """Make the hash of polls say exactly this, but leave those in `kept` as they are; vote reads it."""
     wanted: dict[Any, Any] = {poll.slug.encode(): poll.to_json().encode() for poll in polls}
     held = cast("dict[bytes, bytes]", await client.hgetall(POLLS))
-    if held == wanted:
+    gone = [slug for slug in held if slug not in wanted and slug.decode(errors="replace") not in kept]
+    wanted = {slug: poll for slug, poll in wanted.items() if held.get(slug) != poll}
+    if not wanted and not gone:
         return
-    gone = [slug for slug in held if slug not in wanted]
     async with client.pipeline(transaction=True) as transaction:
         if gone:
             transaction.hdel(POLLS, *gone)
@@ -158,10 +159,16 @@ async def publish_polls(client: Redis, polls: tuple[Poll, ...]) -> None:
         await transaction.execute()
 
 
-async def read_polls(client: Redis) -> dict[str, Poll]:
-    """The polls as the worker published them, by slug."""
-    held = cast("dict[bytes, bytes]", await client.hgetall(POLLS))
-    return {slug.decode(): Poll.from_json(slug.decode(), text) for slug, text in held.items()}
+async def read_polls(client: Redis) -> tuple[dict[str, Poll], dict[str, str]]:
+    """Return the polls as the worker published them, by slug; and of what is none, what is wrong."""
+    good, bad = {}, {}
+    for raw, text in cast("dict[bytes, bytes]", await client.hgetall(POLLS)).items():
+        slug = raw.decode(errors="replace")
+        try:
+            good[slug] = Poll.from_json(slug, text)
+        except BadPoll as error:
+            bad[slug] = str(error)
+    return good, bad
 
 
 async def backlog(client: Redis) -> Backlog | None:

@@ -121,7 +121,7 @@ async def _examine_persistence(report: Report, client: Redis, info: dict[str, An
 
 async def _examine_polls(report: Report, client: Redis, polls: tuple[Poll, ...] | None) -> None:
     try:
-        published = await stream.read_polls(client)
+        published, _ = await stream.read_polls(client)
         backlog = await stream.backlog(client)
     except (RedisError, OSError) as error:
         report.unchecked(ABOUT, f"stream and polls ({error})", "use the worker's REDIS_URL, whose user may read them")

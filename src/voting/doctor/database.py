@@ -44,7 +44,9 @@ async def examine(report: Report, url: str) -> tuple[tuple[Poll, ...] | None, fl
                 return None, ahead
             async with store.deadline(connection, PATIENCE):
                 await _examine_grants(report, connection)
-                polls = await store.polls(connection)
+                polls, bad = await store.polls(connection)
+            for slug, reason in bad.items():
+                report.problem(ABOUT, f"the poll {slug} is left out: {reason}", "mend its row in the table polls")
             await _examine_tallies(report, connection)
     except psycopg.Error as error:
         reason = str(error).splitlines()[0]

@@ -7,6 +7,7 @@ import asyncio
 import json
 import time
 from collections import deque
+from collections.abc import Container
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,11 @@ class Channel:
         del self._viewers[viewer]
         self._metrics.viewers.dec()
 
+    def close(self) -> None:
+        """Close all viewers: there is nothing to watch any more."""
+        for viewer in tuple(self._viewers):
+            viewer.dismiss()
+
     async def send(self) -> None:
         """Send the snapshot to every viewer that has not got it; those served last may get one that is newer still."""
         sent = 0
@@ -106,9 +112,17 @@ class Hub:
         """Whether there is anything to show."""
         return bool(self._channels)
 
-    def update(self, standings: list[Standing]) -> None:
-        """Take over what the database says; viewers are woken only if they have something new to see."""
+    def update(self, standings: list[Standing], kept: Container[str] = ()) -> None:
+        """Take over what the database says; viewers are woken only if they have something new to see.
+
+        Args:
+            standings: of all polls. The viewers of a poll that is no longer among them are told that it has gone.
+            kept: polls whose rows cannot be read now; their last snapshots stay.
+        """
         self._stale_since = None
+        for slug in self._channels.keys() - {standing.poll.slug for standing in standings}:
+            if slug not in kept:
+                self._channels.pop(slug).close()
         for standing in standings:
             channel = self._channels.setdefault(standing.poll.slug, Channel(self._metrics))
             snapshot = snapshot_of(standing)

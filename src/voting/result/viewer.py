@@ -223,6 +223,11 @@ class Viewer(asyncio.Protocol):
             self._transport.write(_PING)
         return False
 
+    def dismiss(self) -> None:
+        """Close the connection, since the poll is no more."""
+        self._socket.fail(CloseCode.GOING_AWAY, "this poll is no more")
+        self._flush()
+
     def shutdown(self) -> None:
         """The server stops: ask the viewer to come back."""
         if self._socket.state is OPEN:

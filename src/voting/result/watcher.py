@@ -36,6 +36,7 @@ class Watcher:
         self._metrics = metrics
         self._spans = spans
         self._read_at = float("-inf")
+        self._bad = logs.BadPolls()
         metrics.age.set_function(lambda: time.monotonic() - self._read_at)
 
     async def run(self, stop: Stop) -> None:
@@ -62,8 +63,9 @@ class Watcher:
         while not stop.is_set():
             began, moment = time.monotonic(), time.time_ns()
             async with store.deadline(database, PATIENCE):
-                standings = await store.standings(database)
-            self._hub.update(standings)
+                standings, bad = await store.standings(database)
+            self._bad.note(bad)
+            self._hub.update(standings, kept=bad)
             if self._spans:
                 self._spans.snapshot(hints, moment)
             self._read_at = time.monotonic()

@@ -37,7 +37,7 @@ class Paper:
 
     def __init__(self, poll: Poll, pages: Pages) -> None:
         self.slug = poll.slug.encode()
-        self.ballot = "1"  # the hidden field of the page's form
+        self.ballot = poll.digest  # the hidden field of the page's form says which ballot was shown
         self.keys = {option.key: option.key.encode() for option in poll.options}
         self.choices = {
             f"{ballot}vote={key}".encode(): choice
@@ -60,15 +60,21 @@ class Paper:
         return receipt.join(pieces)
 
     def choice(self, body: bytes) -> bytes:
-        """The option that a form body chooses.
+        """Return the option that a form body chooses.
 
         Raises:
-            Problem: it chooses none, several, or one that the poll does not have.
+            Problem: it chooses none, several, or one that the poll does not have; or the poll has changed since its
+                page was made.
         """
         try:
-            given = [value for name, value in parse_qsl(body.decode(), keep_blank_values=True) if name == "vote"]
+            fields = parse_qsl(body.decode(), keep_blank_values=True)
         except UnicodeDecodeError:
-            given = []
+            fields = []
+        if any(name == "ballot" and value != self.ballot for name, value in fields):
+            raise Problem(
+                409, "poll_changed", mark("This poll has changed since you opened it. Open it again and vote.")
+            )
+        given = [value for name, value in fields if name == "vote"]
         if len(given) != 1 or given[0] not in self.keys:
             message = mark("Choose exactly one option: send the form field vote as one of {expected}.")
             raise Problem(400, "bad_choice", message, expected=self.expected)

@@ -19,7 +19,7 @@ from voting.core.ballot import Malformed, Register, Vote, latest, latest_ms
 from voting.core.lifecycle import Stop
 from voting.core.metrics import WorkerMetrics
 from voting.core.store import Connection, DeadLetter
-from voting.core.stream import Consumer, Entry, publish_polls
+from voting.core.stream import Consumer, Entry, publish_polls, read_polls
 
 if TYPE_CHECKING:
     from voting.core.spans import Spans
@@ -71,6 +71,7 @@ class Counter:
         self._spans = spans
         self._register = Register(())
         self._polls_read = 0.0
+        self._bad = logs.BadPolls()
         self._reading: asyncio.Task[Batch] | None = None
         self._acknowledging: asyncio.Task[None] | None = None
 
@@ -204,10 +205,14 @@ class Counter:
     async def _refresh_polls(self) -> None:
         """Take up poll definitions from the database, and publish them for the vote service."""
         async with store.deadline(self._database, PATIENCE):
-            polls = await store.polls(self._database)
+            polls, bad = await store.polls(self._database)
             newest = await store.newest_entry(self._database, latest_ms())
         if change := await self._stream.align(newest, latest_ms()):
             log.warning("stream.aligned", change=change, newest=str(newest))
-        await publish_polls(self._redis, polls)
+        self._bad.note(bad)
+        if bad:  # a row that was mended badly: votes for what was published before it are still votes
+            published, _ = await read_polls(self._redis)
+            polls += tuple(poll for slug, poll in published.items() if slug in bad)
+        await publish_polls(self._redis, polls, kept=bad)
         self._register = Register(polls)
         self._polls_read = time.monotonic()

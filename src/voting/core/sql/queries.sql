@@ -6,7 +6,8 @@
 -- RETURNING old gives the row version that was really replaced, even where another worker committed it after this
 -- statement began; a CTE that reads votes beforehand would miss it, and the tallies would drift.
 -- The payload of NOTIFY is a slug, and after a blank the traceparent if a vote in the batch is traced.
--- `tallied` reads all of `counted`, and `revised` all of `tallied`: locks are taken votes, tallies, polls.
+-- `tallied` reads all of `counted`, `locked` all of `tallied`, and `revised` all of `locked`: locks are taken votes,
+-- tallies, polls, and of each kind in one order.
 WITH batch AS (
     SELECT poll, decode(voter, 'hex') AS voter, choice, ms, seq
     FROM unnest(%(polls)s::text[], %(voters)s::text[], %(choices)s::text[], %(ms)s::bigint[], %(seqs)s::bigint[])
@@ -32,6 +33,8 @@ WITH batch AS (
     SELECT poll, choice, change FROM changes
     ON CONFLICT (poll, choice) DO UPDATE SET votes = tally.votes + excluded.votes
     RETURNING poll
+), locked AS (
+    SELECT slug FROM polls WHERE slug IN (SELECT poll FROM tallied) ORDER BY slug FOR NO KEY UPDATE
 ), revised AS (
     UPDATE polls
     SET revision = revision + 1,
@@ -43,9 +46,9 @@ WITH batch AS (
             ) AS entries (ms, seq)
             ORDER BY ms DESC, seq DESC LIMIT 1
         )
-    FROM (SELECT DISTINCT poll FROM tallied) AS changed
-    WHERE polls.slug = changed.poll
-    RETURNING slug
+    FROM locked
+    WHERE polls.slug = locked.slug
+    RETURNING polls.slug
 ), buried AS (
     INSERT INTO dead_letters (entry_ms, entry_seq, reason, fields)
     SELECT * FROM unnest(
@@ -172,6 +175,17 @@ ORDER BY role, relation, privilege
 -- which no number of batches a second overtakes.
 WITH raised AS (UPDATE polls SET revision = greatest(revision + 1, %(now)s) RETURNING slug)
 SELECT pg_notify('tallies', slug) FROM raised
+
+
+-- name: default_poll
+-- The default poll, and whether it may still be defined anew: no vote was ever counted, and by what workers said last
+-- none waits. A worker that ended without saying so may have left some.
+SELECT question, options,
+       (entry_ms, entry_seq) = (0, 0) AND NOT EXISTS (SELECT FROM votes WHERE poll = slug LIMIT 1) AND NOT EXISTS (
+           SELECT FROM workers WHERE lag + pending > 0 OR (seen < now() - interval '3 seconds' AND NOT stopped)
+       ) AS never_voted,
+       (SELECT coalesce(json_object_agg(choice, votes), '{}') FROM tallies WHERE poll = slug) AS votes
+FROM polls WHERE slug = 'default' FOR UPDATE
 
 
 -- name: define_poll
