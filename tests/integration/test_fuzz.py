@@ -7,12 +7,14 @@ so all of this takes about 20 seconds.
 import asyncio
 import base64
 import http.client
+import json
 import logging
 import re
 import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import uvloop
@@ -24,8 +26,8 @@ from tests.integration.broker import Broker
 from tests.integration.test_ballotbox import POLL, open_poll
 from tests.integration.test_hub import standing
 from tests.waiting import eventually
-from voting.core import web
-from voting.core.ballot import EntryId, Malformed, Register, Vote
+from voting.core import stream, web
+from voting.core.ballot import EntryId, Malformed, Poll, Register, Vote
 from voting.core.config import ResultSettings, VoteSettings
 from voting.core.limits import guarded
 from voting.core.metrics import ResultMetrics, VoteMetrics
@@ -38,7 +40,7 @@ from voting.vote.booth import Booth
 
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
-QUICK = settings(deadline=None, max_examples=250, suppress_health_check=list(HealthCheck))
+QUICK = settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
 ANSWER_SECONDS = 2.0
 
 
@@ -363,9 +365,49 @@ def test_no_frame_harms_the_viewers(services: Services, sent: bytes, extra: byte
     services.are_well()
 
 
-def test_all_viewers_have_left(services: Services) -> None:
+def test_all_viewers_leave(services: Services) -> None:
     eventually(lambda: services.viewers[0].viewers._value.get() == 0, within=5)
-    assert services.complaints.found == []
+    services.are_well()
+
+
+TEXTS = st.text(min_size=1, max_size=10) | st.sampled_from(["A", "\ud800", " "])
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | TEXTS
+OPTIONS = st.lists(
+    st.fixed_dictionaries({"key": st.sampled_from("abcdefgh"), "label": TEXTS}),
+    min_size=2,
+    max_size=3,
+    unique_by=lambda option: option["key"],
+)
+ODD_OPTIONS = st.lists(st.fixed_dictionaries({"key": LEAVES, "label": LEAVES}) | LEAVES, max_size=3) | LEAVES
+POLLS = st.fixed_dictionaries({"question": TEXTS, "options": OPTIONS})
+DEFINITION = POLLS | st.fixed_dictionaries(
+    {}, optional={"question": LEAVES, "options": OPTIONS | ODD_OPTIONS, "more": LEAVES}
+)
+PUBLISHED = (DEFINITION | LEAVES | st.lists(LEAVES, max_size=3)).map(lambda value: json.dumps(value).encode()) | BYTES
+
+
+@settings(QUICK, max_examples=100)
+@given(published=st.dictionaries(st.sampled_from([b"x", b"lunch", b"tea"]) | BYTES, PUBLISHED, max_size=4))
+def test_one_poll_that_cannot_be_read_takes_no_other_away(services: Services, published: dict[Any, Any]) -> None:
+    published.pop(b"default", None)
+
+    async def read() -> tuple[dict[str, Poll], dict[str, str]]:
+        async with stream.connect(services.broker.url, timeout=5) as client:
+            if published:
+                await client.hset(stream.POLLS, mapping=published)
+            try:
+                return await stream.read_polls(client)
+            finally:
+                if published:
+                    await client.hdel(stream.POLLS, *published)
+
+    good, bad = asyncio.run(read())
+    assert good["default"] == POLL
+    assert {*good, *bad} == {"default"} | {slug.decode(errors="replace") for slug in published}
+    for slug, poll in good.items():
+        assert Poll.from_json(slug, poll.to_json()) == poll
+        for text in (slug, poll.question, *(part for option in poll.options for part in (option.key, option.label))):
+            text.encode()  # half of a surrogate pair could be on no page
 
 
 CHOICES = st.sampled_from([b"a", b"b", b"c", b"", b"\xff"]) | BYTES
