@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeGuard
 
 DEFAULT_POLL = "default"
 MAX_OPTIONS = 20
@@ -23,6 +23,7 @@ _FIELDS = [b"poll", b"voter", b"choice"]  # of an entry, in the order in which v
 
 
 MAX_LABEL = 200  # characters of a label or a question
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _KEY = re.compile(r"[a-z0-9]{1,8}")
 _DIRECTIONS = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # would reorder what stands beside them
@@ -109,7 +110,7 @@ class Poll:
         """
         if not _SLUG.fullmatch(slug):
             raise BadPoll("the slug has other characters than a-z, 0-9 and -, or too many")
-        if not isinstance(question, str) or not question.strip():
+        if not _is_text(question):
             raise BadPoll("the question is no text")
         if not isinstance(options, list) or not 2 <= len(options) <= MAX_OPTIONS:
             raise BadPoll(f"options is no list of 2 to {MAX_OPTIONS}")
@@ -119,13 +120,18 @@ class Poll:
         return cls(slug, question, read)
 
 
+def _is_text(given: object) -> TypeGuard[str]:
+    """Return whether something can be shown: JSON may have half of a surrogate pair, which UTF-8 has not."""
+    return isinstance(given, str) and bool(given.strip()) and not _SURROGATE.search(given)
+
+
 def _option(given: object) -> Option:
     if not isinstance(given, Mapping):
         raise BadPoll("an option is no object with key and label")
     key, label = given.get("key"), given.get("label")
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         raise BadPoll("the key of an option is not 1 to 8 of a-z and 0-9")
-    if not isinstance(label, str) or not 1 <= len(label.strip()) <= MAX_LABEL:
+    if not _is_text(label) or len(label.strip()) > MAX_LABEL:
         raise BadPoll(f"the label of option {key} is no text of 1 to {MAX_LABEL} characters")
     return Option(key, label)
 
