@@ -7,6 +7,7 @@ TLS, and its certificate is checked against `database_ca.pem`. See docs/operatio
 """
 
 import hashlib
+import os
 import re
 import secrets
 from pathlib import Path
@@ -37,7 +38,8 @@ ACL = {
     "+info +config|get "  # `voting doctor`; no password is among the parameters
     "+hgetall +hset +hdel "
     "+xreadgroup +xautoclaim +xack +xdel +xpending +xinfo|stream +xinfo|groups +xgroup|create +xsetid "
-    "+xrange +del",  # to renew a stream that gives no usable ids any more
+    "+xrange +del "  # to renew a stream that gives no usable ids any more
+    "(~installation -@all +get +set)",
     "health": f"-@all {_HANDSHAKE} +info",
 }
 
@@ -137,6 +139,7 @@ def _write(path: Path, content: str, mode: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".new")
     draft.unlink(missing_ok=True)
-    draft.write_text(content, encoding="utf-8")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400), "w", encoding="utf-8") as file:
+        file.write(content)
     draft.chmod(mode)
     draft.rename(path)

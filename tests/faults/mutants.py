@@ -117,6 +117,18 @@ MUTANTS = (
         ("flushed",),
     ),
     Mutant(
+        "takes a read-only database for a bug",
+        "core/store.py",
+        (("    psycopg.InternalError,\n", ""),),
+        ("read-only",),
+    ),
+    Mutant(
+        "keeps a stream that gives no ids",
+        "core/stream.py",
+        (("renew = last.ms > latest", "renew = False"),),
+        ("forged-ids",),
+    ),
+    Mutant(
         "every refusal says no",
         "core/ballotbox.py",
         (('Refused("broker_silent", sent=True)', 'Refused("broker_silent")'),),
