@@ -145,6 +145,26 @@ async def test_a_poll_defined_while_the_worker_runs_is_known_with_its_first_vote
     assert bench.rows("SELECT count(*) FROM dead_letters") == [(0,)]
 
 
+async def test_a_row_that_becomes_unreadable_stops_no_worker_and_takes_no_vote(bench: Bench) -> None:
+    options = '[{"key": "a", "label": "Soup"}, {"key": "b", "label": "Bread"}]'
+    with psycopg.connect(bench.database_url, autocommit=True) as connection:
+        connection.execute("INSERT INTO polls (slug, question, options) VALUES ('lunch', '?', %s)", [options])
+        async with working(bench.settings()):
+            bench.cast(1, poll=b"lunch")
+            await until(lambda: bench.left() == (0, 0) and bool(bench.tallies()))
+            connection.execute("ALTER TABLE polls DISABLE TRIGGER check_poll")
+            connection.execute("""UPDATE polls SET options = '[{"key": "a"}]' WHERE slug = 'lunch'""")
+            bench.cast(2, poll=b"lunch")
+            await until(lambda: bench.left() == (0, 0))
+        for number in (3, 4):
+            bench.cast(number, poll=(b"lunch", b"default")[number % 2])
+        async with working(bench.settings()) as (worker,):  # which has only what was published to go by
+            await until(lambda: bench.left() == (0, 0))
+            assert worker._metrics.interruptions._value.get() == 0
+    assert bench.rows("SELECT poll, votes FROM tallies ORDER BY poll") == [("default", 1), ("lunch", 3)]
+    assert bench.rows("SELECT count(*) FROM dead_letters") == [(0,)]
+
+
 @pytest.mark.parametrize("workers", [2, 4])
 async def test_several_workers_at_once_give_exact_tallies_under_revotes(bench: Bench, workers: int) -> None:
     expected: dict[int, bytes] = {}
