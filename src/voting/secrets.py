@@ -33,11 +33,12 @@ HOST, CA = "database_host", "database_ca.pem"
 _HANDSHAKE = "+ping +client|setinfo"
 ACL = {
     "vote": f"%W~votes %R~polls -@all {_HANDSHAKE} +xadd +hgetall +info",
-    "worker": f"~votes ~polls -@all {_HANDSHAKE} +multi +exec +discard +watch +unwatch +exists +time "
+    "worker": f"~votes ~{{votes}}:* ~polls -@all {_HANDSHAKE} +multi +exec +discard +watch +unwatch +exists +time "
     "+info +config|get "  # `voting doctor`; no password is among the parameters
     "+hgetall +hset +hdel "
     "+xreadgroup +xautoclaim +xack +xdel +xpending +xinfo|stream +xinfo|groups +xgroup|create +xsetid "
-    "+xrange +del",  # to renew a stream that gives no usable ids any more
+    "+del "  # to renew a stream that gives no usable ids any more
+    "+eval +get +set +incrby +expire",  # core/removals.py
     "health": f"-@all {_HANDSHAKE} +info",
 }
 
