@@ -60,6 +60,9 @@ POP = """\
 PAUSE = "        self._transport.pause_reading()  # whatever follows stays in the kernel\n"
 CLOSE = "if self._socket.close_expected():"
 FIND = "        self._find(request)  # an unknown poll's name could be longer than a QR code can be\n"
+GROUP = """\
+            transaction.xgroup_create(STREAM, GROUP, "0", mkstream=True)
+            if not stream_exists"""
 GUARD = "        WHERE (held.entry_ms, held.entry_seq) < (excluded.entry_ms, excluded.entry_seq)\n"
 RETURNING = "    RETURNING new.poll, old.choice AS before, new.choice AS after\n"
 SEEN = """\
@@ -110,8 +113,20 @@ MUTANTS = (
     Mutant(
         "group created at $",
         "core/stream.py",
-        (('xgroup_create(STREAM, GROUP, "0", mkstream=True)', 'xgroup_create(STREAM, GROUP, "$", mkstream=True)'),),
+        ((GROUP, GROUP.replace('"0"', '"$"')),),
         ("flushed",),
+    ),
+    Mutant(
+        "takes a read-only database for a bug",
+        "core/store.py",
+        (("    psycopg.InternalError,\n", ""),),
+        ("read-only",),
+    ),
+    Mutant(
+        "keeps a stream that gives no ids",
+        "core/stream.py",
+        (("renew = last.ms > latest", "renew = False"),),
+        ("forged-ids",),
     ),
     Mutant(
         "every refusal says no",

@@ -59,6 +59,8 @@ ORDER: tuple[Run, ...] = (
     attacks.pipelined,
     attacks.endless,
     attacks.sockets,
+    stores.read_only,
+    workers.forged_ids,
 )
 ROWS = tuple(Row(number, run) for number, run in enumerate(ORDER, 1))
 

@@ -185,7 +185,7 @@ def sockets(case: Case) -> dict[str, object]:
 
 def hostile(case: Case) -> dict[str, object]:
     """Odd and forged requests, idle connections and a flood, from an address of their own, with the limits on."""
-    limits = {"RATE_LIMIT": "20", "RATE_BURST": "100", "MAX_CONNECTIONS": "2400"}
+    limits: dict[str, Any] = {"RATE_LIMIT": "20", "RATE_BURST": "100", "MAX_CONNECTIONS": "2400"}
     with trial(case, addresses=50, BALLOT_POLICY="browser", **limits) as now:
         plant = now.plant
         watch = Watch(now)

@@ -132,6 +132,31 @@ def database_restarted(case: Case) -> dict[str, object]:
     return now.notes
 
 
+def read_only(case: Case) -> dict[str, object]:
+    """The database takes no writes for a while, as in a failover."""
+    switch = "ALTER DATABASE voting SET default_transaction_read_only = {}"
+    end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+
+    def change(now: Trial, to: str) -> None:
+        with psycopg.connect(now.plant.database_url, autocommit=True) as connection:
+            connection.execute("SET default_transaction_read_only = off")
+            connection.execute(switch.format(to).encode())
+            connection.execute(end)
+
+    with trial(case, drain=10) as now:
+        before = now.plant.pids()
+        for _ in range(int(case.short(1, 3))):
+            change(now, "on")
+            began = time.monotonic()
+            soon("result says that counting pauses", lambda: now.plant.results()["paused_since"], 10)
+            now.load.goes_on(int(case.short(500, 1500)))
+            now.goes_unnoticed(began, "while only the database could not be written")
+            change(now, "off")
+            soon("counting goes on", lambda: now.plant.results()["paused_since"] is None, 10, bound=True)
+        must(now.plant.pids() == before, "a process of ours was restarted")
+    return now.notes
+
+
 def database_cut(case: Case) -> dict[str, object]:
     """Packets between workers and database vanish."""
     with trial(case, drain=15, cut_database=True) as now:

@@ -89,13 +89,17 @@ def must(condition: object, otherwise: str) -> None:
         raise Broken(otherwise)
 
 
-def soon(what: str, check: Callable[[], object], within: float) -> float:
-    """Wait for an effect; return the seconds that it took, or raise Broken when time is up."""
+def soon(what: str, check: Callable[[], object], within: float, *, bound: bool = False) -> float:
+    """Wait for an effect; return the seconds that it took, or raise Broken when time is up.
+
+    `bound`: it is what the row is there for, so that a build without it is noticed.
+    """
     began = time.monotonic()
     try:
         eventually(check, within=within)
     except AssertionError as late:
-        raise Broken(f"{what}: not within {within:g} s ({late.__cause__ or 'no'})") from late
+        message = f"{what}: not within {within:g} s ({late.__cause__ or 'no'})"
+        raise Broken(message, (f"bound: {message}",) if bound else ()) from late
     return time.monotonic() - began
 
 

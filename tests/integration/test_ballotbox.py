@@ -12,7 +12,7 @@ import redis
 
 from tests.integration.broker import Broker
 from voting.core import stream
-from voting.core.ballot import EntryId, Option, Poll
+from voting.core.ballot import EntryId, Option, Poll, latest_ms
 from voting.core.ballotbox import BallotBox, Refused
 from voting.core.config import RedisSettings
 
@@ -209,3 +209,25 @@ async def test_it_ends_whenever_it_is_told_to(broker: Broker) -> None:
         task.cancel()
         done, _ = await asyncio.wait([task], timeout=2)
         assert done, f"it goes on after {turns} turns"
+
+
+async def test_an_id_that_only_a_forger_writes_is_not_acknowledged(broker: Broker) -> None:
+    await open_poll(broker.url)
+    async with running(broker.url) as box:
+        with redis.Redis.from_url(broker.url) as client:
+            client.xadd(stream.STREAM, {"n": "0"}, id=f"{latest_ms() + 1000}-0")
+        outcomes = await cast(box, 1)
+        assert (reasons(outcomes), were_sent(outcomes)) == ({"broker_clock"}, {True})
+        assert not box.ready
+
+
+async def test_a_poll_that_cannot_be_read_stays_as_it_was_and_stops_nothing(broker: Broker) -> None:
+    await open_poll(broker.url)
+    async with running(broker.url) as box:
+        with redis.Redis.from_url(broker.url) as client:
+            client.hset("polls", mapping={b"default": b"\xff{", b"\xff": b"[]", b"lunch": b'{"question": 1}'})
+        looked = box._checked
+        await until(lambda: box._checked > looked)
+        assert box._polls == {"default": POLL}
+        assert await cast(box, 1) != []
+        assert box.ready

@@ -249,3 +249,20 @@ async def test_an_unknown_poll_is_not_counted_as_a_limit() -> None:
         with pytest.raises(InvalidStatus):
             await connect(f"ws://127.0.0.1:{port}/p/none/ws")
     assert measures.limited._value.get() == 0
+
+
+async def test_the_viewers_of_a_poll_that_is_deleted_are_closed_and_those_of_others_stay() -> None:
+    async with serving() as (hub, measures, port), asyncio.timeout(5):
+        lunch = Standing(Poll("lunch", "?", (Option("a", "A"), Option("b", "B"))), 1, {}, 0, None)
+        hub.update([standing(1, 0), lunch])
+        async with connect(f"ws://127.0.0.1:{port}/ws"), connect(f"ws://127.0.0.1:{port}/p/lunch/ws") as gone:
+            await gone.recv()
+            hub.update([standing(1, 0)], kept={"lunch"})
+            assert hub.channel("lunch")
+            hub.update([standing(1, 0)])
+            with pytest.raises(ConnectionClosed) as closed:
+                await gone.recv()
+            assert closed.value.rcvd
+            assert closed.value.rcvd.code == CloseCode.GOING_AWAY
+            assert hub.channel("lunch") is None
+            await until(lambda: measures.viewers._value.get() == 1)

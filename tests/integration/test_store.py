@@ -252,20 +252,21 @@ async def test_bad_rows_from_before_are_left_out_and_do_not_stop_a_migration(dat
         assert ([standing.poll for standing in standings], bad_too) == (list(polls), bad)
 
 
-async def test_workers_with_two_polls_do_not_deadlock(database_url: str) -> None:
-    async with connections(database_url, 2) as (one, two):
-        first, second = sorted([await new_poll(one), await new_poll(one)])
-        await one.execute(
-            "UPDATE polls SET question = 'x' WHERE slug = %s", [first]
-        )  # so that rows lie in another order
-        for number in range(100):
-            batches = [
-                [Vote(slug, voter(2 * number + half), "a", EntryId(number + 1, 0)) for slug in (first, second)]
-                for half in range(2)
-            ]
-            await asyncio.gather(
-                *(store.count(each, batch, []) for each, batch in zip((one, two), batches, strict=True))
-            )
+async def test_polls_are_locked_in_one_order(database_url: str) -> None:
+    async with connections(database_url, 3) as (worker, holder, other):
+        first, second = sorted([await new_poll(worker), await new_poll(worker)])
+        await worker.execute("UPDATE polls SET question = 'x' WHERE slug = %s", [first])  # it now lies behind the other
+        votes = [Vote(slug, voter(1), "a", EntryId(1, 0)) for slug in (first, second)]
+        async with holder.transaction():
+            await holder.execute("SELECT FROM polls WHERE slug = %s FOR UPDATE", [second])
+            counting = asyncio.create_task(store.count(worker, votes, []))
+            waiting = "SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
+            async with asyncio.timeout(5):
+                while not (await other.execute(waiting, [worker.info.backend_pid])).rowcount:
+                    await asyncio.sleep(0.01)
+            with pytest.raises(psycopg.errors.LockNotAvailable):  # the worker has it, and waits for the second
+                await other.execute("SELECT FROM polls WHERE slug = %s FOR UPDATE NOWAIT", [first])
+        assert await counting == 2
 
 
 async def test_a_silent_database_is_cut_at_the_deadline(database_url: str) -> None:
