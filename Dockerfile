@@ -24,7 +24,7 @@ LABEL org.opencontainers.image.title="voting" \
 # and where it lends its user's ownership to the data of Caddy, whose own image has a user for root alone.
 RUN groupadd --gid 10001 voting \
  && useradd --uid 10001 --gid voting --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin voting \
- && for name in secrets vote worker result migrate db redis grafana caddy; do install -d -o voting -g voting "/volumes/$name"; done
+ && for name in secrets vote worker result migrate db redis grafana caddy cloudwatch; do install -d -o voting -g voting "/volumes/$name"; done
 COPY --from=build /opt/voting /opt/voting
 ENV PATH=/opt/voting/bin:$PATH PYTHONUNBUFFERED=1
 USER 10001:10001

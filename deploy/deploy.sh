@@ -2,16 +2,18 @@
 # deploy.sh CURRENT [DIGEST]: takes the release that this file belongs to into service. CURRENT is the link by which the
 # installation is known; it leads to the release that serves now. The release's settings are in its .env.
 #
-# The image is pulled if .env names VOTING_IMAGE (with DIGEST, exactly that image), or else built. Then the schema is brought
+# The image is pulled if .env names VOTING_IMAGE (exactly that of DIGEST, or of the file `digest` that a packed release has), or
+# else built. Then the schema is brought
 # up to date, and worker, result and vote are replaced one after another, each when the one before is healthy. If anything
-# fails, or all is not well within DEPLOY_PATIENCE seconds (120), the release before goes on and the exit code is 1. Votes wait
-# on the stream meanwhile. A release's migration has to leave the schema usable for the release before it.
+# fails, or all is not well within DEPLOY_PATIENCE seconds (120), the release before goes on and the exit code is 1. Dead letters
+# from before the deployment do not count against it. Votes wait on the stream meanwhile. A release's migration has to leave the schema usable for the release before it.
 set -eu
 
 new=$(CDPATH='' cd -- "$(dirname "$0")/.." && pwd -P)
 current=${1:?usage: deploy.sh CURRENT [DIGEST]}
-digest=${2-}
+digest=${2:-$(cat "$new/deploy/digest" 2>/dev/null || true)}
 patience=${DEPLOY_PATIENCE-120}
+began=$(date +%s)
 services='worker result vote'
 counts=''
 unset VOTING_IMAGE VOTING_VERSION # .env decides; Compose would let the environment win
@@ -84,9 +86,9 @@ replace() { # the new release takes over; every step may fail
 
 all_is_well() {
     deadline=$(($(date +%s) + patience))
-    while ! compose exec -T worker voting status >/dev/null 2>&1; do
+    while ! said=$(compose exec -T worker voting status --dead-letters-within "$(($(date +%s) - began))" 2>&1); do
         if [ "$(date +%s)" -ge "$deadline" ]; then
-            compose exec -T worker voting status || true
+            echo "$said"
             return 1
         fi
         sleep 1

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes an instance ready and starts voting on it: data volume, Docker Engine with Compose, security updates, unit, stack.
 # For Amazon Linux 2023, Ubuntu and Debian, as root. Each step looks whether it is done, so running it again goes on where it
-# stopped; it ends at the first step that fails, and says which. With the name of a step, such as engine, it takes that alone.
+# stopped; it ends at the first step that fails, and says which. With the name of a function, such as engine, it takes that alone.
 set -eu
 
 COMPOSE=v2.40.3 # for Amazon Linux, which packages neither of these two in a version that can build
@@ -54,12 +54,11 @@ data_volume() { # on VOLUME: Docker's named volumes
     fi
 }
 
-plugin() { # NAME URL SUMS: a plugin of the docker command, checked against the release's own sums
-    [ ! -x "$plugins/$1" ] || return 0
+plugin() { # NAME URL SHA256: exactly this plugin of the docker command
+    ! echo "$3  $plugins/$1" | sha256sum -c --status - 2>/dev/null || return 0
     mkdir -p "$plugins"
     curl -fsSL --retry 5 "$2" -o "$plugins/$1.new"
-    sum=$(curl -fsSL --retry 5 "$3" | sed -n "s/ [ *]$(basename "$2")\$//p")
-    echo "$sum  $plugins/$1.new" | sha256sum -c --quiet -
+    echo "$3  $plugins/$1.new" | sha256sum -c --quiet -
     chmod 755 "$plugins/$1.new"
     mv "$plugins/$1.new" "$plugins/$1"
 }
@@ -73,13 +72,19 @@ engine() {
         amzn)
             dnf -y -q install docker dnf-automatic e2fsprogs
             github=https://github.com/docker
-            machine=$(uname -m)
-            file=docker-compose-linux-$machine
-            url=$github/compose/releases/download/$COMPOSE/$file
-            plugin docker-compose "$url" "$url.sha256"
-            file=buildx-$BUILDX.linux-$(echo "$machine" | sed 's/x86_64/amd64/; s/aarch64/arm64/')
-            url=$github/buildx/releases/download/$BUILDX
-            plugin docker-buildx "$url/$file" "$url/checksums.txt"
+            case $(uname -m) in
+                x86_64)
+                    compose=x86_64:dba9d98e1ba5bfe11d88c99b9bd32fc4a0624a30fafe68eea34d61a3e42fd372
+                    buildx=amd64:7d2d7d6d4680aa349614965aaa33ccec43f1a9a21e908a5ce4cb6adfa5ad5141
+                    ;;
+                aarch64)
+                    compose=aarch64:d26373b19e89160546d15407516cc59f453030d9bc5b43ba7faf16f7b4980137
+                    buildx=arm64:50e85c4e290b698908421161c1aee069bcc5d4a65b7b7201bfac3a176b223a7e
+                    ;;
+                *) fail "there is no Compose for $(uname -m)" ;;
+            esac
+            plugin docker-compose "$github/compose/releases/download/$COMPOSE/docker-compose-linux-${compose%:*}" "${compose#*:}"
+            plugin docker-buildx "$github/buildx/releases/download/$BUILDX/buildx-$BUILDX.linux-${buildx%:*}" "${buildx#*:}"
             ;;
         ubuntu | debian)
             export DEBIAN_FRONTEND=noninteractive
@@ -123,7 +128,7 @@ start() {
 
 [ "$(id -u)" = 0 ] || fail 'has to run as root'
 if [ $# -gt 0 ]; then
-    "$1"
+    "$@"
     exit
 fi
 step 'data volume' data_volume

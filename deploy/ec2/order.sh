@@ -1,10 +1,12 @@
 #!/bin/sh
 # order.sh DOCUMENT INSTANCE VERSION [SHA256 [DIGEST]]: has the instance take a release into service, by Systems Manager, and
 # waits; the exit code is 0 only if the release serves. DOCUMENT and INSTANCE are outputs of the stack (template.yaml). SHA256 is
-# the release archive's, DIGEST (sha256:…) the image's; without them, what the release's page says is taken.
+# the release archive's, DIGEST (sha256:…) the image's; without them, it is what the release workflow has signed for VERSION.
 set -eu
 
 document=${1:?usage: order.sh DOCUMENT INSTANCE VERSION [SHA256 [DIGEST]]} instance=${2:?} version=${3:?}
+
+case $version in *[!0-9A-Za-z.-]*) echo "order: $version is not a version" >&2; exit 2 ;; esac # nor more parameters
 
 id=$(aws ssm send-command --document-name "$document" --instance-ids "$instance" \
     --parameters "version=$version,sha256=${4-},digest=${5-}" --comment "voting $version" \

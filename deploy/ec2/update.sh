@@ -12,4 +12,7 @@ case $IMAGE in
             docker login --username AWS --password-stdin "${IMAGE%%/*}" >/dev/null
         ;;
 esac
+case $(sed -n 's/^COMPOSE_FILE=//p' "$release/.env") in
+    *cloudwatch*) "$release/deploy/cloudwatch/log-group.sh" "$AWS_REGION" ;;
+esac
 exec "$release/deploy/deploy.sh" /opt/voting/current "${1-}"

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 
@@ -108,6 +109,9 @@ def up(
 def status(
     data: Annotated[Path, typer.Option(help="Data directory of the `voting up` to look at.")] = Path(".voting"),
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    dead_letters_within: Annotated[
+        float | None, typer.Option(help="Older dead letters (in seconds) are not a problem.", min=0)
+    ] = None,
 ) -> None:
     """Show each part and where the votes are; the exit code is 0 only when all is well.
 
@@ -115,7 +119,7 @@ def status(
     """
     from voting import status
 
-    _look("status", lambda: status.main(data, as_json=as_json))
+    _look("status", lambda: status.main(data, as_json=as_json, dead_letters_within=dead_letters_within))
 
 
 @cli.command()
@@ -177,6 +181,22 @@ def restore(
     from voting import backup
 
     _transfer("restore", lambda url: backup.read(url, file, replace=replace), data)
+
+
+@cli.command()
+def adopt(
+    installation: Annotated[UUID, typer.Argument(help="The id that the worker names in its log.")],
+    data: Annotated[Path, typer.Option(help="Data directory of the `voting up` to change.")] = Path(".voting"),
+) -> None:
+    """Count the votes of a broker that belongs to another installation into this database.
+
+    Into DATABASE_URL (of the database's owner) if that is set, else into what `voting up` runs.
+    """
+    import asyncio
+
+    from voting.core.installation import adopt
+
+    _transfer("adopt", lambda url: asyncio.run(adopt(url, str(installation))), data)
 
 
 def _transfer(command: str, run: Callable[[str], object], data: Path) -> None:

@@ -6,8 +6,9 @@ It is checked against the file's sums and, poll by poll, tally against votes, be
 """
 
 import asyncio
-import contextlib
+import os
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -77,6 +78,7 @@ async def save(url: str, file: BinaryIO) -> Summary:
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "version": __version__,
             "migrations": await store.migrations(connection),
+            "installations": await store.installations(connection),
         }
         writer = Writer(file, about)
         for table in TABLES:
@@ -134,6 +136,7 @@ async def load(url: str, file: BinaryIO, *, replace: bool) -> Summary:
         if (held.votes or held.dead_letters) and not replace:
             raise CannotRestore(f"the database holds {held}: with --replace they would be given up for the backup's")
         await connection.execute(sql.SQL("TRUNCATE {}").format(tables))
+        await store.add_installations(connection, reader.about.get("installations", []))  # version 0.1 has none
         await _copy_in(connection, reader)
         await _check_tallies(connection)
         await connection.execute(store.statement("restored"), {"now": int(time.time() * 1000)})
@@ -198,15 +201,18 @@ def write(url: str, target: Path) -> Summary:
         summary = asyncio.run(save(url, sys.stdout.buffer))
         sys.stdout.flush()
         return summary
-    draft = target.with_name(target.name + ".new")
+    if target.exists() and not target.is_file():
+        raise FileExistsError(f"{target} is not a file: use - for standard output")
+    # Only its owner may read it, from the start: it says who voted what, if only under pseudonyms.
+    descriptor, draft = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
-        with draft.open("wb") as file:
-            draft.chmod(0o600)  # who voted what, if only under pseudonyms
+        with os.fdopen(descriptor, "wb") as file:
             summary = asyncio.run(save(url, file))
-        draft.rename(target)
+            file.flush()
+            os.fsync(descriptor)
+        Path(draft).rename(target)
     finally:
-        with contextlib.suppress(OSError):
-            draft.unlink()
+        Path(draft).unlink(missing_ok=True)
     return summary
 
 

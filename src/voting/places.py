@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from voting.core import config
 
@@ -31,7 +30,7 @@ def stores(data: Path) -> Places:
         services = {name: f"unix:{path}" for name, path in parts.items()}
         return Places(found["redis_url"], found["database_url"], services, data)
     urls = {"vote": settings.vote_url, "result": settings.result_url}
-    services = {name: _address(url) for name, url in urls.items() if url}
+    services = {name: url for name, url in urls.items() if url}
     return Places(settings.redis_url, settings.database_url, services)
 
 
@@ -53,8 +52,3 @@ def _left_by_up(data: Path, bad: config.BadSettings) -> Any:
     except FileNotFoundError:
         hint = f"nothing runs with the data directory {data}: start it with ./voting up, or name it with --data"
         raise config.BadSettings([hint, *bad.problems]) from None
-
-
-def _address(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port or 80}"

@@ -7,6 +7,7 @@ TLS, and its certificate is checked against `database_ca.pem`. See docs/operatio
 """
 
 import hashlib
+import os
 import re
 import secrets
 from pathlib import Path
@@ -33,12 +34,13 @@ HOST, CA = "database_host", "database_ca.pem"
 _HANDSHAKE = "+ping +client|setinfo"
 ACL = {
     "vote": f"%W~votes %R~polls -@all {_HANDSHAKE} +xadd +hgetall +info",
-    "worker": f"~votes ~{{votes}}:* ~polls -@all {_HANDSHAKE} +multi +exec +discard +watch +unwatch +exists +time "
+    "worker": f"~votes ~polls -@all {_HANDSHAKE} +multi +exec +discard +watch +unwatch +exists +time "
     "+info +config|get "  # `voting doctor`; no password is among the parameters
     "+hgetall +hset +hdel "
     "+xreadgroup +xautoclaim +xack +xdel +xpending +xinfo|stream +xinfo|groups +xgroup|create +xsetid "
     "+del "  # to renew a stream that gives no usable ids any more
-    "+eval +get +set +incrby +expire",  # core/removals.py
+    "(~{votes}:* -@all +get +set +incrby +expire) (~votes ~{votes}:* -@all +eval) "  # core/removals.py
+    "(~installation -@all +get +set)",
     "health": f"-@all {_HANDSHAKE} +info",
 }
 
@@ -138,6 +140,7 @@ def _write(path: Path, content: str, mode: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".new")
     draft.unlink(missing_ok=True)
-    draft.write_text(content, encoding="utf-8")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400), "w", encoding="utf-8") as file:
+        file.write(content)
     draft.chmod(mode)
     draft.rename(path)

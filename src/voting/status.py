@@ -13,7 +13,7 @@ import psycopg
 from redis.exceptions import RedisError
 
 from voting import places
-from voting.core import config, probe, store, stream
+from voting.core import config, installation, probe, store, stream
 
 PATIENCE = 3.0
 WORKER_SECONDS = 3.0  # a worker reports every second
@@ -70,28 +70,39 @@ def _seconds(value: float | None, suffix: str = "") -> str:
     return "-" if value is None else f"{value:.1f} s{suffix}"
 
 
-async def look(redis_url: str, database_url: str, services: dict[str, str]) -> Status:
-    """Look at every part."""
+async def look(
+    redis_url: str, database_url: str, services: dict[str, str], dead_letters_within: float | None = None
+) -> Status:
+    """Look at every part.
+
+    Args:
+        redis_url: of the broker.
+        database_url: of the database.
+        services: name -> address of the web services.
+        dead_letters_within: older dead letters (seconds) are not a problem; None: all are.
+    """
     status = Status()
-    await _look_at_stores(status, redis_url, database_url)
+    await _look_at_stores(status, redis_url, database_url, dead_letters_within)
     if status.is_idle:  # the vote that waits may have come just now
         await asyncio.sleep(AGAIN_SECONDS)
         again = Status()
-        await _look_at_stores(again, redis_url, database_url)
+        await _look_at_stores(again, redis_url, database_url, dead_letters_within)
         if again.is_idle:
             ago = _seconds(again.last_count_seconds, " ago")
             status.problems.append(f"Votes wait and none is counted (last: {ago}): look at the log of a worker.")
+    if mismatch := await installation.problem(redis_url, database_url):
+        status.problems.append(f"{mismatch[:1].upper()}{mismatch[1:]}.")
     for name, address in services.items():
-        up = await probe.is_ready(address)
-        status.parts[name] = "up" if up else "down"
-        if not up:
-            status.problems.append(f"{name} is not ready: look at its log.")
+        trouble = await probe.trouble(address)
+        status.parts[name] = "down" if trouble else "up"
+        if trouble:
+            status.problems.append(f"{name} is not ready at {address} ({trouble}): look at its log.")
     return status
 
 
-async def _look_at_stores(status: Status, redis_url: str, database_url: str) -> None:
+async def _look_at_stores(status: Status, redis_url: str, database_url: str, within: float | None) -> None:
     await _look_at_broker(status, redis_url)
-    await _look_at_database(status, database_url)
+    await _look_at_database(status, database_url, within)
 
 
 async def _look_at_broker(status: Status, url: str) -> None:
@@ -120,14 +131,14 @@ async def _look_at_broker(status: Status, url: str) -> None:
         status.problems.append(f"Votes have waited {backlog.oldest:.0f} s to be counted: are enough workers up?")
 
 
-async def _look_at_database(status: Status, url: str) -> None:
+async def _look_at_database(status: Status, url: str, within: float | None) -> None:
     status.parts["database"] = "down"
     try:
         async with (
             store.connect(url, name="status", patience=PATIENCE) as connection,
             store.deadline(connection, PATIENCE),
         ):
-            found = await store.status(connection)
+            found = await store.status(connection, within)
     except psycopg.Error as error:
         reason = str(error).splitlines()[0]
         status.problems.append(
@@ -147,20 +158,20 @@ async def _look_at_database(status: Status, url: str) -> None:
         status.parts[name] = "up" if up else f"down (last seen {age:.0f} s ago)"
     if not live:
         status.problems.append("No worker counts: votes are accepted and wait. Start one (voting worker).")
-    if status.dead_letters:
+    if found["dead_within"]:
         status.problems.append(
-            f"{status.dead_letters} malformed entries were put aside: look into the table dead_letters for what wrote "
+            f"{found['dead_within']} malformed entries were put aside: look into the table dead_letters for what wrote "
             "them, and delete the rows once that is mended."
         )
 
 
-def main(data: Path, *, as_json: bool) -> int:
+def main(data: Path, *, as_json: bool, dead_letters_within: float | None) -> int:
     """Print the status; return 0 only when all is well.
 
     Raises:
         config.BadSettings: nobody says where to look.
     """
     found = places.stores(data)
-    status = asyncio.run(look(found.redis_url, found.database_url, found.services))
+    status = asyncio.run(look(found.redis_url, found.database_url, found.services, dead_letters_within))
     print(status.as_json() if as_json else status.as_text())  # noqa: T201
     return 1 if status.problems else 0

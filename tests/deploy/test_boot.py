@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -37,6 +38,15 @@ server.serve_forever()
 """
 
 
+# In place of cosign, which needs Sigstore's servers: a bundle is an identity and the SHA-256 that it signs.
+COSIGN = """#!/bin/sh
+[ "$1 $2 $5 $7" = "verify-blob --bundle --certificate-identity --certificate-oidc-issuer" ] || exit 2
+[ "$8" = https://token.actions.githubusercontent.com ] || exit 2
+echo "$6 $(sha256sum <"$4")" | cmp -s - "$3"
+"""
+SIGNER = "https://github.com/owner/voting/.github/workflows/release.yml@refs/tags/v"
+
+
 @pytest.fixture(scope="module")
 def image(engine: None) -> Iterator[str]:  # noqa: ARG001
     subprocess.run(["docker", "build", "-q", "-t", IMAGE, "-"], input=DOCKERFILE, text=True, check=True, timeout=300)
@@ -49,21 +59,33 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What cloud-init would have written, and a release to fetch, as files to be laid over a container's."""
     root = tmp_path_factory.mktemp("machine")
     text = user_data(Repository="owner/voting", Version="0.1.0", Ready="http://127.0.0.1:8000/ready")
-    given = yaml.safe_load(text.replace("https://github.com/owner/voting/releases/download", "file:///releases"))
+    for project in ("owner/voting", "sigstore/cosign"):
+        text = text.replace(f"https://github.com/{project}/releases/download", "file:///releases")
+    given = yaml.safe_load(re.sub(r"\bsum=[0-9a-f]{64}\b", f"sum={_sum(COSIGN.encode())}", text))
     for file in given["write_files"]:
         path = root / file["path"].lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(file["content"])
         path.chmod(int(file["permissions"], 8))
-    archive = root / "releases" / "v0.1.0" / "voting-0.1.0.tar.gz"
-    archive.parent.mkdir(parents=True)
-    with tarfile.open(archive, "w:gz") as release:
-        for part in ("compose.yaml", "healthchecks", "deploy"):
-            release.add(ROOT / part, f"voting-0.1.0/{part}")
-    sum_ = hashlib.sha256(archive.read_bytes()).hexdigest()
-    archive.with_name(f"{archive.name}.sha256").write_text(f"{sum_}  {archive.name}\n")
+    for version in ("0.1.0", "0.2.0", "0.3.0"):
+        archive = root / "releases" / f"v{version}" / f"voting-{version}.tar.gz"
+        archive.parent.mkdir(parents=True)
+        with tarfile.open(archive, "w:gz") as release:
+            for part in ("compose.yaml", "healthchecks", "deploy"):
+                release.add(ROOT / part, f"voting-{version}/{part}")
+        bundle = archive.with_name(f"{archive.name}.sigstore.json")
+        bundle.write_text(f"{SIGNER}{version} {_sum(archive.read_bytes())}  -\n")
+    archive.write_bytes(archive.read_bytes() + b"\0")  # 0.3.0 is not what was signed
+    for machine in ("amd64", "arm64"):
+        cosign = root / "releases" / "v3.0.6" / f"cosign-linux-{machine}"
+        cosign.parent.mkdir(exist_ok=True)
+        cosign.write_text(COSIGN)
     (root / "listener.py").write_text(LISTENER)
     return root
+
+
+def _sum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def run(machine: Path, script: str, *options: str) -> str:
@@ -115,6 +137,55 @@ def test_a_release_that_is_not_there_or_not_the_right_one_is_refused(machine: Pa
     assert "v9.9.9/voting-9.9.9.tar.gz cannot be fetched: check Repository, Version" in said
     assert f"is not the release with SHA-256 {'0' * 64}" in said
     assert "ended with 1\nended with 1\n0\n/opt/voting/releases/0.1.0\nended with 0\n" in said.replace("\n\n", "\n")
+
+
+@pytest.mark.usefixtures("image")
+@pytest.mark.parametrize(
+    ("version", "change", "said"),
+    [
+        ("0.3.0", "", "0.3.0.tar.gz is not signed by https://github.com/owner/voting/.github/workflows/release.yml"),
+        ("0.2.0", "rm v0.2.0/*.sigstore.json", "0.2.0.tar.gz.sigstore.json cannot be fetched"),
+        ("0.2.0", "cp v0.1.0/*.gz v0.2.0/voting-0.2.0.tar.gz", "is not signed by"),
+        ("0.2.0", "cd v0.2.0; sed -i s/release.yml/ci.yml/ *.json", "is not signed by"),
+        # signed, but for another version: an old release under a new name
+        ("0.2.0", "for a in gz gz.sigstore.json; do cp v0.1.0/*.$a v0.2.0/voting-0.2.0.tar.$a; done", "is not signed"),
+        ("0.2.0", "for a in v3.0.6/*; do echo exit 0 >>$a; done", "cosign has not the SHA-256"),
+        ("0.2.0", "rm v3.0.6/*", "cannot be fetched"),
+    ],
+)
+def test_what_the_release_workflow_did_not_sign_is_not_unpacked(
+    machine: Path, version: str, change: str, said: str
+) -> None:
+    script = f"""(cd /releases; {change or ":"})
+    voting-release {version}; echo "ended with $?"; ls -A /opt/voting/releases | wc -l"""
+    found = run(machine, script)
+    assert "ended with 1\n0\n" in found
+    assert said in found
+
+
+@pytest.mark.usefixtures("image")
+def test_a_cosign_that_was_changed_on_the_instance_is_replaced_before_it_is_asked(machine: Path) -> None:
+    script = (
+        """voting-release 0.1.0; echo 'exit 0' >/usr/local/sbin/cosign; voting-release 0.3.0; echo "ended with $?\""""
+    )
+    assert "is not signed by" in (found := run(machine, script))
+    assert "ended with 1" in found
+
+
+@pytest.mark.usefixtures("image")
+def test_a_plugin_of_docker_is_installed_only_with_its_sum_and_replaced_by_another_version(machine: Path) -> None:
+    said = run(
+        machine,
+        f"""boot=$(voting-release 0.1.0)/deploy/ec2/boot.sh; installed=/usr/local/lib/docker/cli-plugins/docker-x
+        printf one >/one; printf two >/two
+        "$boot" plugin docker-x file:///one {_sum(b"two")} || echo "ended with $?"; ls "$installed"
+        "$boot" plugin docker-x file:///one {_sum(b"one")}; cat "$installed"; rm /one
+        "$boot" plugin docker-x file:///one {_sum(b"one")} && "$boot" plugin docker-x file:///two {_sum(b"two")}
+        cat "$installed"; stat -c ' %a' "$installed\"""",
+    )
+    assert "ended with 1\n" in said
+    assert "No such file" in said
+    assert "onetwo 755\n" in said
 
 
 MAY_MOUNT = [

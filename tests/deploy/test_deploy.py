@@ -108,6 +108,7 @@ def test_a_release_takes_over_under_votes_and_its_stores_are_left_alone(installa
     assert installation.images() == {"0.1.0"}
     installation.run("up", "-d", "--no-build", "--wait", "--no-recreate", "--scale", "worker=2")
     stores = [compose.containers(store) for store in ("redis", "db")]
+    compose.sql("INSERT INTO dead_letters VALUES (1, 0, 'x', 'y', now() - interval '1 hour')")  # does not count
     installation.unpack("0.2.0")
     with Crowd(compose.vote_url, voters=4).voting() as crowd:
         crowd.goes_on()
@@ -143,13 +144,28 @@ def test_a_release_that_does_not_work_is_taken_back_and_no_vote_is_lost(installa
     assert crowd.statuses <= {200, 503}
 
 
+def test_a_release_that_dead_letters_come_with_is_taken_back(installation: Installation) -> None:
+    before = installation.current.resolve().name
+    installation.unpack("0.5.0", VOTING_VERSION="0.1.0")
+    installation.compose.sql("INSERT INTO dead_letters VALUES (2, 0, 'x', 'y', now() + interval '1 hour')")
+    try:
+        done = installation.deploy("0.5.0", DEPLOY_PATIENCE="60")
+    finally:
+        installation.compose.sql("DELETE FROM dead_letters WHERE entry_ms = 2")
+    assert done.returncode == 1
+    assert "1 malformed entries were put aside" in done.stdout
+    assert "going back to" in done.stderr
+    assert installation.current.resolve().name == before
+
+
 def test_exactly_the_image_that_is_named_is_pulled_and_wrong_settings_change_nothing(
     installation: Installation,
 ) -> None:
     before = installation.current.resolve()
     with Registry() as registry:
         installation.unpack("0.4.0", VOTING_IMAGE=registry.image, VOTE_PORT="nonsense")
-        done = installation.deploy("0.4.0", f"sha256:{'0' * 64}")
+        (installation.releases / "0.4.0" / "deploy" / "digest").write_text(f"sha256:{'0' * 64}\n")
+        done = installation.deploy("0.4.0")
         assert done.returncode == 1
         assert "cannot be had" in done.stderr
         done = installation.deploy("0.4.0", registry.digest)

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.deploy.cloudformation import TEMPLATE, load, user_data
+from tests.deploy.cloudformation import ROOT, TEMPLATE, load, user_data
 from tests.deploy.conftest import Aws, Tool
+from voting.core.protocol import KEEP_ALIVE_SECONDS
+from voting.local.servers import LOG_SETTINGS
 
 RESOURCES: dict[str, Any] = load()["Resources"]
 HOSTS = {"VoteHost": "vote.example.org", "ResultHost": "result.example.org"}
@@ -147,7 +150,11 @@ def test_with_cloudwatch_its_agent_runs_and_may_write_to_its_own_log_group_alone
         "ec2", "describe-launch-template-versions", "--launch-template-id", resource(aws, stack, "Launch"),
         "--versions", "1",
     )["LaunchTemplateVersions"][0]["LaunchTemplateData"]  # fmt: skip
-    assert int(launch["MetadataOptions"]["HttpPutResponseHopLimit"]) == 2
+    assert int(launch["MetadataOptions"]["HttpPutResponseHopLimit"]) == 1  # no container but on the host's network
+    overlay = yaml.safe_load((TEMPLATE.parents[1] / "cloudwatch/compose.yaml").read_text())["services"]
+    files = [yaml.safe_load((ROOT / "compose.yaml").read_text())["services"], overlay]
+    on_host = [name for services in files for name, each in services.items() if each.get("network_mode") == "host"]
+    assert on_host == ["cloudwatch"]
     ((_, metrics),) = (each for each in statements() if each[0] == "OwnMetrics")
     agent = json.loads((TEMPLATE.parents[1] / "cloudwatch/agent.json").read_text())
     group = agent["logs"]["metrics_collected"]["prometheus"]["log_group_name"]
@@ -218,6 +225,31 @@ def test_the_database_demands_tls_and_its_password_is_not_in_the_template() -> N
     made = properties("DatabasePassword")["GenerateSecretString"]
     assert made["ExcludePunctuation"] is True  # `voting secrets` takes letters and digits
     assert made["PasswordLength"] >= 32
+
+
+def test_no_log_holds_a_vote_and_every_log_group_of_the_template_has_an_end() -> None:
+    parameters = properties("DatabaseParameters")["Parameters"]
+    database = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["db"]["command"]
+    for name, value in LOG_SETTINGS.items():
+        assert parameters[name] == value
+        assert f" -c {name}={value}" in database
+    assert parameters["log_parameter_max_length_on_error"] == "0"
+    assert all(each["Properties"]["RetentionInDays"] <= 30 for each in of_type("AWS::Logs::LogGroup").values())
+    exported = properties("RdsInstance")["EnableCloudwatchLogsExports"]
+    identifier = properties("RdsInstance")["DBInstanceIdentifier"]["Fn::Sub"]
+    groups = [each["Properties"]["LogGroupName"]["Fn::Sub"] for each in of_type("AWS::Logs::LogGroup").values()]
+    assert groups == [f"/aws/rds/instance/{identifier}/{log}" for log in exported]
+    assert RESOURCES["RdsInstance"]["DependsOn"] == "DatabaseLog"  # or RDS makes it, without an end
+
+
+def test_each_hop_keeps_an_idle_connection_longer_than_the_one_before_it() -> None:
+    attributes = {each["Key"]: each["Value"] for each in properties("Balancer")["LoadBalancerAttributes"]}
+    balancer = int(attributes["idle_timeout.timeout_seconds"])
+    caddyfile = (ROOT / "deploy/caddy/Caddyfile").read_text()
+    ((idle, keepalive),) = re.findall(r"\bidle (\d+)s\b.*\bkeepalive (\d+)s\b", caddyfile, re.DOTALL)
+    assert balancer < int(idle)
+    assert balancer < KEEP_ALIVE_SECONDS
+    assert int(keepalive) < KEEP_ALIVE_SECONDS
 
 
 def statements() -> list[tuple[str, dict[str, Any]]]:

@@ -62,6 +62,15 @@ def test_a_job_has_the_rights_that_it_names_and_an_end(name: str) -> None:
     assert writes == allowed[name]
 
 
+def test_no_new_major_version_of_a_store_is_suggested() -> None:
+    updates = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
+    (compose,) = (each for each in updates if each["package-ecosystem"] == "docker-compose")
+    ignored = {each["dependency-name"]: each["update-types"] for each in compose["ignore"]}
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    stores = {services[name]["image"].split(":")[0] for name in ("redis", "db")}
+    assert ignored == {store: ["version-update:semver-major"] for store in stores}
+
+
 def test_a_deployment_is_never_cancelled_halfway() -> None:
     for name in ("deploy", "release"):
         assert ALL[name]["concurrency"]["cancel-in-progress"] is False
@@ -141,11 +150,90 @@ def test_a_release_that_nothing_is_said_of_is_refused(tmp_path: Path, version: s
     assert done.stdout == ""
 
 
+DIGEST = f"sha256:{'0' * 64}"
+OTHERS = [
+    "amazon/cloudwatch-agent:latest", "caddy:2-alpine", "grafana/grafana:12.2.0", "postgres:18-alpine",
+    "prom/prometheus:v3.5.0", "python:3.13-slim", "redis:8-alpine",
+]  # fmt: skip
+
+
+def digests(folder: Path, *images: str) -> Path:
+    file = folder / "digests"
+    file.write_text("".join(f"{image} {DIGEST}\n" for image in images))
+    return file
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_packed_release_names_every_image_by_digest(tmp_path: Path) -> None:
+    archive = tmp_path / "voting-1.2.3.tar.gz"
+    given = digests(tmp_path, "voting", *OTHERS)
+    subprocess.run([ROOT / "deploy" / "pack.sh", "1.2.3", given], cwd=tmp_path, check=True)
+    subprocess.run(["tar", "-xzf", archive, "-C", tmp_path], check=True)
+    release = tmp_path / "voting-1.2.3"
+    assert (release / "deploy" / "digest").read_text() == f"{DIGEST}\n"
+    command = ["docker", "compose", "--profile", "*", "-f", "compose.yaml", "-f", "deploy/cloudwatch/compose.yaml"]
+    done = subprocess.run([*command, "config", "--images"], cwd=release, capture_output=True, text=True, check=True)
+    named = {image for image in done.stdout.split() if not re.fullmatch(r"voting(-seed)?:[\d.]+", image)}
+    assert named == {f"{image}@{DIGEST}" for image in OTHERS if not image.startswith("python:")}
+    for file in ("Dockerfile", "seed-data/Dockerfile"):
+        bases = re.findall(r"^FROM (\S+)", (release / file).read_text(), re.MULTILINE)
+        assert set(bases) == {f"python:3.13-slim@{DIGEST}"}
+
+
+@pytest.mark.parametrize("missing", ["voting", "redis:8-alpine", "python:3.13-slim"])
+def test_a_release_without_the_digest_of_an_image_is_not_packed(tmp_path: Path, missing: str) -> None:
+    given = digests(tmp_path, *({"voting", *OTHERS} - {missing}))
+    done = subprocess.run(
+        [ROOT / "deploy" / "pack.sh", "1.2.3", given], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"has no digest of {missing}" in done.stderr
+    assert not list(tmp_path.glob("*.gz"))
+
+
+def test_the_digests_of_a_release_are_those_that_the_tags_have_now(tmp_path: Path) -> None:
+    """A stand-in for Docker, which has no registry here, answers as `buildx imagetools inspect` does."""
+    program = tmp_path / "docker"
+    program.write_text(f"""#!/bin/sh
+    [ "$1 $2 $3 $4 $5" = "buildx imagetools inspect --format {{{{.Manifest.Digest}}}}" ] || exit 2
+    [ "$6" != "$MISSING" ] && echo {DIGEST}
+    """)
+    program.chmod(0o755)
+
+    def ask(missing: str) -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "MISSING": missing}
+        script = ROOT / "deploy" / "digests.sh"
+        return subprocess.run([script], env=environment, capture_output=True, text=True, check=False)
+
+    assert ask("").stdout.splitlines() == [f"{image} {DIGEST}" for image in OTHERS]
+    assert ask("postgres:18-alpine").returncode != 0
+
+
+def test_archive_and_image_are_signed_and_checked_under_one_identity_with_one_version_of_cosign() -> None:
+    """Cosign and GitHub do not run here; what they are asked is read off the files."""
+    template = (ROOT / "deploy" / "ec2" / "template.yaml").read_text()
+    release, deploy = ((ROOT / ".github" / "workflows" / f"{name}.yml").read_text() for name in ("release", "deploy"))
+    identity = "https://github.com/$GITHUB_REPOSITORY/.github/workflows/release.yml@refs/tags/v$VERSION"
+    for command in ("cosign verify ", "cosign verify-blob "):
+        asked = deploy.split(command)[1].split("--certificate-oidc-issuer https://token.actions")[0]
+        assert f'--certificate-identity "{identity}"' in asked
+    assert "SIGNER='https://github.com/${Repository}/.github/workflows/release.yml'" in template
+    assert '--certificate-identity "$SIGNER@refs/tags/v$version"' in template
+    versions = re.findall(r"cosign-release: v(\S+)", release + deploy) + re.findall(
+        r"cosign/releases/download/v([\d.]+)", template
+    )
+    assert len(versions) == 4
+    assert len(set(versions)) == 1
+    unpack = template.index('tar -xzf "$draft/archive"')
+    assert template.index('"$cosign" verify-blob') < unpack
+
+
 def test_the_archive_is_the_same_for_the_same_commit_and_has_what_an_instance_needs(tmp_path: Path) -> None:
     sums = []
+    given = digests(tmp_path, "voting", *OTHERS)
     for folder in (tmp_path / "one", tmp_path / "two"):
         folder.mkdir()
-        subprocess.run([ROOT / "deploy" / "pack.sh", "1.2.3"], cwd=folder, check=True)
+        subprocess.run([ROOT / "deploy" / "pack.sh", "1.2.3", given], cwd=folder, check=True)
         archive = folder / "voting-1.2.3.tar.gz"
         sums.append(hashlib.sha256(archive.read_bytes()).hexdigest())
         assert (folder / f"{archive.name}.sha256").read_text() == f"{sums[-1]}  {archive.name}\n"
@@ -156,6 +244,12 @@ def test_the_archive_is_the_same_for_the_same_commit_and_has_what_an_instance_ne
     needed += ["deploy/compose.rds.yaml", "deploy/ec2/voting.service", "secrets/README.md"]
     assert {f"voting-1.2.3/{file}" for file in needed} <= set(held)
     assert not any("/tests/" in file for file in held)
+
+
+def test_what_is_not_a_version_is_not_ordered(aws: Aws) -> None:
+    done = aws.run(ROOT / "deploy" / "ec2" / "order.sh", "voting-deploy", "i-0", "1.2.3,digest=x")
+    assert done.returncode == 2
+    assert "is not a version" in done.stderr
 
 
 def test_a_deployment_is_ordered_and_waited_for(aws: Aws) -> None:

@@ -77,6 +77,8 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def saved(loaded: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A backup of it."""
     file = tmp_path_factory.mktemp("saved") / "votes.tar.gz"
+    file.write_bytes(b"of an earlier version, for all to read")
+    file.chmod(0o644)
     run = voting("backup", str(file), "--data", str(loaded.data))
     assert run.returncode == 0, run.stderr
     assert b"in 2 polls, 1 dead letters" in run.stderr
@@ -85,7 +87,7 @@ def saved(loaded: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_backup_is_private_and_any_tar_can_list_it(saved: Path) -> None:
     assert saved.stat().st_mode & 0o077 == 0
-    assert not saved.with_name(saved.name + ".new").exists()
+    assert list(saved.parent.iterdir()) == [saved]
     names = subprocess.run(["tar", "-tzf", str(saved)], capture_output=True, text=True, check=True).stdout.split()
     assert names[0] == "backup.json"
     assert names[-1] == "manifest.json"
@@ -103,6 +105,7 @@ def test_backup_destroy_restore_gives_identical_tallies_and_rows_and_voting_goes
         assert loaded.tally() == {"a": 0, "b": 0}
         with loaded.silent("worker-1", "worker-2"):
             assert browser.post("/", data={"vote": "b"}).status_code == 200  # waits on the stream
+            assert "none is counted" in loaded.output.read_text()
             run = voting("restore", str(saved), "--data", str(loaded.data))
             assert run.returncode == 0, run.stderr
             assert contents(loaded) == before
@@ -208,6 +211,39 @@ def test_a_file_that_was_cut_short_or_damaged_changes_nothing(loaded: Stack, sav
         with pytest.raises(BadArchive):
             asyncio.run(backup.load(loaded.state["database_url"], io.BytesIO(data), replace=True))
     assert fingerprint(loaded) == before
+
+
+def test_a_backup_is_private_from_its_first_byte(loaded: Stack, tmp_path: Path) -> None:
+    with psycopg.connect(loaded.state["database_url"]) as connection:
+        connection.execute("LOCK TABLE dead_letters IN ACCESS EXCLUSIVE MODE")
+        command = [sys.executable, "-m", "voting", "backup", str(tmp_path / "file"), "--data", str(loaded.data)]
+        process = subprocess.Popen(command, umask=0)
+        draft = eventually(lambda: next(tmp_path.iterdir(), None))
+        assert draft
+        assert draft.name != "file"
+        assert draft.stat().st_mode & 0o777 == 0o600
+    assert process.wait(30) == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_backup_does_not_replace_what_is_no_file(loaded: Stack, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    run = voting("backup", str(tmp_path / "pipe"), "--data", str(loaded.data))
+    assert run.returncode == 1
+    assert b"use - for standard output" in run.stderr
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_backup_of_a_version_without_an_installation_id_can_be_restored(loaded: Stack, saved: Path) -> None:
+    def earlier(members: dict[str, bytes]) -> None:
+        about = json.loads(members["backup.json"])
+        del about["installations"]
+        members["backup.json"] = json.dumps(about).encode()
+
+    before = loaded.rows("SELECT id FROM installation")
+    data = damaged(saved, earlier)
+    asyncio.run(backup.load(loaded.state["database_url"], io.BytesIO(data), replace=True))
+    assert loaded.rows("SELECT id FROM installation") == before
 
 
 def test_what_is_no_backup_is_refused_in_a_sentence(loaded: Stack) -> None:

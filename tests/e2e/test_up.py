@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -114,6 +116,67 @@ def test_everything_killed_at_once_starts_again_without_a_manual_step(own: Stack
     assert "left over" in said
     eventually(own.drained, within=30)
     check_rows(own, crowd)
+
+
+def test_an_empty_database_beside_the_old_broker_is_refused_until_the_right_one_is_back_or_it_is_adopted(
+    own: Stack,
+) -> None:
+    votes = own.data / "postgres"
+    httpx.post(own.vote_url, data={"vote": "a"})
+    eventually(lambda: own.tally() == {"a": 1, "b": 0})
+    assert own.stop() == 0
+    votes.rename(own.data / "aside")
+
+    own.start()
+    assert "none is counted" in own.output.read_text()
+    assert httpx.post(own.vote_url, data={"vote": "b"}).status_code == 200
+    run = command("status", "--data", str(own.data), "--json")
+    assert run.returncode == 1
+    found = json.loads(run.stdout)
+    assert (found["counted"], found["lag"] + found["pending"]) == (0, 1)
+    assert any("voting adopt" in problem for problem in found["problems"])
+    run = command("doctor", "--data", str(own.data), "--json")
+    fixes = {each["about"]: each["fix"] for each in json.loads(run.stdout)["findings"]}
+    assert "voting restore" in fixes["installation"]
+    assert own.stop() == 0
+
+    shutil.rmtree(votes)
+    (own.data / "aside").rename(votes)
+    own.start()
+    assert "none is counted" not in own.output.read_text()
+    eventually(lambda: own.tally() == {"a": 1, "b": 1})
+    assert own.stop() == 0
+
+    shutil.rmtree(votes)
+    own.start()
+    (line,) = (line for line in own.output.read_text().splitlines() if "./voting adopt " in line)
+    arguments = shlex.split(line.partition("./voting ")[2])
+    assert httpx.post(own.vote_url, data={"vote": "b"}).status_code == 200
+    assert command(*arguments).returncode == 0
+    eventually(lambda: own.tally() == {"a": 0, "b": 1})
+    assert command("adopt", "nonsense", "--data", str(own.data)).returncode == 2
+
+
+def test_a_database_of_another_major_version_is_named_with_the_way_to_move_it(tmp_path: Path) -> None:
+    files = tmp_path / "data" / "postgres" / "data"
+    files.mkdir(parents=True)
+    (files / "PG_VERSION").write_text("17\n")
+    run = command("up", "--data", str(tmp_path / "data"), "--vote-port", "50123", "--result-port", "50124")
+    assert run.returncode == 1
+    assert f"{files} was made by PostgreSQL 17, and this is PostgreSQL 18" in run.stdout
+    assert "./voting restore" in run.stdout
+    assert not (tmp_path / "data" / "log" / "valkey.log").exists()
+
+
+def test_a_valkey_that_nobody_knows_of_is_not_started_twice(own: Stack) -> None:
+    own.process.kill()
+    own.process.wait()
+    (own.data / "run" / "valkey.started").unlink()  # as if `up` had been killed before it could write it
+    again = own.launch()
+    assert again.wait(30) == 1
+    assert "another Valkey runs with" in own.output.read_text()
+    own.kill("valkey")
+    own.start()
 
 
 def test_a_second_run_on_the_same_data_says_so_and_touches_nothing(stack: Stack) -> None:

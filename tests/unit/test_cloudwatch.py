@@ -3,6 +3,7 @@
 import json
 import re
 
+import yaml
 from prometheus_client import CollectorRegistry
 
 from tests.e2e.compose import ROOT
@@ -41,8 +42,10 @@ def test_dimensions_are_labels_that_the_metrics_have() -> None:
 
 def test_it_reads_every_service_at_its_private_port() -> None:
     text = (FOLDER / "prometheus.yml").read_text()
-    jobs = re.findall(r"job_name: (\w+)\n +dns_sd_configs: \[{ names: \[(\w+)\], type: A, port: (\d+) }\]", text)
-    assert jobs == [(name, name, "9100") for name in EVERY]
+    jobs = re.findall(r"job_name: (\w+)\n +file_sd_configs: \[{ files: \[/targets/(\w+).json\], refresh", text)
+    assert jobs == [(name, name) for name in EVERY]
+    services = yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"]
+    assert services["cloudwatch-targets"]["entrypoint"][3:] == list(EVERY)
 
 
 def test_the_files_are_where_the_agent_looks_for_them() -> None:

@@ -1,9 +1,16 @@
 """Settings: where they come from, and what is said of bad ones."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tests.waiting import eventually
 from voting.core import config
 from voting.core.definition import Definition
 
@@ -145,6 +152,110 @@ def test_options_must_be_2_to_20_different_ones(monkeypatch: pytest.MonkeyPatch,
         config.load(config.MigrateSettings)
 
 
-def test_an_address_in_a_log_has_no_password() -> None:
-    assert config.redacted("redis://user:secret@broker:6379/0") == "redis://broker:6379/0"
-    assert config.redacted("postgresql://u:p@[::1]:5432/voting") == "postgresql://[::1]:5432/voting"
+@pytest.mark.parametrize("url", ["redis://[::1", "redis://broker:port", "redis://broker:99999", "rediss://a:1,b:2"])
+def test_a_broker_whose_host_or_port_cannot_be_read_is_refused_without_repeating_it(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("REDIS_URL", url)
+    monkeypatch.setenv("SECRET_KEY", "k" * 40)
+    with pytest.raises(config.BadSettings) as caught:
+        config.load(config.VoteSettings)
+    assert caught.value.problems == ["REDIS_URL: needs one host, and a port from 0 to 65535 if any"]
+
+
+@pytest.mark.parametrize("url", ["https://vote.example.org:99999", "https://user:secret@vote.example.org"])
+def test_a_page_whose_address_cannot_be_asked_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("VOTE_URL", url)
+    monkeypatch.setenv("DATABASE_URL", "postgresql://db")
+    with pytest.raises(config.BadSettings) as caught:
+        config.load(config.ResultSettings)
+    assert "VOTE_URL: " in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://user:secret@broker:6379/0", "redis://broker:6379/0"),
+        ("postgresql://u:p@[::1]:5432/voting", "postgresql://[::1]:5432/voting"),
+        ("postgresql://u:p@one:5432,two:5433,[::1]/voting?password=p", "postgresql://one:5432,two:5433,[::1]/voting"),
+        ("postgresql://voting@/voting?host=/run/postgres", "postgresql:///voting"),
+        ("unix:///run/valkey.sock", "unix:///run/valkey.sock"),
+        ("postgresql://user:12/34@host/voting", "postgresql://..."),
+        ("host=db password=secret", "..."),
+    ],
+)
+def test_an_address_in_a_log_has_no_user_and_no_password(url: str, shown: str) -> None:
+    assert config.redacted(url) == shown
+
+
+@given(st.text(max_size=200), st.sampled_from(["", "redis://", "postgresql://u:p@", "unix://"]))
+def test_whatever_an_address_is_it_can_be_logged(text: str, start: str) -> None:
+    config.redacted(start + text)
+
+
+PART = st.text(alphabet=st.sampled_from("ab1:/?#[]@,%& =.\n"), max_size=8)
+
+
+@given(PART, PART, PART, PART, st.booleans())
+def test_no_part_of_a_password_is_logged_wherever_it_stands_and_whatever_it_is(
+    before: str,
+    after: str,
+    user: str,
+    query: str,
+    is_quoted: bool,  # noqa: FBT001
+) -> None:
+    password = f"{before}SECRET{after}"
+    if is_quoted:
+        password = quote(password, safe="")
+    for url in (
+        f"postgresql://{user}:{password}@one:5432,two/voting?{query}",
+        f"redis://:{password}@[::1]:6379/0",
+        f"postgresql://{user}@one/voting?{query}&password={password}",
+        f"unix://{user}:{password}@/run/valkey.sock",
+    ):
+        assert "SECRET" not in config.redacted(url), url
+
+
+SHARE = """
+import os, signal, sys
+from pathlib import Path
+from voting.core import config
+config.share_metrics()
+from voting.core.processes import Processes
+async def main(stop):
+    Path(os.environ["PROMETHEUS_MULTIPROC_DIR"], f"{os.getpid()}.db").touch()
+    await stop.wait()
+Processes(main, lambda pid: None).run(int(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_shared_metrics_are_removed_at_the_end_and_those_of_a_killed_process_by_the_next(
+    tmp_path: Path, processes: int
+) -> None:
+    def start() -> subprocess.Popen[bytes]:
+        environment = os.environ | {"TMPDIR": str(tmp_path)}  # noqa: TID251
+        before = len(list(tmp_path.glob("*/*.db")))
+        process = subprocess.Popen([sys.executable, "-c", SHARE, str(processes)], env=environment)
+        eventually(lambda: len(list(tmp_path.glob("*/*.db"))) == before + processes)
+        return process
+
+    killed = start()
+    killed.kill()
+    killed.wait()
+    (stale,) = tmp_path.iterdir()
+    os.close(eventually(lambda: config._lock(stale)))  # its children end when they notice
+    for file in stale.iterdir():
+        file.unlink()  # or `start` would not wait for its own
+    os.utime(stale, (0, 0))
+    running = start()
+    (folder,) = tmp_path.iterdir()
+    assert folder != stale
+    os.utime(folder, (0, 0))
+    second = start()
+    assert folder.exists()
+    for process in (running, second):
+        process.terminate()
+        assert process.wait(10) == 0
+    assert list(tmp_path.iterdir()) == []

@@ -1,8 +1,12 @@
-"""Waiting between tries."""
+"""Waiting between tries, and the limit of open files."""
 
+import resource
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from voting.core import lifecycle
 from voting.core.lifecycle import Backoff
 
 
@@ -15,3 +19,34 @@ def test_waits_grow_to_the_cap_and_never_to_nothing(tries: int) -> None:
         assert step * 0.1 <= wait <= step
     backoff.reset()
     assert backoff.next() <= 0.1
+
+
+INFINITE = resource.RLIM_INFINITY
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "most", "becomes"),
+    [
+        (1024, 4096, 1 << 30, 4096),  # Linux
+        (1024, 1 << 30, 1 << 30, 1 << 20),  # a container with a huge limit
+        (1 << 20, INFINITE, 1 << 30, 1 << 20),
+        (256, INFINITE, 10_240, 10_240),  # macOS
+        (256, INFINITE, 100, 256),  # refused whatever it is
+        (INFINITE, INFINITE, 100, INFINITE),
+    ],
+)
+def test_the_limit_of_open_files_is_raised_as_far_as_the_system_lets_us(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, most: int, becomes: int
+) -> None:
+    """No Linux has an infinite limit of open files: these stand in for getrlimit(2) and setrlimit(2) of macOS."""
+    now = [soft, hard]
+
+    def setrlimit(_: int, limits: tuple[int, int]) -> None:
+        if not 0 <= limits[0] <= most or limits[1] != hard:
+            raise ValueError("current limit exceeds maximum limit")
+        now[:] = limits
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(now))
+    monkeypatch.setattr(resource, "setrlimit", setrlimit)
+    lifecycle._allow_open_files()
+    assert now == [becomes, hard]

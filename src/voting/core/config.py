@@ -3,10 +3,17 @@
 There is no default password or key. Each service has its own class, so none holds a credential it does not need.
 """
 
+import atexit
+import contextlib
+import fcntl
 import json
 import os
+import re
+import shutil
 import socket
 import tempfile
+import time
+from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -21,6 +28,7 @@ from voting.core.tracing import TraceSettings
 __all__ = ["BadSettings", "load"]
 
 LIMITED_VOTER_DAYS = 7  # for which a cookie is accepted where NEW_VOTERS_PER_HOUR is set
+UNLOCKED_SECONDS = 60.0  # far longer than a new directory of metrics stays without its lock
 
 
 def _split(value: object) -> object:
@@ -45,13 +53,22 @@ def _labels(value: object) -> object:
     return _split(value)
 
 
+def _with_valid_port(url: str) -> str:
+    """Refuse a URL whose host or port Python's parser does not take; the message does not repeat it."""
+    with contextlib.suppress(ValueError):
+        urlsplit(url).port  # noqa: B018 - reading it is the check
+        return url
+    raise ValueError("needs one host, and a port from 0 to 65535 if any")
+
+
 CommaList = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Label = Annotated[str, AfterValidator(clean)]
 LabelList = Annotated[tuple[Label, ...], BeforeValidator(_labels)]
 PublicUrl = Annotated[
     str,
-    Field(pattern=r"^(https?://[^/?#\s]+(/[^?#\s]*)?)?$", max_length=500, examples=["https://vote.example.org"]),
+    Field(pattern=r"^(https?://[^/?#@\s]+(/[^?#\s]*)?)?$", max_length=500, examples=["https://vote.example.org"]),
+    AfterValidator(_with_valid_port),
 ]
 
 
@@ -73,7 +90,11 @@ class ServiceSettings(ProbeSettings):
 class RedisSettings(Settings):
     """Where the message broker is: redis://, rediss:// (TLS) or unix://."""
 
-    redis_url: Annotated[str, Field(pattern=r"^(redis|rediss|unix)://.+", examples=["redis://host:6379/0"])]
+    redis_url: Annotated[
+        str,
+        Field(pattern=r"^(redis|rediss|unix)://.+", examples=["redis://host:6379/0"]),
+        AfterValidator(_with_valid_port),
+    ]
 
 
 class DatabaseSettings(Settings):
@@ -196,9 +217,34 @@ class StatusSettings(RedisSettings, DatabaseSettings):
 def share_metrics() -> None:
     """Let several processes of a service add up their metrics; to be called before prometheus-client is imported.
 
-    https://prometheus.github.io/client_python/multiprocess/
+    They do it in a temporary directory, which this process removes at its end. It also removes those that killed
+    processes left: nothing holds their lock. https://prometheus.github.io/client_python/multiprocess/
     """
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="voting-metrics-")
+    prefix = f"voting-metrics-{os.geteuid()}-"
+    for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - folder.lstat().st_mtime > UNLOCKED_SECONDS:
+                os.close(_lock(folder))
+                shutil.rmtree(folder)
+    ours = tempfile.mkdtemp(prefix=prefix)
+    _lock(ours)  # until the last process that shares it has ended
+    atexit.register(shutil.rmtree, ours, ignore_errors=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = ours
+
+
+def _lock(folder: str | Path) -> int:
+    """Lock a directory of this user; return the descriptor that holds the lock.
+
+    Raises:
+        OSError: another process has it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 OWN_OF_UP = frozenset(
@@ -222,11 +268,19 @@ def passed_on() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in OWN_OF_UP}
 
 
+_HOST = r"(?:[\w.-]*|\[[\da-fA-F:.]*\])(?::\d*)?"
+_STORE_URL = re.compile(
+    rf"(postgres(?:ql)?|rediss?|unix)://(?:[^/?#]*@)?({_HOST}(?:,{_HOST})*)(/[^@?#\s]*)?(?:[?#][^@]*)?", re.ASCII
+)
+
+
 def redacted(url: str) -> str:
-    """The address of a store, without user and password, for logs and messages."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if ":" in host:
-        host = f"[{host}]"
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{host}{port}{parts.path}"
+    """Return the address of a store for logs and messages: scheme, hosts and path, and never a user or a password.
+
+    Of a text that can be read in another way (an `@` after the hosts, as in a password that was not quoted), only
+    the scheme is returned.
+    """
+    if found := _STORE_URL.fullmatch(url):
+        return "{}://{}{}".format(*found.groups(""))
+    scheme = re.match(r"(postgres(ql)?|rediss?|unix)://", url)
+    return f"{scheme[0] if scheme else ''}..."

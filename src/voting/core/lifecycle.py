@@ -16,13 +16,18 @@ from collections.abc import Awaitable, Callable
 
 import uvloop
 
+from voting.core import logs
+
 Stop = asyncio.Event
+
+MAX_OPEN_FILES = (1_048_576, 10_240)  # fs.nr_open of Linux, OPEN_MAX of macOS
+
+log = logs.get()
 
 
 def run(main: Callable[[Stop], Awaitable[None]]) -> None:
     """Run a service until it returns; SIGTERM and SIGINT set the event that it gets."""
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a shell's usual 1,024 would be 1,000 viewers
+    _allow_open_files()
 
     async def supervised() -> None:
         stop = Stop()
@@ -33,6 +38,22 @@ def run(main: Callable[[Stop], Awaitable[None]]) -> None:
 
     _settle()
     uvloop.run(supervised())
+
+
+def _allow_open_files() -> None:
+    """Raise the limit of open files as far as the system lets us: a shell's usual 1,024 would be 1,000 viewers.
+
+    An infinite hard limit does not mean that any number is accepted: macOS refuses more than OPEN_MAX (setrlimit(2)).
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for most in MAX_OPEN_FILES:
+        wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        if soft == resource.RLIM_INFINITY or wanted <= soft:
+            return
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return
+    log.warning("open_files.limited", soft=soft, hard=hard)
 
 
 def _settle() -> None:

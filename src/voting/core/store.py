@@ -209,10 +209,18 @@ async def retire(connection: Connection, worker: str) -> None:
     await connection.execute(_QUERIES["retire"], {"name": worker})
 
 
-async def status(connection: Connection) -> dict[str, Any]:
-    """What `voting status` shows of the database: counted, dead, last_count (seconds), workers (name -> age)."""
+async def status(connection: Connection, within: float | None = None) -> dict[str, Any]:
+    """Return what `voting status` shows of the database.
+
+    Args:
+        connection: as a worker or the owner.
+        within: `dead_within` counts the dead letters of so many seconds; None: all.
+
+    Returns:
+        counted, dead, dead_within, last_count (seconds), workers (name -> age in seconds).
+    """
     async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(_QUERIES["status"])
+        await cursor.execute(_QUERIES["status"], {"within": within})
         row = await cursor.fetchone()
     return row or {}
 
@@ -223,14 +231,26 @@ async def define_role(connection: Connection, service: Literal["worker", "result
     async with connection.transaction():
         cursor = await connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [f"voting_{service}"])
         verb = sql.SQL("ALTER" if await cursor.fetchone() else "CREATE")
-        # a role's password cannot be a parameter; psycopg quotes it
+        # A password cannot be a parameter, and statements are logged: the server gets what it would store.
+        verifier = connection.pgconn.encrypt_password(password.encode(), f"voting_{service}".encode(), b"scram-sha-256")
         definition = sql.SQL("{} ROLE {} LOGIN CONNECTION LIMIT {} PASSWORD {}")
-        limit, word = sql.Literal(CONNECTIONS[service]), sql.Literal(password)
+        limit, word = sql.Literal(CONNECTIONS[service]), sql.Literal(verifier.decode())
         await connection.execute(definition.format(verb, role, limit, word))
         await connection.execute(_QUERIES[f"grant_{service}"])
         await connection.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")  # a database from before PostgreSQL 15
         database = sql.Identifier(connection.info.dbname)
         await connection.execute(sql.SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC").format(database))
+
+
+async def installations(connection: Connection) -> list[str]:
+    """Return the ids of the installations that the database belongs to, the first one first."""
+    cursor = await connection.execute(_QUERIES["installations"])
+    return [identifier for (identifier,) in await cursor.fetchall()]
+
+
+async def add_installations(connection: Connection, ids: Sequence[str]) -> None:
+    """Let the database belong to these installations too."""
+    await connection.execute(_QUERIES["add_installations"], {"ids": list(ids)})
 
 
 def statement(name: str) -> LiteralString:

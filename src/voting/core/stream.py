@@ -20,6 +20,7 @@ from voting.core.ballot import Backlog, BadPoll, EntryId, Poll, latest_ms
 STREAM = b"votes"
 GROUP = b"workers"
 POLLS = b"polls"
+INSTALLATION = b"installation"
 
 Entry = tuple[EntryId, list[bytes]]
 
@@ -159,6 +160,18 @@ class Consumer:
             transaction.xdel(STREAM, *ids)
             removals.count_deleted(transaction, len(ids))
             await transaction.execute()
+
+
+async def installation(client: Redis) -> str | None:
+    """Return the id of the installation that the broker belongs to."""
+    held = cast("bytes | None", await client.get(INSTALLATION))
+    return None if held is None else held.decode(errors="replace")
+
+
+async def claim_installation(client: Redis, identifier: str) -> str:
+    """Give the broker the id of an installation unless it has one; return the one that it has then."""
+    held = cast("bytes | None", await client.set(INSTALLATION, identifier, nx=True, get=True))
+    return identifier if held is None else held.decode(errors="replace")
 
 
 async def publish_polls(client: Redis, polls: tuple[Poll, ...], kept: Container[str] = ()) -> None:

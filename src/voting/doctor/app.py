@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from voting import places
-from voting.core import config, probe
+from voting.core import config, installation, probe
 from voting.doctor import broker, database
 from voting.doctor.report import Report
 
@@ -37,6 +37,9 @@ async def examine(where: places.Places) -> Report:
     _examine_settings(report)
     polls, database_ahead = await database.examine(report, where.database_url)
     broker_ahead = await broker.examine(report, where.redis_url, polls)
+    if mismatch := await installation.problem(where.redis_url, where.database_url):
+        what, _, fix = mismatch.partition(": ")
+        report.problem("installation", what, fix)
     _examine_clocks(report, {"database": database_ahead, "broker": broker_ahead})
     await _examine_services(report, where.services)
     _examine_addresses(report, where)
@@ -100,8 +103,8 @@ def _examine_clocks(report: Report, ahead: dict[str, float | None]) -> None:
 async def _examine_services(report: Report, services: dict[str, str]) -> None:
     before = len(report.findings)
     for name, address in services.items():
-        if not await probe.is_ready(address):
-            report.problem(name, f"is not ready at {address}", "look at its log, and at `voting status`")
+        if trouble := await probe.trouble(address):
+            report.problem(name, f"is not ready at {address} ({trouble})", "look at its log, and at `voting status`")
     if services:
         report.note("services", f"{', '.join(services)} are ready", unless=before)
 

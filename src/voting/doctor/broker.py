@@ -121,14 +121,19 @@ async def _examine_persistence(report: Report, client: Redis, info: dict[str, An
 
 async def _examine_polls(report: Report, client: Redis, polls: tuple[Poll, ...] | None) -> None:
     try:
-        published, _ = await stream.read_polls(client)
+        published, bad = await stream.read_polls(client)
         backlog = await stream.backlog(client)
     except (RedisError, OSError) as error:
         report.unchecked(ABOUT, f"stream and polls ({error})", "use the worker's REDIS_URL, whose user may read them")
         return
+    try:
+        await stream.installation(client)
+    except (RedisError, OSError) as error:
+        fix = "restart Redis, so that it reads its users again; allow its user what `voting secrets` does"
+        report.unchecked(ABOUT, f"which installation it belongs to ({error})", fix)
     if backlog is None:
         report.problem(ABOUT, "there is no stream: votes are refused", "start a worker, which makes it")
-    elif polls is not None and tuple(sorted(published.values(), key=lambda poll: poll.slug)) != polls:
+    elif polls is not None and (bad or tuple(sorted(published.values(), key=lambda poll: poll.slug)) != polls):
         report.problem(
             ABOUT, "its polls are not those of the database", "start a worker, which publishes them within a second"
         )

@@ -1,9 +1,9 @@
 """Is the database what the promise rests on: durable, of the right version and schema, with the right grants?"""
 
 import time
-from urllib.parse import parse_qs, urlsplit
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from voting.core import store
 from voting.core.ballot import Poll
@@ -25,13 +25,13 @@ DURABLE = {
 async def examine(report: Report, url: str) -> tuple[tuple[Poll, ...] | None, float | None]:
     """Look at the database; return its polls, and how far its clock is ahead of ours in seconds."""
     before = len(report.findings)
-    if (host := _unverified(url)) is not None:
-        report.problem(
-            ABOUT,
-            f"the connection to {host} is not verified",
-            "add sslmode=verify-full&sslrootcert=<file of its authority> to DATABASE_URL",
-        )
     try:
+        for host in _unverified(url):
+            report.problem(
+                ABOUT,
+                f"the connection to {host} is not verified",
+                "add sslmode=verify-full&sslrootcert=<file of its authority> to DATABASE_URL",
+            )
         async with store.connect(url, name="doctor", patience=COUNT_SECONDS) as connection:
             async with store.deadline(connection, PATIENCE):
                 version = await _examine_server(report, connection)
@@ -60,11 +60,17 @@ async def examine(report: Report, url: str) -> tuple[tuple[Poll, ...] | None, fl
     return polls, ahead
 
 
-def _unverified(url: str) -> str | None:
-    """The host, if it is far and nothing proves that it is who answers."""
-    parts = urlsplit(url)
-    is_verified = parse_qs(parts.query).get("sslmode", [""])[-1] in {"verify-full", "verify-ca"}
-    return parts.hostname if is_far(parts.hostname or "") and not is_verified else None
+def _unverified(url: str) -> list[str]:
+    """Return the hosts that are far, if nothing proves that it is they who answer.
+
+    Raises:
+        psycopg.ProgrammingError: libpq cannot read the URL.
+    """
+    parameters = conninfo_to_dict(url)
+    if parameters.get("sslmode") in {"verify-full", "verify-ca"}:
+        return []
+    hosts = str(parameters.get("host", "")).split(",")
+    return [host for host in hosts if is_far(host) and not host.startswith("/")]  # a path is a Unix socket
 
 
 async def _examine_server(report: Report, connection: store.Connection) -> str:

@@ -6,6 +6,7 @@ in the data directory between runs.
 """
 
 import asyncio
+import dataclasses
 import errno
 import functools
 import shlex
@@ -102,13 +103,16 @@ async def _run(data: DataDir, options: Options) -> int:
 
 async def _start(data: DataDir, supervisor: Supervisor, options: Options) -> None:
     began = time.monotonic()
-    for name, pid in data.leftovers():
-        say(f"Ending {name} (process {pid}), left over from a run that was killed …")
-        await end_leftover(name, pid)
+    where = "" if data.root == Path.cwd() / ".voting" else f" --data {shlex.quote(str(data.root))}"
+    for name in data.leftovers():
+        say(f"Ending {name} (process {data.pid(name)}), left over from a run that was killed …")
+        await end_leftover(data, name)
     for flag, port in (("--vote-port", options.vote_port), ("--result-port", options.result_port)):
         _check_free(options.host, port, flag)
     say("Starting Valkey and PostgreSQL …")
     valkey, redis_url = servers.valkey(data)
+    if await valkey.is_ready():  # started in the moment before a run was killed, and so not known to us
+        raise CannotRun(f"another Valkey runs with {data.valkey}: two would damage its files; end it first")
     postgres, database_url = await asyncio.to_thread(servers.postgres, data)
     await supervisor.start(valkey, postgres)
 
@@ -120,10 +124,20 @@ async def _start(data: DataDir, supervisor: Supervisor, options: Options) -> Non
     redis, database = {"REDIS_URL": redis_url}, {"DATABASE_URL": database_url}
     key = {"SECRET_KEY_FILE": str(data.secret_key_file())}
     await supervisor.run_once(_service(data, "migrate", database))
+    if foreign := await servers.foreign_installation(data):
+        say(
+            f"\nWarning: the broker's files in {data.valkey} belong to another database than the one in\n"
+            f"{data.postgres}, which may be new and empty. Votes are accepted and wait; none is counted, until you\n"
+            f"  put the files of that database back, or restore a backup of it:  ./voting restore FILE{where}\n"
+            f"  or give that database up and count into this one:  ./voting adopt {foreign}{where}\n"
+        )
     say(f"Starting {options.workers} worker{'s' if options.workers > 1 else ''}, vote and result …")
     names = [f"worker-{number}" for number in range(1, options.workers + 1)]
+    workers = [_service(data, name, redis | database | {"WORKER_NAME": name}) for name in names]
+    if foreign:
+        workers = [dataclasses.replace(worker, is_ready=_at_once) for worker in workers]
     parts = [
-        *(_service(data, name, redis | database | {"WORKER_NAME": name}) for name in names),
+        *workers,
         _service(data, "result", database | addresses),
         _service(data, "vote", redis | key | addresses),
     ]
@@ -132,10 +146,14 @@ async def _start(data: DataDir, supervisor: Supervisor, options: Options) -> Non
     vote_url, result_url = f"http://{host}:{options.vote_port}", f"http://{host}:{options.result_port}"
     sockets = {part.name: str(data.sockets / f"{part.name}.sock") for part in parts}
     data.write_state({"redis_url": redis_url, "database_url": database_url, "parts": sockets})
-    where = "" if data.root == Path.cwd() / ".voting" else f" --data {shlex.quote(str(data.root))}"
     say(f"Ready in {time.monotonic() - began:.1f} s.\n")
     say(f"  Vote    {vote_url}\n  Result  {result_url}\n")
     say(f"Where every vote is: ./voting status{where}    Logs: {data.log}    Stop: Ctrl-C")
+
+
+async def _at_once() -> bool:
+    """Do not wait until a worker is ready, which has to wait itself."""
+    return True
 
 
 def _service(data: DataDir, name: str, environment: dict[str, str]) -> Part:

@@ -1,18 +1,21 @@
 """The data directory of `voting up`: what it keeps between runs, private to the user, and used by one run at a time."""
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import re
 import secrets
-import subprocess
+import shutil
 import tempfile
 from pathlib import Path
 
+from voting.local.identity import identity
+
 MAX_SOCKET_PATH = 100  # bytes; the system's own limit is 104 to 108
 PLAIN = re.compile(r"[A-Za-z0-9_./+-]+")  # what means itself in a URL, and in PostgreSQL's lists
-MAX_LOG = 5_000_000
+MAX_LOG = 5_000_000  # bytes
 IS_ROOT = os.geteuid() == 0
 
 
@@ -71,11 +74,7 @@ class DataDir:
         """The file with the key that signs cookies; made at first use."""
         path = self.root / "secret_key"
         if not path.exists():
-            draft = path.with_suffix(".new")
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_hex(32))
-            draft.rename(path)
+            _write(path, secrets.token_hex(32))
         return path
 
     def pid(self, name: str) -> int | None:
@@ -86,37 +85,52 @@ class DataDir:
             return None
 
     def write_pid(self, name: str, pid: int) -> None:
-        """Note the process id of a part."""
-        draft = self.run / f"{name}.pid.new"
-        draft.write_text(f"{pid}\n")
-        draft.rename(self.run / f"{name}.pid")
+        """Note the process id of a part, and beside it which process it is the id of."""
+        _write(self.run / f"{name}.started", identity(pid) or "")
+        _write(self.run / f"{name}.pid", f"{pid}\n")
 
     def forget_pid(self, name: str) -> None:
         """The part has ended."""
         (self.run / f"{name}.pid").unlink(missing_ok=True)
+        (self.run / f"{name}.started").unlink(missing_ok=True)
 
-    def leftovers(self) -> list[tuple[str, int]]:
-        """Parts of an earlier run that was killed and could not end them: name and process id of each."""
-        found = []
-        for file in sorted(self.run.glob("*.pid")):
-            name = file.stem
-            pid = self.pid(name)
-            if name != "up" and pid and _runs(pid, name):
-                found.append((name, pid))
-        return found
+    def still_runs(self, name: str) -> int | None:
+        """Return the process id of a part if the process that was started under it still runs."""
+        pid = self.pid(name)
+        try:
+            started = (self.run / f"{name}.started").read_text(encoding="ascii")
+        except FileNotFoundError:
+            return None
+        return pid if pid and started and identity(pid) == started else None
+
+    def leftovers(self) -> list[str]:
+        """Return the parts of an earlier run that was killed and could not end them."""
+        names = sorted(file.stem for file in self.run.glob("*.pid"))
+        return [name for name in names if name != "up" and self.still_runs(name)]
 
     def log_file(self, name: str) -> Path:
-        """Where a part writes its log; a large one is put aside when it is opened."""
-        path = self.log / f"{name}.log"
-        if path.exists() and path.stat().st_size > MAX_LOG:
-            path.rename(path.with_suffix(".log.1"))
-        return path
+        """Return where a part writes its log; it must be opened for appending."""
+        return self.log / f"{name}.log"
+
+    def rotate_logs(self) -> None:
+        """Move the contents of each log that has become large into `<name>.log.1`, whose contents go.
+
+        The parts keep their files open, so the contents are copied and the file is truncated. A line that is written
+        in the microseconds between the two is lost; nothing else is. Each part's two files together are as large as
+        twice `MAX_LOG` and what it writes in between two calls.
+        """
+        for path in self.log.glob("*.log"):
+            with contextlib.suppress(OSError), path.open("r+b") as log:  # a full disk: it cannot grow any further
+                if os.fstat(log.fileno()).st_size > MAX_LOG:
+                    with path.with_suffix(".log.1").open("wb") as old:
+                        while log.tell() < os.fstat(log.fileno()).st_size:
+                            shutil.copyfileobj(log, old)
+                            old.flush()
+                        log.truncate(0)
 
     def write_state(self, state: dict[str, object]) -> None:
         """Leave word for `voting status`."""
-        path = self.run / "state.json"
-        path.write_text(json.dumps(state, indent=2))
-        path.chmod(0o600)
+        _write(self.run / "state.json", json.dumps(state, indent=2))
 
     def close(self) -> None:
         """Nothing runs any more."""
@@ -125,8 +139,10 @@ class DataDir:
         os.close(self._lock)
 
 
-def _runs(pid: int, name: str) -> bool:
-    """Whether that process is the part of that name; a process id may have been given to another since."""
-    found = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)  # noqa: S603, S607
-    mark = {"valkey": "valkey-server", "postgres": "postgres"}.get(name, f"-m voting {name.partition('-')[0]}")
-    return mark in found.stdout
+def _write(path: Path, text: str) -> None:
+    """Write a file that is private, and is there only whole."""
+    draft = path.with_name(f"{path.name}.new")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    draft.rename(path)

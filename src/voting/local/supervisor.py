@@ -15,6 +15,7 @@ from voting.local.datadir import DataDir
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 STEADY_SECONDS = 10.0  # a part that ran this long has started well
+ROTATE_SECONDS = 1.0
 QUICK_DEATHS = 5  # then the log is shown
 BAD_SETTINGS = 2  # the exit code of `voting` for them
 
@@ -48,6 +49,7 @@ class Supervisor:
         self._say = say
         self._keepers: list[asyncio.Task[None]] = []
         self._parts: list[Part] = []
+        self._rotating: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
 
     async def start(self, *parts: Part) -> None:
@@ -60,6 +62,8 @@ class Supervisor:
             await self._spawn(part)
             self._parts.append(part)
             self._keepers.append(asyncio.create_task(self._keep(part)))
+        if not self._rotating:
+            self._rotating = asyncio.create_task(self._rotate())
         await asyncio.gather(*map(self._await_ready, parts))
 
     async def run_once(self, part: Part) -> None:
@@ -117,6 +121,12 @@ class Supervisor:
             if self._stopping.is_set():  # told to stop meanwhile, when stop() could not see the new process yet
                 await self._end(part)
 
+    async def _rotate(self) -> None:
+        """Keep the logs small while the parts run."""
+        while not self._stopping.is_set():
+            self._data.rotate_logs()
+            await pause(self._stopping, ROTATE_SECONDS)
+
     async def _await_ready(self, part: Part) -> None:
         end = time.monotonic() + START_SECONDS
         while not await part.is_ready():
@@ -138,7 +148,7 @@ class Supervisor:
         self._stopping.set()
         for part in reversed(self._parts):
             await self._end(part)
-        await asyncio.gather(*self._keepers)
+        await asyncio.gather(*self._keepers, *filter(None, [self._rotating]))
 
     async def _end(self, part: Part) -> None:
         process = part.process
@@ -150,23 +160,38 @@ class Supervisor:
             await asyncio.wait_for(process.wait(), STOP_SECONDS)
         except TimeoutError:
             self._say(f"{part.name} did not stop within {STOP_SECONDS:.0f} s and is killed.")
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
             await process.wait()
         self._data.forget_pid(part.name)
 
     def kill(self) -> None:
         """End everything at once."""
         for part in self._parts:
-            if part.process and part.process.returncode is None:
-                part.process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                if part.process and part.process.returncode is None:
+                    part.process.kill()
 
 
-async def end_leftover(name: str, pid: int) -> None:
-    """Stop a process of an earlier run that we are not the parent of."""
-    os.kill(pid, signal.SIGINT if name == "postgres" else signal.SIGTERM)
-    end = time.monotonic() + STOP_SECONDS
-    with contextlib.suppress(ProcessLookupError):
-        while time.monotonic() < end:
-            os.kill(pid, 0)
+async def end_leftover(data: DataDir, name: str) -> None:
+    """Stop a process of an earlier run that we are not the parent of.
+
+    Raises:
+        Failed: it belongs to another user.
+    """
+    end, signum = time.monotonic() + STOP_SECONDS, signal.SIGINT if name == "postgres" else signal.SIGTERM
+    pid = data.still_runs(name)
+    try:
+        if pid:
+            os.kill(pid, signum)
+        while (pid := data.still_runs(name)) and time.monotonic() < end:  # noqa: ASYNC110 - not our child
             await asyncio.sleep(0.05)
-        os.kill(pid, signal.SIGKILL)
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # it ended by itself
+    except PermissionError:
+        raise Failed(
+            f"{name} (process {pid}) of an earlier run belongs to another user: end it as that user", 1
+        ) from None
+    data.forget_pid(name)

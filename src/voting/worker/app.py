@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from voting.core import health, lifecycle, logs, metrics, store, stream, tracing
+from voting.core import health, installation, lifecycle, logs, metrics, store, stream, tracing
 from voting.core.config import WorkerSettings, redacted
 from voting.core.lifecycle import Backoff, Stop, pause
 from voting.core.web import listen, serve
@@ -59,6 +59,8 @@ class Worker:
                 async with store.connect(
                     await settings.reread("database_url"), name=settings.worker_name, patience=PATIENCE
                 ) as database:
+                    if not await installation.matches(stop, database, client):
+                        return
                     log.info("worker.counting", redis=redacted(settings.redis_url))
                     counter = Counter(
                         database, client, settings.worker_name, self._metrics, self._note, spans=self._spans

@@ -86,6 +86,14 @@ LEFT JOIN (SELECT seen, lag + pending AS waiting FROM workers ORDER BY seen DESC
 ORDER BY p.slug
 
 
+-- name: installations
+SELECT id::text FROM installation ORDER BY created, id
+
+
+-- name: add_installations
+INSERT INTO installation (id) SELECT unnest(%(ids)s::uuid[]) ON CONFLICT DO NOTHING
+
+
 -- name: report
 -- A worker says what waits, and that it works if it does; rows of workers long gone are deleted.
 WITH cleared AS (DELETE FROM workers WHERE seen < now() - interval '1 day' AND name <> %(name)s)
@@ -103,6 +111,8 @@ UPDATE workers SET stopped = true WHERE name = %(name)s
 -- name: status
 SELECT (SELECT coalesce(sum(votes), 0) FROM tallies)::bigint AS counted,
        (SELECT count(*) FROM dead_letters) AS dead,
+       (SELECT count(*) FROM dead_letters
+        WHERE arrived > now() - make_interval(secs => %(within)s::float) OR %(within)s::float IS NULL) AS dead_within,
        extract(epoch FROM now() - (SELECT max(counted) FROM workers))::float AS last_count,
        (SELECT coalesce(json_object_agg(name, extract(epoch FROM now() - seen)), '{}') FROM workers WHERE NOT stopped) AS workers
 
@@ -112,7 +122,7 @@ GRANT SELECT, INSERT, UPDATE ON votes, tallies TO voting_worker;
 GRANT SELECT, UPDATE (revision, entry_ms, entry_seq) ON polls TO voting_worker;
 GRANT SELECT, INSERT ON dead_letters TO voting_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON workers TO voting_worker;
-GRANT SELECT ON schema_migrations TO voting_worker
+GRANT SELECT ON schema_migrations, installation TO voting_worker
 
 
 -- name: grant_result
@@ -140,7 +150,7 @@ WITH needed (service, relation, privilege) AS (
            ('worker', 'polls', 'SELECT'), ('worker', 'polls', 'UPDATE'),
            ('worker', 'dead_letters', 'SELECT'), ('worker', 'dead_letters', 'INSERT'),
            ('worker', 'workers', 'SELECT'), ('worker', 'workers', 'INSERT'), ('worker', 'workers', 'UPDATE'),
-           ('worker', 'workers', 'DELETE'),
+           ('worker', 'workers', 'DELETE'), ('worker', 'installation', 'SELECT'),
            ('result', 'polls', 'SELECT'), ('result', 'tallies', 'SELECT'), ('result', 'workers', 'SELECT')
 ), roles (service, role) AS (
     SELECT replace(rolname, 'voting_', ''), rolname FROM pg_roles WHERE rolname IN ('voting_worker', 'voting_result')

@@ -1,0 +1,32 @@
+"""`voting status` on real stores."""
+
+import pytest
+
+from voting import status
+from voting.core import store, stream
+from voting.core.ballot import Backlog, EntryId
+from voting.core.store import DeadLetter
+from voting.core.stream import Consumer
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_old_dead_letters_are_a_problem_unless_only_new_ones_are_asked_for(
+    redis_url: str, database_url: str
+) -> None:
+    async with stream.connect(redis_url, timeout=5) as client:
+        await Consumer(client, "w1").ensure_group(EntryId(0, 0))
+    async with store.connect(database_url, name="test", patience=5) as connection:
+        await store.report(connection, "w1", Backlog(0, 0, 0, 0), works=True, counted=True)
+        await store.count(connection, [], [DeadLetter(EntryId(1, 0), "no such option", [b"x"])])
+        await connection.execute("UPDATE dead_letters SET arrived = arrived - interval '1 hour'")
+        await store.count(connection, [], [DeadLetter(EntryId(2, 0), "no such option", [b"x"])])
+
+    async def problems(within: float | None) -> list[str]:
+        found = await status.look(redis_url, database_url, {}, within)
+        assert found.dead_letters == 2
+        return [problem.split(":")[0] for problem in found.problems]
+
+    assert await problems(None) == ["2 malformed entries were put aside"]
+    assert await problems(60) == ["1 malformed entries were put aside"]
+    assert await problems(0) == []
