@@ -139,6 +139,24 @@ MUTANTS = (
         ("fsync-stalls", "broker-killed"),
     ),
     Mutant(
+        "counts entries with any id",
+        "worker/consumer.py",
+        (("if entry.ms > limit:", "if False:"),),
+        ("forged-ids",),
+    ),
+    Mutant(
+        "goes on above any dead letter",
+        "core/sql/queries.sql",
+        (("FROM dead_letters WHERE entry_ms <= %(latest)s::numeric", "FROM dead_letters"),),
+        ("forged-ids",),
+    ),
+    Mutant(
+        "does not notice what somebody else removes",
+        "core/removals.py",
+        (("if missing > 0 then\n", "if false then\n"),),
+        ("forged-ids",),
+    ),
+    Mutant(
         "reads while a request is in hand",
         "core/protocol.py",
         (("                self.transport.pause_reading()\n", ""),),
