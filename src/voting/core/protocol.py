@@ -237,6 +237,7 @@ class Protocol(HttpToolsProtocol):
     def _next(self) -> None:
         self._phase = READING
         self._expect()
+        self.cycle = self.scope = self.headers = None  # type: ignore[assignment]  # a head may have 16 KiB
         self._patience, self._since = KEEP_ALIVE_SECONDS, math.inf
         if self._paused or self._ahead:
             self.loop.call_soon(self._go_on)  # after the other connections had their turn
