@@ -38,7 +38,8 @@ ACL = {
     "+info +config|get "  # `voting doctor`; no password is among the parameters
     "+hgetall +hset +hdel "
     "+xreadgroup +xautoclaim +xack +xdel +xpending +xinfo|stream +xinfo|groups +xgroup|create +xsetid "
-    "+xrange +del "  # to renew a stream that gives no usable ids any more
+    "+del "  # to renew a stream that gives no usable ids any more
+    "(~{votes}:* -@all +get +set +incrby +expire) (~votes ~{votes}:* -@all +eval) "  # core/removals.py
     "(~installation -@all +get +set)",
     "health": f"-@all {_HANDSHAKE} +info",
 }

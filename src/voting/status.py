@@ -18,7 +18,7 @@ from voting.core import config, installation, probe, store, stream
 PATIENCE = 3.0
 WORKER_SECONDS = 3.0  # a worker reports every second
 OLDEST_SECONDS = 10.0
-AGAIN_SECONDS = 1.0
+AGAIN_SECONDS = 2.0  # two reports of a worker
 
 
 @dataclass
@@ -38,7 +38,8 @@ class Status:
     @property
     def is_idle(self) -> bool:
         """Whether votes wait and none was counted lately; unlike the age of the oldest, no clock of the broker's."""
-        return bool(self.lag or self.pending) and (self.last_count_seconds or 0) > OLDEST_SECONDS
+        lately = self.last_count_seconds is not None and self.last_count_seconds <= OLDEST_SECONDS
+        return bool(self.lag or self.pending) and not lately
 
     def as_json(self) -> str:
         """One JSON object."""
@@ -87,9 +88,8 @@ async def look(
         again = Status()
         await _look_at_stores(again, redis_url, database_url, dead_letters_within)
         if again.is_idle:
-            status.problems.append(
-                f"Votes wait, and none was counted for {again.last_count_seconds:.0f} s: look at the log of a worker."
-            )
+            ago = _seconds(again.last_count_seconds, " ago")
+            status.problems.append(f"Votes wait and none is counted (last: {ago}): look at the log of a worker.")
     if mismatch := await installation.problem(redis_url, database_url):
         status.problems.append(f"{mismatch[:1].upper()}{mismatch[1:]}.")
     for name, address in services.items():
@@ -123,8 +123,8 @@ async def _look_at_broker(status: Status, url: str) -> None:
     status.accepted, status.lag, status.pending = backlog.accepted, backlog.lag, backlog.pending
     if backlog.missing:
         status.problems.append(
-            f"{backlog.missing} entries were removed from the stream before a worker had read them: acknowledged votes "
-            "may be lost. See the runbook EntriesRemoved."
+            f"{backlog.missing} entries were removed from the stream within a day, and not by a worker: accepted "
+            "votes may be lost. See EntriesRemoved in docs/runbooks.md."
         )
     status.oldest_seconds = backlog.oldest
     if backlog.waiting and backlog.oldest > OLDEST_SECONDS:

@@ -8,6 +8,7 @@ import psycopg
 from tests.faults.history import Attempt, History
 from tests.faults.plant import Plant
 from voting.core.ballot import EntryId
+from voting.core.removals import REMOVED
 from voting.vote.voter import Voters
 
 TALLIES = """
@@ -73,6 +74,13 @@ def check(history: History, plant: Plant, *, attempts: int, dead_letters: int, s
     if dead != dead_letters:
         violations.append(f"5: {dead} dead letters, not {dead_letters}")
     return violations + check_answers(history.attempts, slowest)
+
+
+def check_removed(plant: Plant, removed: int) -> list[str]:
+    """What belongs to promise 5: the alarm about entries that somebody else has removed is neither silent nor false."""
+    with plant.broker() as broker:
+        told = int(broker.get(REMOVED) or 0)
+    return [f"5: {told} entries are said to be removed by somebody else, not {removed}"] if told != removed else []
 
 
 def check_rows(history: History, plant: Plant) -> list[str]:

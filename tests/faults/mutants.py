@@ -58,6 +58,10 @@ POP = """\
         return entries
 """
 PAUSE = "        self._transport.pause_reading()  # whatever follows stays in the kernel\n"
+CANCEL = """\
+        if self._closing is not None:
+            self._closing.cancel()  # it would keep this viewer in memory
+"""
 CLOSE = "if self._socket.close_expected():"
 FIND = "        self._find(request)  # an unknown poll's name could be longer than a QR code can be\n"
 GROUP = """\
@@ -135,6 +139,24 @@ MUTANTS = (
         ("fsync-stalls", "broker-killed"),
     ),
     Mutant(
+        "counts entries with any id",
+        "worker/consumer.py",
+        (("if entry.ms > limit:", "if False:"),),
+        ("forged-ids",),
+    ),
+    Mutant(
+        "goes on above any dead letter",
+        "core/sql/queries.sql",
+        (("FROM dead_letters WHERE entry_ms <= %(latest)s::numeric", "FROM dead_letters"),),
+        ("forged-ids",),
+    ),
+    Mutant(
+        "does not notice what somebody else removes",
+        "core/removals.py",
+        (("if missing > 0 then\n", "if false then\n"),),
+        ("forged-ids",),
+    ),
+    Mutant(
         "reads while a request is in hand",
         "core/protocol.py",
         (("                self.transport.pause_reading()\n", ""),),
@@ -175,7 +197,7 @@ MUTANTS = (
     Mutant(
         "reads on while it closes a socket",
         "result/viewer.py",
-        ((PAUSE, ""), ("if self._socket.close_expected() and self._closing is None:", CLOSE)),
+        ((PAUSE, ""), ("if self._socket.close_expected() and self._closing is None:", CLOSE), (CANCEL, "")),
         ("sockets",),
     ),
     Mutant(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from tests.faults import rows_attacks as attacks
 from tests.faults import rows_clients as clients
+from tests.faults import rows_rights as rights
 from tests.faults import rows_stores as stores
 from tests.faults import rows_whole as whole
 from tests.faults import rows_workers as workers
@@ -60,7 +61,7 @@ ORDER: tuple[Run, ...] = (
     attacks.endless,
     attacks.sockets,
     stores.read_only,
-    workers.forged_ids,
+    rights.forged_ids,
 )
 ROWS = tuple(Row(number, run) for number, run in enumerate(ORDER, 1))
 

@@ -155,27 +155,6 @@ def malformed(case: Case) -> dict[str, object]:
     return now.notes | {"malformed": len(added)}
 
 
-def forged_ids(case: Case) -> dict[str, object]:
-    """Somebody with a password of the broker writes entries with the largest possible id."""
-    with trial(case) as now:
-        before = now.plant.pids()
-        forged = {b"poll": b"default", b"voter": b"v" * 16, b"choice": b"a"}
-        for number in range(int(case.short(2, 5))):
-            with now.plant.broker() as broker:
-                broker.xadd("votes", forged, id=f"18446744073709551615-{2**64 - 1 - number}")
-            began = time.monotonic()
-            soon("votes are refused", lambda began=began: now.history.count("refused", began), 2)  # type: ignore[misc]
-            now.dead_letters = number + 1
-            soon(
-                "votes are accepted again",
-                lambda began=began: now.history.count("ok", began) >= 100,  # type: ignore[misc]
-                case.mark(5),
-                bound=True,
-            )
-        must(now.plant.pids() == before, "a process of ours was restarted")
-    return now.notes
-
-
 def _buried(now: Trial) -> set[str]:
     return {f"{ms}-{seq}" for ms, seq in now.plant.rows("SELECT entry_ms, entry_seq FROM dead_letters")}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.faults.checker import Auditor, check
+from tests.faults.checker import Auditor, check, check_removed
 from tests.faults.history import History
 from tests.faults.load import Load
 from tests.faults.plant import Plant
@@ -62,6 +62,7 @@ class Trial:
     history: History
     load: Load
     dead_letters: int = 0
+    removed: int = 0  # entries that somebody other than a worker has removed
     notes: dict[str, Any] = field(default_factory=dict)
 
     def latencies(self, seconds: float) -> float:
@@ -151,6 +152,7 @@ def trial(
         violations = [] if drained else [f"5: not drained within {drain} s: {plant.waiting()}"]
         slowest = case.short(3, 2) + load.late
         violations += auditor.found
+        violations += check_removed(plant, now.removed)
         violations += check(history, plant, attempts=attempts, dead_letters=now.dead_letters, slowest=slowest)
         if not auditor.looks:
             violations.append("3: the auditor never saw the database")

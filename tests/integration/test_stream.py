@@ -148,17 +148,6 @@ async def test_a_stream_with_the_largest_possible_id_gives_usable_ids_again(redi
     assert [entry for entry, _ in await consumer.read_new(10, 0.1)] == [next_]
 
 
-async def test_entries_that_are_removed_unread_are_missed(redis: Redis) -> None:
-    consumer = Consumer(redis, "w1")
-    await consumer.ensure_group(ZERO)
-    await add(redis, 5)
-    await consumer.read_new(2, 0.1)
-    assert (await backlog(redis)).missing == 0
-    await redis.xadd(STREAM, {"n": "0"}, maxlen=0, approximate=False)
-    assert (await backlog(redis)).missing == 6
-    assert await consumer.read_own_pending(10) != []
-
-
 async def test_a_claim_finds_idle_entries_behind_many_that_are_not(redis: Redis) -> None:
     alive, dead, other = Consumer(redis, "w1"), Consumer(redis, "w2"), Consumer(redis, "w3")
     await alive.ensure_group(ZERO)

@@ -164,7 +164,7 @@ class Vote(NamedTuple):
 class Backlog:
     """What waits: entries not yet read, entries read but not yet counted, and the age of the oldest in seconds.
 
-    `accepted`: entries ever added. `missing`: entries that were removed before a worker had read them.
+    `accepted`: entries ever added. `missing`: entries that somebody other than a worker removed lately.
     """
 
     lag: int

@@ -99,9 +99,7 @@ class WorkerMetrics:
         self.length = Gauge("voting_stream_length", "Entries that wait to be counted, read or not", registry=made)
         self.lag = Gauge("voting_stream_lag", "Entries that no worker has read", registry=made)
         self.pending = Gauge("voting_stream_pending", "Entries read and not yet counted", registry=made)
-        self.missing = Gauge(
-            "voting_stream_missing", "Entries that somebody removed before a worker had read them", registry=made
-        )
+        self.missing = Gauge("voting_stream_missing", "Entries that no worker removed, within a day", registry=made)
         self.oldest = Gauge("voting_stream_oldest_seconds", "Age of the oldest waiting entry", registry=made)
         # Under a container's root is the disk of its engine, where the named volumes of the stores are as well.
         free = Gauge("voting_disk_free_bytes", "Free on the disk that holds the root directory", registry=made)

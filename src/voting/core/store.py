@@ -1,8 +1,7 @@
 """The system of record: every statement that goes to PostgreSQL 18, and how long it may take.
 
 The statements are in `sql/queries.sql`. All connections are in autocommit mode, so each statement is a
-transaction of its own. Whatever fails raises a psycopg error: those in `OUTAGES` mean that the database cannot do it
-now, to be tried again; `DataError` and `IntegrityError` mean that the data can never be stored; others are bugs.
+transaction of its own. Whatever fails raises a psycopg error; `OUTAGES` and `DATA_ERRORS` say what it means.
 """
 
 import asyncio
@@ -25,18 +24,25 @@ from voting.core.definition import Definition, define
 
 Connection = psycopg.AsyncConnection[TupleRow]
 
-# No connection; a server that starts, stops, is read-only during a failover or is out of resources; and a schema or
-# grants that a migration, a restore or a rotation is about to change.
+# What to do when a statement fails, by SQLSTATE: https://www.postgresql.org/docs/18/errcodes-appendix.html
+# Try again later: no connection (08, 57P), a server that is read-only during a failover (25006) or out of resources
+# (53), and a schema or grants that a migration, a restore or a rotation is changing.
 OUTAGES = (
     OSError,
     psycopg.OperationalError,
     psycopg.InterfaceError,
     psycopg.InternalError,
+    psycopg.errors.FeatureNotSupported,  # "cached plan must not change result type"; a new connection has none
     psycopg.errors.InsufficientPrivilege,
     psycopg.errors.UndefinedTable,
     psycopg.errors.UndefinedColumn,
     psycopg.errors.UndefinedFunction,
+    psycopg.errors.NotNullViolation,  # these three no vote can cause: the schema has what we do not know
+    psycopg.errors.UniqueViolation,
+    psycopg.errors.ExclusionViolation,
 )
+# Put the vote aside: what it says can never be stored. All other errors are bugs and end the process.
+DATA_ERRORS = (psycopg.DataError, psycopg.errors.CheckViolation, psycopg.errors.ForeignKeyViolation)
 NOTIFY_CHANNEL = "tallies"
 CONNECTIONS = {"worker": 40, "result": 10}  # of a role at a time; a worker has two, a result service one
 MAX_FIELDS_TEXT = 1000  # characters of a dead letter's content that are kept
@@ -236,6 +242,7 @@ async def define_role(connection: Connection, service: Literal["worker", "result
         limit, word = sql.Literal(CONNECTIONS[service]), sql.Literal(verifier.decode())
         await connection.execute(definition.format(verb, role, limit, word))
         await connection.execute(_QUERIES[f"grant_{service}"])
+        await connection.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")  # a database from before PostgreSQL 15
         database = sql.Identifier(connection.info.dbname)
         await connection.execute(sql.SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC").format(database))
 

@@ -12,9 +12,10 @@ from typing import Any, cast
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ResponseError, WatchError
+from redis.exceptions import RedisError, ResponseError, WatchError
 
-from voting.core.ballot import Backlog, BadPoll, EntryId, Poll
+from voting.core import removals
+from voting.core.ballot import Backlog, BadPoll, EntryId, Poll, latest_ms
 
 STREAM = b"votes"
 GROUP = b"workers"
@@ -37,6 +38,10 @@ def connect(url: str, *, timeout: float) -> Redis:
         socket_connect_timeout=timeout,
         max_connections=4,
     )
+
+
+class ClocksApart(RedisError):
+    """Nobody can say now which entry ids are forged. To be tried again, like an outage: nothing is put aside."""
 
 
 class Consumer:
@@ -71,17 +76,29 @@ class Consumer:
                 return False  # another worker was quicker, or a vote arrived; the next read tells
         return True
 
+    async def latest_ms(self) -> int:
+        """Return the largest id that may be a vote's, as `ballot.latest_ms` does.
+
+        Raises:
+            ClocksApart: the broker's clock is past it, so that all its new entries would be.
+        """
+        seconds, _ = await self._client.time()
+        latest = latest_ms()
+        if seconds * 1000 > latest:
+            raise ClocksApart("The broker's clock is more than a day ahead of ours. Set the one that is wrong.")
+        return latest
+
     async def align(self, newest: EntryId, latest: int) -> str:
         """See to it that the stream gives ids between the newest entry counted and a limit; return what had to be done.
 
         "raised": it would have given ids up to `newest`, as after a database was restored that had counted the votes of
         another broker, whose clock was ahead. "renewed": an entry with an id above the limit, which only a forger's
         can be, had made it give none, or such ids alone. Such an id stays with the key (XSETID refuses to go below a
-        deleted entry), so the key is made anew as soon as no other entry is on it; vote refuses votes meanwhile.
+        deleted entry), so the key is made anew as soon as no entry is on it; vote refuses votes meanwhile.
 
         Args:
             newest: from `store.newest_entry`.
-            latest: milliseconds since the epoch.
+            latest: from `latest_ms`.
         """
         async with self._client.pipeline(transaction=True) as transaction:
             await transaction.watch(STREAM)
@@ -90,8 +107,8 @@ class Consumer:
             if newest <= last and last.ms <= latest:
                 return ""
             renew = last.ms > latest
-            if renew and await transaction.xrange(STREAM, "-", str(latest), count=1):
-                return ""  # these are votes, to be counted first
+            if renew and info["length"]:
+                return ""  # first votes are counted, and forged entries put aside
             transaction.multi()  # type: ignore[no-untyped-call]
             if renew:
                 transaction.delete(STREAM)
@@ -141,6 +158,7 @@ class Consumer:
         async with self._client.pipeline(transaction=True) as transaction:
             transaction.xack(STREAM, GROUP, *ids)
             transaction.xdel(STREAM, *ids)
+            removals.count_deleted(transaction, len(ids))
             await transaction.execute()
 
 
@@ -192,11 +210,11 @@ async def backlog(client: Redis) -> Backlog | None:
     """
     async with client.pipeline(transaction=True) as transaction:
         transaction.xinfo_stream(STREAM)
-        transaction.xinfo_groups(STREAM)
         transaction.xpending(STREAM, GROUP)
         transaction.time()
+        transaction.get(removals.REMOVED)
         try:
-            info, groups, pending, (seconds, microseconds) = await transaction.execute()
+            info, pending, (seconds, microseconds), removed = await transaction.execute()
         except ResponseError as error:
             if "no such key" in str(error) or "NOGROUP" in str(error):
                 return None
@@ -206,8 +224,7 @@ async def backlog(client: Redis) -> Backlog | None:
         born = EntryId.parse(info["first-entry"][0]).ms / 1000
         oldest = max(0.0, seconds + microseconds / 1e6 - born)
     waiting = info["length"] - pending["pending"]
-    missing = sum(group["lag"] or 0 for group in groups if group["name"] == GROUP) - waiting
-    return Backlog(waiting, pending["pending"], oldest, info["entries-added"], max(0, missing))
+    return Backlog(waiting, pending["pending"], oldest, info["entries-added"], int(removed or 0))
 
 
 def _entries(reply: list[Any]) -> list[Entry]:

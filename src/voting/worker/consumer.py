@@ -11,15 +11,14 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
-import psycopg
 from redis.asyncio import Redis
 
-from voting.core import logs, store
+from voting.core import logs, removals, store
 from voting.core.ballot import Malformed, Register, Vote, latest, latest_ms
 from voting.core.lifecycle import Stop
 from voting.core.metrics import WorkerMetrics
 from voting.core.store import Connection, DeadLetter
-from voting.core.stream import Consumer, Entry, publish_polls, read_polls
+from voting.core.stream import STREAM, Consumer, Entry, publish_polls, read_polls
 
 if TYPE_CHECKING:
     from voting.core.spans import Spans
@@ -88,7 +87,7 @@ class Counter:
             redis.RedisError, psycopg.Error, OSError: a store failed; run it again on new connections.
         """
         async with store.deadline(self._database, PATIENCE):
-            newest = await store.newest_entry(self._database, latest_ms())
+            newest = await store.newest_entry(self._database, await self._stream.latest_ms())
         if await self._stream.ensure_group(newest):
             log.warning("stream.group_created", newest=str(newest))
         await self._refresh_polls()
@@ -117,10 +116,9 @@ class Counter:
             self._reading = None
             is_full = len(batch.entries) == batch_size
             if is_full and not stop.is_set():
+                batch_size = min(2 * batch_size, most)
                 self._reading = asyncio.create_task(self._read(batch_size))
             await self._process(batch)
-            if is_full:
-                batch_size = min(2 * batch_size, most)
             if time.monotonic() - claimed_at > min(reclaim, 2) and not stop.is_set():
                 async for entries in self._stream.claim(batch_size, reclaim):
                     log.warning("entries.claimed", entries=len(entries))
@@ -184,7 +182,7 @@ class Counter:
         try:
             async with store.deadline(self._database, PATIENCE + 1):
                 counted = await store.count(self._database, votes, dead, traceparent)
-        except (psycopg.DataError, psycopg.IntegrityError) as error:
+        except store.DATA_ERRORS as error:
             if len(votes) > 1:
                 middle = len(votes) // 2
                 await self._commit(votes[:middle], dead, traceparent)
@@ -206,8 +204,11 @@ class Counter:
         """Take up poll definitions from the database, and publish them for the vote service."""
         async with store.deadline(self._database, PATIENCE):
             polls, bad = await store.polls(self._database)
-            newest = await store.newest_entry(self._database, latest_ms())
-        if change := await self._stream.align(newest, latest_ms()):
+            latest = await self._stream.latest_ms()
+            newest = await store.newest_entry(self._database, latest)
+        if removed := await removals.notice(self._redis, STREAM):
+            log.warning("stream.entries_removed", entries=removed)
+        if change := await self._stream.align(newest, latest):
             log.warning("stream.aligned", change=change, newest=str(newest))
         self._bad.note(bad)
         if bad:  # a row that was mended badly: votes for what was published before it are still votes

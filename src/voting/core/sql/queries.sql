@@ -97,7 +97,7 @@ INSERT INTO installation (id) SELECT unnest(%(ids)s::uuid[]) ON CONFLICT DO NOTH
 
 -- name: report
 -- A worker says what waits, and that it works if it does; rows of workers long gone are deleted.
-WITH cleared AS (DELETE FROM workers WHERE seen < now() - interval '1 day')
+WITH cleared AS (DELETE FROM workers WHERE seen < now() - interval '1 day' AND name <> %(name)s)
 INSERT INTO workers AS w (name, seen, lag, pending, oldest, counted)
 VALUES (%(name)s, now(), %(lag)s, %(pending)s, %(oldest)s, CASE WHEN %(counted)s THEN now() END)
 ON CONFLICT (name) DO UPDATE
