@@ -123,8 +123,8 @@ async def _look_at_broker(status: Status, url: str) -> None:
     status.accepted, status.lag, status.pending = backlog.accepted, backlog.lag, backlog.pending
     if backlog.missing:
         status.problems.append(
-            f"{backlog.missing} entries were removed from the stream, and not by a worker, within a day: accepted votes "
-            "may be lost. See EntriesRemoved in docs/runbooks.md."
+            f"{backlog.missing} entries were removed from the stream within a day, and not by a worker: accepted "
+            "votes may be lost. See EntriesRemoved in docs/runbooks.md."
         )
     status.oldest_seconds = backlog.oldest
     if backlog.waiting and backlog.oldest > OLDEST_SECONDS:

@@ -8,7 +8,6 @@ import redis
 
 from tests.faults.trial import Broken, Case, Trial, must, soon, trial
 from voting.core.ballot import AHEAD_SECONDS, VOTER_BYTES
-from voting.core.removals import REMOVED
 from voting.secrets import ACL
 
 AHEAD = "the id is more than a day ahead"
