@@ -2,8 +2,8 @@
 # deploy.sh CURRENT [DIGEST]: takes the release that this file belongs to into service. CURRENT is the link by which the
 # installation is known; it leads to the release that serves now. The release's settings are in its .env.
 #
-# The image is pulled if .env names VOTING_IMAGE (exactly that of DIGEST, or of the file `digest` that a packed release has), or
-# else built. Then the schema is brought
+# The image is pulled if .env names VOTING_IMAGE (exactly that of DIGEST, or of the file `digest` that a packed release has; they
+# have to agree), or else built. Then the schema is brought
 # up to date, and worker, result and vote are replaced one after another, each when the one before is healthy. If anything
 # fails, or all is not well within DEPLOY_PATIENCE seconds (120), the release before goes on and the exit code is 1. Dead letters
 # from before the deployment do not count against it. Votes wait on the stream meanwhile. A release's migration has to leave the schema usable for the release before it.
@@ -11,7 +11,8 @@ set -eu
 
 new=$(CDPATH='' cd -- "$(dirname "$0")/.." && pwd -P)
 current=${1:?usage: deploy.sh CURRENT [DIGEST]}
-digest=${2:-$(cat "$new/deploy/digest" 2>/dev/null || true)}
+packed=$(cat "$new/deploy/digest" 2>/dev/null || true)
+digest=${2:-$packed}
 patience=${DEPLOY_PATIENCE-120}
 began=$(date +%s)
 services='worker result vote'
@@ -21,6 +22,7 @@ unset VOTING_IMAGE VOTING_VERSION # .env decides; Compose would let the environm
 say() { echo "deploy: $*" >&2; }
 fail() { say "$@"; exit 1; }
 
+[ -z "$packed" ] || [ "$digest" = "$packed" ] || fail "this release has the image $packed, and not $digest"
 [ -f "$new/.env" ] || fail "$new/.env is missing: copy .env.example, and set VOTING_VERSION"
 [ -L "$current" ] || [ ! -e "$current" ] || fail "$current is not a link"
 old=$(readlink -f "$current" || true)

@@ -40,7 +40,6 @@ for number in "$a" "$b" "$concurrency" "$wait"; do
 done
 command -v ab >/dev/null || die 'ab is missing; install it (Debian, Ubuntu: apt install apache2-utils)'
 python=$(command -v python3) || die 'python3 is missing'
-"$python" "$here/make-data.py" "$work" >/dev/null
 
 ready() { "$python" -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1] + "readyz", timeout=2)' "$1" 2>/dev/null; }
 await() {
@@ -54,6 +53,7 @@ await() {
 tally() { "$python" "$here/make-data.py" --tally "$result"; }
 
 await "$url" VOTE_URL
+"$python" "$here/make-data.py" --vote "$url" "$work" >/dev/null || die "$url shows no ballot"
 if [ -n "$result" ]; then
     await "${result%/}/" RESULT_URL
     before=$(tally)

@@ -164,11 +164,16 @@ def test_exactly_the_image_that_is_named_is_pulled_and_wrong_settings_change_not
     before = installation.current.resolve()
     with Registry() as registry:
         installation.unpack("0.4.0", VOTING_IMAGE=registry.image, VOTE_PORT="nonsense")
-        (installation.releases / "0.4.0" / "deploy" / "digest").write_text(f"sha256:{'0' * 64}\n")
+        packed = installation.releases / "0.4.0" / "deploy" / "digest"
+        packed.write_text(f"sha256:{'0' * 64}\n")
+        done = installation.deploy("0.4.0", registry.digest)
+        assert done.returncode == 1
+        assert f"and not {registry.digest}" in done.stderr
         done = installation.deploy("0.4.0")
         assert done.returncode == 1
         assert "cannot be had" in done.stderr
-        done = installation.deploy("0.4.0", registry.digest)
+        packed.write_text(f"{registry.digest}\n")
+        done = installation.deploy("0.4.0")
         assert done.returncode == 1
         assert "0.4.0/.env are wrong" in done.stderr
         pulled = docker("image", "inspect", "-f", "{{json .RepoDigests}}", f"{registry.image}:0.4.0")

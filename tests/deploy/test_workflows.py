@@ -43,6 +43,13 @@ def test_every_action_is_pinned_by_its_commit_and_says_which_version_that_is(fil
             assert re.fullmatch(r" # v\d+\.\d+\.\d+", comment), action
 
 
+def test_what_builds_a_release_is_pinned_by_digest() -> None:
+    steps = [step for job in ALL["release"]["jobs"].values() for step in job.get("steps", [])]
+    given = {step["uses"].split("@")[0]: step.get("with", {}) for step in steps if "uses" in step}
+    images = [given["docker/setup-qemu-action"]["image"], given["docker/setup-buildx-action"]["driver-opts"]]
+    assert all(re.search(r"@sha256:[0-9a-f]{64}$", image) for image in images)
+
+
 def test_one_version_of_an_action_is_used_everywhere() -> None:
     pins = set(re.findall(r"uses: (\S+@\S+)", "".join(file.read_text() for file in WORKFLOWS)))
     assert len(pins) == len({pin.split("@")[0] for pin in pins})

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 import zxingcpp
 from PIL import Image
@@ -45,6 +46,29 @@ def test_the_choice_is_still_marked_when_the_ballot_is_loaded_again(stack: Stack
     page.reload()
     expect(page.get_by_role("button", name="Dogs")).to_have_attribute("aria-pressed", "true")
     assert page.inner_text("#said") == said
+
+
+def test_pages_of_a_poll_that_changes_and_is_deleted_say_so(stack: Stack, open_browser: OpenBrowser) -> None:
+    insert = "INSERT INTO polls (slug, question, options) VALUES ('snack', 'Which?', %s)"
+    with psycopg.connect(stack.state["database_url"], autocommit=True) as database:
+        database.execute(insert, ['[{"key": "a", "label": "Apple"}, {"key": "b", "label": "Nuts"}]'])
+        eventually(lambda: "Apple" in httpx.get(f"{stack.vote_url}/p/snack").text)
+        ballot, result = open_browser().new_page(), open_browser().new_page()
+        ballot.goto(f"{stack.vote_url}/p/snack")
+        database.execute("UPDATE polls SET options = replace(options::text, 'Apple', 'Pear')::jsonb")
+        eventually(lambda: "Pear" in httpx.get(f"{stack.vote_url}/p/snack").text)
+        ballot.get_by_role("button", name="Apple").click()
+        expect(ballot.get_by_role("status")).to_contain_text("This poll has changed")
+        ballot.get_by_role("status").get_by_role("link").click()
+        ballot.get_by_role("button", name="Pear").click()
+        expect(ballot.get_by_role("status")).to_contain_text("Your vote for Pear is in")
+
+        result.goto(f"{stack.result_url}/p/snack")
+        eventually(lambda: votes(result, "a") == 1)
+        for table in ("votes", "tallies"):
+            database.execute(f"DELETE FROM {table} WHERE poll = 'snack'")  # noqa: S608 - one of two tables
+        database.execute("DELETE FROM polls WHERE slug = 'snack'")
+        expect(result.get_by_role("heading")).to_have_text("Not here")
 
 
 @pytest.mark.parametrize("where", ["ballot", "result", "present"])

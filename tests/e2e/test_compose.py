@@ -191,7 +191,8 @@ def test_vote_may_only_add_votes_and_read_polls(compose: Compose) -> None:
 
 def test_the_worker_may_not_add_votes_or_administrate(compose: Compose) -> None:
     refused = [("XADD", "votes", "*", "a", "b"), ("FLUSHALL",), ("CONFIG", "SET", "save", ""), ("KEYS", "*"),
-               ("GET", "other"), ("DEL", "other"), ("ACL", "WHOAMI"), ("XTRIM", "votes", "MAXLEN", 0)]  # fmt: skip
+               ("GET", "other"), ("SET", "polls", "x"), ("DEL", "other"),
+               ("ACL", "WHOAMI"), ("XTRIM", "votes", "MAXLEN", 0)]  # fmt: skip
     said = compose.python("worker", REDIS.format(commands=[*refused, ("XINFO", "STREAM", "votes")]))
     assert said.split("\n")[:-1] == [*(f"refused {command[0]}" for command in refused), "allowed XINFO"]
 
@@ -227,6 +228,7 @@ with psycopg.connect(pathlib.Path('/run/secrets/database_url').read_text(), auto
             ["SELECT * FROM votes LIMIT 1", "SELECT * FROM polls", "UPDATE polls SET revision = revision"],
             ["DELETE FROM votes", "TRUNCATE votes", "UPDATE polls SET question = 'x'", "DELETE FROM dead_letters",
              "INSERT INTO polls (slug, question, options) VALUES ('x', 'x', '[]')", "DROP TABLE votes",
+             "INSERT INTO installation DEFAULT VALUES",
              "CREATE ROLE x"],
         ),
     ],
@@ -368,6 +370,49 @@ def test_the_database_lost_with_its_volume_comes_back_from_a_backup_and_votes_wa
     eventually(lambda: compose.tally() == tally | {"b": tally["b"] + 1}, within=60)
     eventually(compose.drained, within=30)
     compose.up("--no-recreate")
+
+
+NEXT_MAJOR = """
+services:
+  db: { environment: { PGDATA: /var/lib/postgresql/19/docker } }
+"""
+
+
+def test_an_image_of_the_next_major_version_is_not_counted_into_until_a_backup_is_restored(
+    compose: Compose, tmp_path: Path
+) -> None:
+    """Each major version of the image has a folder of its own on the volume: so has this one, with another PGDATA."""
+    assert votes(compose, "a")
+    eventually(compose.drained, within=30)
+    tally = compose.tally()
+    (tmp_path / "next.yaml").write_text(NEXT_MAJOR)
+    ports = {"VOTE_PORT": str(compose.vote_port), "RESULT_PORT": str(compose.result_port)}
+    upgraded = Compose(compose.name, COMPOSE_FILE=f"compose.yaml:{tmp_path}/next.yaml", **ports)
+
+    upgraded.run("up", "-d", check=False)
+    eventually(lambda: "installation.mismatch" in compose.run("logs", "worker"), within=120)
+    assert votes(compose, "b")
+    assert "voting restore" in compose.execute("worker", "voting", "status", check=False)
+    assert compose.rows() == {}
+    eventually(lambda: inspect(compose.containers("worker")[0], "{{.State.Health.Status}}") == "unhealthy", within=60)
+
+    compose.run("up", "-d", check=False)  # the old image again
+    eventually(lambda: compose.tally() == tally | {"b": tally["b"] + 1}, within=120)
+    eventually(compose.drained, within=30)
+    before, tally = compose.rows(), compose.tally()
+
+    compose.run("stop", "worker")  # docs/operations.md, the next major version of PostgreSQL
+    compose.pipe("run", "--rm", "-T", "migrate", "backup", "-", target=tmp_path / "votes.tar.gz")
+    assert votes(compose, "a")
+    upgraded.run("up", "-d", "--wait", "db")
+    upgraded.run("run", "--rm", "migrate")
+    upgraded.pipe("run", "--rm", "-T", "migrate", "restore", "-", source=tmp_path / "votes.tar.gz")
+    assert compose.rows() == before
+    upgraded.up()
+    eventually(lambda: compose.tally() == tally | {"a": tally["a"] + 1}, within=60)
+    eventually(compose.drained, within=30)
+    assert "Nothing found." in compose.execute("worker", "voting", "doctor")
+    compose.up()
 
 
 def test_every_password_is_rotated_without_recreating_a_service(compose: Compose, tmp_path: Path) -> None:

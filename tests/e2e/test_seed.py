@@ -5,11 +5,13 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from websockets.sync.client import connect
 
 from tests.conftest import require
 from tests.e2e.stack import Stack, free_port
+from tests.waiting import eventually
 
 SCRIPT = Path(__file__).parents[2] / "seed-data" / "generate-votes.sh"
 
@@ -47,6 +49,17 @@ def test_counts_and_concurrency_come_from_the_environment(stack: Stack) -> None:
     run = seed(VOTE_URL=stack.vote_url, RESULT_URL=stack.result_url, VOTES_A="7", VOTES_B="3", CONCURRENCY="2")
     assert run.returncode == 0, run.stdout + run.stderr
     assert "10 accepted" in run.stdout
+
+
+def test_the_first_two_options_get_the_votes_whatever_their_keys_are(tmp_path: Path) -> None:
+    Stack(tmp_path / "data", workers=1).start().stop()
+    stack = Stack(tmp_path / "data", workers=1, OPTIONS="Tea,Dogs,Milk").start()
+    eventually(lambda: "Tea" in httpx.get(stack.vote_url).text)
+    run = seed(VOTE_URL=stack.vote_url, RESULT_URL=stack.result_url, VOTES_A="4", VOTES_B="3", CONCURRENCY="2")
+    assert run.returncode == 0, run.stdout + run.stderr
+    shown = [(option["key"], option["label"], option["votes"]) for option in stack.results()["options"]]
+    assert shown == [("c", "Tea", 4), ("b", "Dogs", 3), ("d", "Milk", 0)]
+    assert stack.stop() == 0
 
 
 def test_a_service_that_is_not_there_is_named() -> None:

@@ -178,7 +178,7 @@ def slow(first: bytes, then: bytes) -> Attack:
 
 
 def frames(frame: bytes, *, reads: bool = True) -> Attack:
-    """Return an attack: a WebSocket that sends the same frame as fast as it goes, and another when it is closed."""
+    """Return an attack: WebSockets that send the same frame as fast as it goes; when one is closed, another comes."""
 
     async def one(port: int) -> str:
         async with connection(port, 65536 if reads else 1) as (reader, writer):
@@ -200,8 +200,12 @@ def frames(frame: bytes, *, reads: bool = True) -> Attack:
 
     async def attack(port: int, end: float) -> Outcomes:
         found: Outcomes = Outcomes()
-        while time.monotonic() < end:
-            found[await _until(time.monotonic() + CUT_WITHIN if reads else end, one(port))] += 1
+
+        async def again() -> None:
+            while time.monotonic() < end:
+                found[await _until(time.monotonic() + CUT_WITHIN if reads else end, one(port))] += 1
+
+        await asyncio.gather(*(again() for _ in range(3)))
         return found
 
     return attack

@@ -58,6 +58,10 @@ POP = """\
         return entries
 """
 PAUSE = "        self._transport.pause_reading()  # whatever follows stays in the kernel\n"
+CANCEL = """\
+        if self._closing is not None:
+            self._closing.cancel()  # it would keep this viewer in memory
+"""
 CLOSE = "if self._socket.close_expected():"
 FIND = "        self._find(request)  # an unknown poll's name could be longer than a QR code can be\n"
 GROUP = """\
@@ -193,7 +197,7 @@ MUTANTS = (
     Mutant(
         "reads on while it closes a socket",
         "result/viewer.py",
-        ((PAUSE, ""), ("if self._socket.close_expected() and self._closing is None:", CLOSE)),
+        ((PAUSE, ""), ("if self._socket.close_expected() and self._closing is None:", CLOSE), (CANCEL, "")),
         ("sockets",),
     ),
     Mutant(

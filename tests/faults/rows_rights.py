@@ -3,6 +3,7 @@
 import secrets
 import signal
 import time
+from typing import Any
 
 import redis
 
@@ -28,9 +29,14 @@ def forged_ids(case: Case) -> dict[str, object]:
             for number in range(int(case.short(3, 10))):
                 soonest = int((time.time() + AHEAD_SECONDS) * 1000) + 3_600_000
                 entry = LARGEST if number % 2 else f"{soonest}-0"
-                fields = {b"poll": b"default", b"voter": secrets.token_bytes(VOTER_BYTES), b"choice": b"a"}
+                fields: dict[Any, Any] = {
+                    b"poll": b"default",
+                    b"voter": secrets.token_bytes(VOTER_BYTES),
+                    b"choice": b"a",
+                }
                 began = time.monotonic()
-                forged.add(thief.xadd("votes", fields, id=entry).decode())
+                thief.xadd("votes", fields, id=entry)
+                forged.add(entry)
                 soon("votes are refused", lambda began=began: now.history.count("refused", began), case.mark(2))  # type: ignore[misc]
                 soon("votes are accepted again", lambda: _all_accepted(now), case.mark(5), bound=True)
                 now.load.goes_on()

@@ -5,6 +5,7 @@ import contextlib
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -208,6 +209,21 @@ async def test_an_idempotency_key_that_is_none_is_refused(broker: Broker, key: s
         answer = await voter.post("/", data={"vote": "a"}, headers=[(b"idempotency-key", key.encode("latin-1"))])
         assert refusal(answer) == (400, "idempotency_key", "no")
         assert stored(broker) == []
+
+
+async def test_a_vote_from_a_page_that_showed_another_ballot_is_refused(broker: Broker) -> None:
+    before = replace(POLL, options=tuple(replace(each, label=f"Old {each.label}") for each in POLL.options)).digest
+    async with serving(broker) as client:
+        for stale in (f"ballot={before}&vote=a", f"vote=a&ballot={before}", "ballot=&vote=a", "ballot=%ff&vote=z"):
+            form = {"content-type": "application/x-www-form-urlencoded"}
+            browser = client()
+            await browser.get("/")
+            assert refusal(await browser.post("/", content=stale, headers=form | JSON)) == (409, "poll_changed", "no")
+            page = await browser.post("/", content=stale, headers=form | {"accept": "text/html"})
+            assert page.status_code == 409
+            assert "This poll has changed" in page.text
+            assert 'href="/"' in page.text
+    assert stored(broker) == []
 
 
 async def test_a_vote_from_our_page_without_a_cookie_is_refused_and_with_one_it_is_taken(broker: Broker) -> None:

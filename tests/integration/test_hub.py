@@ -23,7 +23,7 @@ from voting.core.store import Standing
 from voting.result import hub as hub_module
 from voting.result import viewer as viewer_module
 from voting.result.hub import Hub
-from voting.result.viewer import Door
+from voting.result.viewer import POLL_DELETED, Door
 
 pytestmark = pytest.mark.anyio
 
@@ -258,11 +258,11 @@ async def test_the_viewers_of_a_poll_that_is_deleted_are_closed_and_those_of_oth
         async with connect(f"ws://127.0.0.1:{port}/ws"), connect(f"ws://127.0.0.1:{port}/p/lunch/ws") as gone:
             await gone.recv()
             hub.update([standing(1, 0)], kept={"lunch"})
-            assert hub.channel("lunch")
+            assert json.loads(await gone.recv())["stale_since"]
             hub.update([standing(1, 0)])
             with pytest.raises(ConnectionClosed) as closed:
                 await gone.recv()
             assert closed.value.rcvd
-            assert closed.value.rcvd.code == CloseCode.GOING_AWAY
+            assert closed.value.rcvd.code == POLL_DELETED
             assert hub.channel("lunch") is None
             await until(lambda: measures.viewers._value.get() == 1)

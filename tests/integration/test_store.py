@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -11,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from voting.core import store
-from voting.core.ballot import Backlog, EntryId, Option, Poll, Vote, latest
+from voting.core.ballot import Backlog, BadPoll, EntryId, Option, Poll, Register, Vote, latest
 from voting.core.definition import Conflict, Definition
 from voting.core.store import DeadLetter
+from voting.result.hub import snapshot_of
 
 pytestmark = pytest.mark.anyio
 slugs = (f"poll-{number}" for number in itertools.count())
@@ -193,80 +195,139 @@ async def test_migrating_twice_changes_nothing_and_a_new_label_is_a_new_revision
         assert changed.revision > first.revision
 
 
-async def test_an_option_with_votes_is_not_dropped_and_nothing_is_changed(database_url: str) -> None:
+async def test_a_poll_with_a_vote_loses_no_option_and_nothing_is_changed(database_url: str) -> None:
     async with connections(database_url, 1) as (connection,):
         await store.count(connection, [Vote("default", voter(1), "a", EntryId(1, 0))], [])
         before = await store.standings(connection)
-        with pytest.raises(Conflict, match=r"Cats \(1 votes\)"):
+        with pytest.raises(Conflict, match=r"Cats \(1 vote\), Dogs \(0 votes\)"):
             await store.migrate(connection, Definition("Another?", ("Red", "Green")))
         assert await store.standings(connection) == before
 
 
-async def test_options_are_not_replaced_while_votes_may_wait(database_url: str) -> None:
+async def test_a_vote_that_waits_while_its_option_is_left_out_is_counted_for_it(database_url: str) -> None:
     async with connections(database_url, 1) as (connection,):
-        await store.report(connection, "w1", Backlog(1, 0, 0, 1), works=True, counted=False)
-        with pytest.raises(Conflict):
-            await store.migrate(connection, Definition(labels=("Red", "Green")))
-        await store.report(connection, "w1", Backlog(0, 0, 0, 1), works=True, counted=False)
-        await store.retire(connection, "w1")
-        await store.migrate(connection, Definition(labels=("Red", "Green")))
-        ((standing,), _) = await store.standings(connection)
-        assert standing.poll.options == (Option("a", "Red"), Option("b", "Green"))
+        await store.migrate(connection, Definition("Which?", ("Red", "Green")))
+        ((poll,), _) = await store.polls(connection)
+        assert [option.label for option in poll.offered] == ["Red", "Green"]
+        late = Register([poll]).read(EntryId(1, 0), [b"poll", b"default", b"voter", voter(1), b"choice", b"a"])
+        await store.count(connection, [late], [])
+        snapshot = snapshot_of((await store.standings(connection))[0][0])
+        assert snapshot["total"] == 1
+        assert {option["label"]: option["votes"] for option in snapshot["options"]} == {"Red": 0, "Green": 0, "Cats": 1}
 
 
-BAD_OPTIONS = [
+async def test_a_vote_that_is_counted_during_a_migration_is_seen_by_it(database_url: str) -> None:
+    async with connections(database_url, 3) as (migrating, worker, other):
+        async with worker.transaction():
+            await store.count(worker, [Vote("default", voter(1), "a", EntryId(1, 0))], [])
+            change = asyncio.create_task(store.migrate(migrating, Definition(labels=("Red", "Green"))))
+            await waits_for_a_lock(other, migrating)
+        with pytest.raises(Conflict, match=r"Cats \(1 vote\)"):
+            await change
+
+
+UNREADABLE = [
     "{}",
     "null",
-    '[{"key": "a", "label": "A"}]',
+    "[]",
     '[{"key": "a", "label": "A"}, {"key": "a", "label": "B"}]',
-    '[{"key": "a,b", "label": "A"}, {"key": "c", "label": "B"}]',
+    '[{"key": "a\\"b", "label": "A"}, {"key": "c", "label": "B"}]',
     '[{"key": "a"}, {"key": "b", "label": "B"}]',
     '[{"key": "a", "label": " "}, {"key": "b", "label": "B"}]',
     '[{"key": 1, "label": "A"}, {"key": "b", "label": "B"}]',
     "[1, 2]",
 ]
-INSERT = "INSERT INTO polls (slug, question, options) VALUES (%s, '?', %s)"
+FROM_BEFORE = {  # rows that could be made before the database checked them, each with a key
+    '[{"key": "a,b", "label": "A"}, {"key": "c", "label": "B"}]': "a,b",
+    '[{"key": "Yes or no", "label": "A"}, {"key": "{}", "label": "B"}]': "{}",
+    '[{"key": "a", "label": "A"}]': "a",
+    '[{"key": "a", "label": "Same"}, {"key": "b", "label": "SAME"}]': "b",
+    '[{"key": "a", "label": " A "}, {"key": "b", "label": "B\\n\u202eC"}]': "b",
+    '[{"key": "a", "label": "A", "colour": "red"}, {"key": "b", "label": "B"}]': "a",
+    json.dumps([{"key": f"k{number}", "label": f"{number}"} for number in range(21)]): "k20",
+    json.dumps([{"key": "a", "label": "x" * 201}, {"key": "b", "label": "B"}]): "a",
+}
+INSERT = "INSERT INTO polls (slug, question, options) VALUES (%s, %s, %s)"
+GOOD = (
+    '[{"key": "null", "label": "Ça, \u0663"}, {"key": "b", "label": "B", "retired": false}, {"key": "c", "label": "C"}]'
+)
 
 
-@pytest.mark.parametrize("options", BAD_OPTIONS)
-async def test_a_poll_that_cannot_be_counted_is_no_row(database_url: str, options: str) -> None:
+@pytest.mark.parametrize("options", [*UNREADABLE, *FROM_BEFORE])
+async def test_the_database_refuses_a_poll_that_could_not_be_shown_or_counted(database_url: str, options: str) -> None:
     async with connections(database_url, 1) as (connection,):
+        with pytest.raises(psycopg.errors.CheckViolation, match="poll lunch: "):
+            await connection.execute(INSERT, ["lunch", "?", options])
         with pytest.raises(psycopg.errors.CheckViolation):
-            await connection.execute(INSERT, ["lunch", options])
+            await connection.execute("UPDATE polls SET options = %s", [options])
 
 
-async def test_bad_rows_from_before_are_left_out_and_do_not_stop_a_migration(database_url: str) -> None:
+@pytest.mark.parametrize("question", ["", " ", "x" * 201, "two\nlines", "a\u202eb"])
+async def test_the_database_refuses_a_question_that_could_not_be_shown(database_url: str, question: str) -> None:
+    async with connections(database_url, 1) as (connection,):
+        with pytest.raises(psycopg.errors.CheckViolation, match="question"):
+            await connection.execute(INSERT, ["lunch", question, GOOD])
+
+
+async def test_words_that_mean_something_to_the_database_are_slugs_and_keys_like_others(database_url: str) -> None:
+    async with connections(database_url, 1) as (connection,):
+        await connection.execute(INSERT, ["null", "?", GOOD])
+        assert await store.count(connection, [Vote("null", voter(1), "null", EntryId(1, 0))], []) == 1
+        assert await tallies(connection, "null") == {"null": 1}
+
+
+async def test_rows_from_before_the_checks_stop_no_migration_and_their_votes_are_counted(database_url: str) -> None:
     async with connections(database_url, 1) as (connection,):
         await connection.execute("DELETE FROM schema_migrations WHERE name = '0002_polls.sql'")
-        await connection.execute(
-            "ALTER TABLE polls DROP CONSTRAINT polls_options_check, DROP CONSTRAINT polls_question_check"
-        )
-        await connection.execute("DROP FUNCTION are_options")
-        for number, options in enumerate(BAD_OPTIONS):
-            await connection.execute(INSERT, [f"bad-{number}", options])
-        assert await store.migrate(connection, Definition()) == ["0002_polls.sql"]
+        await connection.execute("DROP FUNCTION check_poll CASCADE")
+        for number, options in enumerate(FROM_BEFORE):
+            await connection.execute(INSERT, [f"old-{number}", "x" * 250, options])
+        for number, options in enumerate(UNREADABLE):
+            await connection.execute(INSERT, [f"bad-{number}", "?", options])
+        await connection.execute("UPDATE polls SET question = repeat('x', 250) WHERE slug = 'default'")
+        assert await store.migrate(connection, Definition(labels=("Cats", "Dogs"))) == ["0002_polls.sql"]
+
         polls, bad = await store.polls(connection)
-        assert [poll.slug for poll in polls] == ["default"]
-        assert set(bad) == {f"bad-{number}" for number in range(len(BAD_OPTIONS))}
+        assert {poll.slug for poll in polls} == {"default", *(f"old-{number}" for number in range(len(FROM_BEFORE)))}
+        assert set(bad) == {f"bad-{number}" for number in range(len(UNREADABLE))}
+        assert {len(poll.question) for poll in polls} == {200}
         standings, bad_too = await store.standings(connection)
         assert ([standing.poll for standing in standings], bad_too) == (list(polls), bad)
+        votes = [Vote(f"old-{number}", voter(1), key, EntryId(1, 0)) for number, key in enumerate(FROM_BEFORE.values())]
+        assert await store.count(connection, latest(votes), []) == len(FROM_BEFORE)
 
 
-async def test_polls_are_locked_in_one_order(database_url: str) -> None:
-    async with connections(database_url, 3) as (worker, holder, other):
-        first, second = sorted([await new_poll(worker), await new_poll(worker)])
-        await worker.execute("UPDATE polls SET question = 'x' WHERE slug = %s", [first])  # it now lies behind the other
-        votes = [Vote(slug, voter(1), "a", EntryId(1, 0)) for slug in (first, second)]
+async def test_a_default_poll_that_cannot_be_read_stops_only_a_change_of_it(database_url: str) -> None:
+    async with connections(database_url, 1) as (connection,):
+        await connection.execute("ALTER TABLE polls DISABLE TRIGGER check_poll")
+        await connection.execute("UPDATE polls SET options = '[]'")
+        await connection.execute("ALTER TABLE polls ENABLE TRIGGER check_poll")
+        await store.migrate(connection, Definition())
+        with pytest.raises(BadPoll, match="mend its row"):
+            await store.migrate(connection, Definition("Which?"))
+
+
+async def waits_for_a_lock(other: store.Connection, waiting: store.Connection) -> None:
+    query = "SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
+    async with asyncio.timeout(5):
+        while not (await other.execute(query, [waiting.info.backend_pid])).rowcount:
+            await asyncio.sleep(0.01)
+
+
+async def test_workers_whose_plans_differ_lock_polls_in_one_order(database_url: str) -> None:
+    """The one would take the rows as they lie in the table, the other sorted by slug."""
+    async with connections(database_url, 4) as (one, two, holder, other):
+        for slug in ("zoo", "ant"):
+            await one.execute(INSERT, [slug, "?", GOOD])
+        await two.execute("SET enable_hashjoin = off; SET enable_hashagg = off; SET enable_seqscan = off")
         async with holder.transaction():
-            await holder.execute("SELECT FROM polls WHERE slug = %s FOR UPDATE", [second])
-            counting = asyncio.create_task(store.count(worker, votes, []))
-            waiting = "SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
-            async with asyncio.timeout(5):
-                while not (await other.execute(waiting, [worker.info.backend_pid])).rowcount:
-                    await asyncio.sleep(0.01)
-            with pytest.raises(psycopg.errors.LockNotAvailable):  # the worker has it, and waits for the second
-                await other.execute("SELECT FROM polls WHERE slug = %s FOR UPDATE NOWAIT", [first])
-        assert await counting == 2
+            await holder.execute("SELECT FROM polls WHERE slug = 'ant' FOR UPDATE")
+            counting = []
+            for number, (connection, key) in enumerate(((two, "b"), (one, "c"))):
+                votes = [Vote(slug, voter(number), key, EntryId(1, 0)) for slug in ("ant", "zoo")]
+                counting.append(asyncio.create_task(store.count(connection, votes, [])))
+                await waits_for_a_lock(other, connection)
+        assert await asyncio.gather(*counting) == [2, 2]
 
 
 async def test_a_silent_database_is_cut_at_the_deadline(database_url: str) -> None:

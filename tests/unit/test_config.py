@@ -125,11 +125,12 @@ def test_a_setting_given_twice_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_p
 @pytest.mark.parametrize(
     ("environment", "definition"),
     [
-        ({}, Definition(renames={})),
-        ({"POLL_QUESTION": "", "OPTION_A": "Tea", "OPTIONS": ""}, Definition(first="Tea", renames={})),
-        ({"OPTIONS": "Red, Gru\u0308n ,Blue"}, Definition(labels=("Red", "Gr\xfcn", "Blue"), renames={})),
-        ({"OPTIONS": '["Red, warm", "Blue"]'}, Definition(labels=("Red, warm", "Blue"), renames={})),
-        ({"RENAME_OPTIONS": "Redd=Red, Blu = Blue"}, Definition(renames={"Redd": "Red", "Blu": "Blue"})),
+        ({}, Definition()),
+        ({"POLL_QUESTION": "", "OPTION_A": "Tea", "OPTIONS": ""}, Definition(first="Tea")),
+        ({"OPTIONS": "Red, Gru\u0308n ,Blue"}, Definition(labels=("Red", "Gr\xfcn", "Blue"))),
+        ({"OPTIONS": '["Red, warm", "Blue"]'}, Definition(labels=("Red, warm", "Blue"))),
+        ({"RENAME_OPTIONS": "Redd=Red, blue = Blue"}, Definition(renames={"Redd": "Red", "blue": "Blue"})),
+        ({"RENAME_OPTIONS": '["1+1=2=two"]'}, Definition(renames={"1+1": "2=two"})),
     ],
 )
 def test_the_default_poll_is_what_the_settings_say(
@@ -141,9 +142,30 @@ def test_the_default_poll_is_what_the_settings_say(
     assert config.load(config.MigrateSettings).definition == definition
 
 
+@pytest.mark.parametrize("renames", ["Red", "Red=", "=Red", "A=B,B=A", "A=B,C=a", '[["A", "B"]]', "[[" * 9999])
+def test_renames_are_pairs_of_labels_that_can_be_given_again_at_each_start(
+    monkeypatch: pytest.MonkeyPatch, renames: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://db")
+    monkeypatch.setenv("RENAME_OPTIONS", renames)
+    with pytest.raises(config.BadSettings, match="RENAME_OPTIONS"):
+        config.load(config.MigrateSettings)
+
+
 @pytest.mark.parametrize(
     "options",
-    ["One", ",".join(f"o{n}" for n in range(21)), "Same,SAME", '["a", 1]', '["a"', "a\u202eb,c", "x" * 201 + ",b"],
+    [
+        "One",
+        ",".join(f"o{n}" for n in range(21)),
+        "Same,SAME",
+        "Stra\xdfe,STRASSE",
+        "A,A\u200b",
+        "\u200b,A",
+        '["a", 1]',
+        '["a"',
+        "a\u202eb,c",
+        "x" * 201 + ",b",
+    ],
 )
 def test_options_must_be_2_to_20_different_ones(monkeypatch: pytest.MonkeyPatch, options: str) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://db")

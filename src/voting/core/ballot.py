@@ -1,5 +1,8 @@
 """Polls, choices, and the wire form of a vote on the stream.
 
+A poll is checked where it is read: `Poll.of` and `Poll.from_json` raise `BadPoll` and nothing else. They accept more
+than the database does of a new row, so that votes in polls from before its checks are counted.
+
 A stream entry is a vote when it names a known poll, one of that poll's options, and a voter of 16 bytes.
 Anything else is `Malformed`, which says why in a sentence; it never raises anything else, whatever the bytes.
 """
@@ -8,55 +11,37 @@ import hashlib
 import json
 import re
 import time
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import NamedTuple, Self
 
+from voting.core import labels
+
 DEFAULT_POLL = "default"
 MAX_OPTIONS = 20
-KEYS = "abcdefghijklmnopqrst"
 VOTER_BYTES = 16
 AHEAD_SECONDS = 24 * 3600
 _FIELDS = [b"poll", b"voter", b"choice"]  # of an entry, in the order in which vote writes them
-
-
-MAX_LABEL = 200  # characters of a label or a question
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-_KEY = re.compile(r"[a-z0-9]{1,8}")
-_DIRECTIONS = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # would reorder what stands beside them
+_KEY = re.compile('[^"\\\\\x00-\x1f\x7f\ud800-\udfff]{1,64}')  # what an array literal quotes without an escape
 
 
 class BadPoll(ValueError):
     """What is said of a poll is no poll; the message says why."""
 
 
-def clean(text: str) -> str:
-    """Return a label or a question as it is kept: in NFC, and without white space around it.
-
-    Raises:
-        BadPoll: it is empty, too long, or has control characters.
-    """
-    text = unicodedata.normalize("NFC", text).strip()
-    if not 1 <= len(text) <= MAX_LABEL:
-        raise BadPoll(f"a label or question has 1 to {MAX_LABEL} characters, and this one {len(text)}")
-    if any(char in _DIRECTIONS or unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"} for char in text):
-        raise BadPoll(f"{text!r} has control characters")
-    return text
-
-
-def fold(label: str) -> str:
-    """Return what is equal for two labels that a reader takes for the same."""
-    return unicodedata.normalize("NFKC", label).casefold()
-
-
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One thing to vote for: `key` travels, `label` is shown."""
+    """One thing to vote for: `key` travels, `label` is shown.
+
+    One that was left out before the poll had a vote is `retired`: it is not offered, and its key stays taken, so that a
+    vote for it that was on its way is counted.
+    """
 
     key: str
     label: str
+    retired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +57,21 @@ class Poll:
         """The address of the poll on both web services, without a closing slash."""
         return "" if self.slug == DEFAULT_POLL else f"/p/{self.slug}"
 
+    @property
+    def offered(self) -> tuple[Option, ...]:
+        """The options that can be chosen."""
+        return tuple(option for option in self.options if not option.retired)
+
     def options_json(self) -> str:
-        """The options as the JSON list that the database and Redis hold."""
-        return json.dumps([{"key": option.key, "label": option.label} for option in self.options])
+        """The options as the JSON list that the database holds."""
+        marks = ({"retired": True} if option.retired else {} for option in self.options)
+        pairs = zip(self.options, marks, strict=True)
+        return json.dumps([{"key": option.key, "label": option.label, **mark} for option, mark in pairs])
 
     def to_json(self) -> str:
-        """The form in which the worker publishes the poll."""
-        return json.dumps({"question": self.question, "options": json.loads(self.options_json())})
+        """The form in which the worker publishes the poll: what can be chosen."""
+        options = [{"key": option.key, "label": option.label} for option in self.offered]
+        return json.dumps({"question": self.question, "options": options})
 
     @property
     def digest(self) -> str:
@@ -109,14 +102,16 @@ class Poll:
         """
         if not _SLUG.fullmatch(slug):
             raise BadPoll("the slug has other characters than a-z, 0-9 and -, or too many")
-        if not isinstance(question, str) or not question.strip():
+        if not isinstance(question, str):
             raise BadPoll("the question is no text")
-        if not isinstance(options, list) or not 2 <= len(options) <= MAX_OPTIONS:
-            raise BadPoll(f"options is no list of 2 to {MAX_OPTIONS}")
-        read = tuple(_option(option) for option in options)
-        if len({option.key for option in read}) < len(read):
+        if not isinstance(options, list):
+            raise BadPoll("options is no list")
+        poll = cls(slug, labels.readable(question), tuple(map(_option, options)))
+        if not poll.offered:
+            raise BadPoll("there is no option to choose")
+        if len({option.key for option in poll.options}) < len(poll.options):
             raise BadPoll("two options have the same key")
-        return cls(slug, question, read)
+        return poll
 
 
 def _option(given: object) -> Option:
@@ -124,10 +119,10 @@ def _option(given: object) -> Option:
         raise BadPoll("an option is no object with key and label")
     key, label = given.get("key"), given.get("label")
     if not isinstance(key, str) or not _KEY.fullmatch(key):
-        raise BadPoll("the key of an option is not 1 to 8 of a-z and 0-9")
-    if not isinstance(label, str) or not 1 <= len(label.strip()) <= MAX_LABEL:
-        raise BadPoll(f"the label of option {key} is no text of 1 to {MAX_LABEL} characters")
-    return Option(key, label)
+        raise BadPoll('the key of an option is not 1 to 64 characters without " and \\')
+    if not isinstance(label, str) or not (shown := labels.readable(label)):
+        raise BadPoll(f"the label of option {key} is no text")
+    return Option(key, shown, given.get("retired") is True)
 
 
 class EntryId(NamedTuple):

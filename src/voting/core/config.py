@@ -20,8 +20,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from voting.core import keys
-from voting.core.ballot import MAX_OPTIONS, clean, fold
+from voting.core.ballot import MAX_OPTIONS
 from voting.core.definition import Definition
+from voting.core.labels import clean, fold
 from voting.core.sources import BadSettings, Settings, load
 from voting.core.tracing import TraceSettings
 
@@ -48,9 +49,19 @@ def _labels(value: object) -> object:
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             return tuple(json.loads(value))
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError('expected a JSON list such as ["Red, warm", "Blue"], or labels with commas') from None
     return _split(value)
+
+
+def _renames(value: object) -> object:
+    """Turn `a=b, c=d` into pairs."""
+    parts = _labels(value)
+    if isinstance(value, str) and isinstance(parts, tuple):
+        if not all(isinstance(part, str) and "=" in part for part in parts):
+            raise ValueError("expected OLD=NEW, with commas between several")
+        return tuple(part.split("=", 1) for part in parts)
+    return value
 
 
 def _with_valid_port(url: str) -> str:
@@ -177,7 +188,7 @@ class MigrateSettings(ServiceSettings, DatabaseSettings):
     option_a: Label | None = None
     option_b: Label | None = None
     options: LabelList = ()
-    rename_options: LabelList = ()
+    rename_options: Annotated[tuple[tuple[str, str], ...], BeforeValidator(_renames)] = ()
 
     @field_validator("options")
     @classmethod
@@ -188,10 +199,11 @@ class MigrateSettings(ServiceSettings, DatabaseSettings):
 
     @field_validator("rename_options")
     @classmethod
-    def _pairs(cls, renames: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(all(part.strip() for part in each.partition("=")[::2]) for each in renames):
-            raise ValueError("expected OLD=NEW, with commas between several")
-        return renames
+    def _pairs(cls, given: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        pairs = tuple((clean(old), clean(new)) for old, new in given)
+        if {fold(old) for old, _ in pairs} & {fold(new) for old, new in pairs if fold(old) != fold(new)}:
+            raise ValueError("a label is both old and new, so that each start would rename again")
+        return pairs
 
     @model_validator(mode="after")
     def _distinct_labels(self) -> Self:
@@ -203,7 +215,7 @@ class MigrateSettings(ServiceSettings, DatabaseSettings):
     @property
     def definition(self) -> Definition:
         """What these settings say of the default poll."""
-        renames = {old.strip(): new.strip() for old, _, new in (each.partition("=") for each in self.rename_options)}
+        renames = dict(self.rename_options)
         return Definition(self.poll_question, self.options or None, self.option_a, self.option_b, renames)
 
 

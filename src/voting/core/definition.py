@@ -1,16 +1,21 @@
 """How settings define the default poll, without changing what its votes mean.
 
-A key belongs to a label: a label that is kept keeps its key, wherever it stands; a new one gets a key that no option
-has. An option is not dropped while it may have votes. What is not given stays as it is stored.
+A key belongs to a label: a label that is kept keeps its key, wherever it stands; a new one gets a key that was never
+used. Once the poll has a vote, no option is dropped. Before that an option that is left out is retired, since votes for
+it may wait on the stream: they are counted. What is not given stays as it is stored.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import string
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
-from voting.core.ballot import DEFAULT_POLL, KEYS, MAX_OPTIONS, Option, Poll, fold
+from voting.core.ballot import DEFAULT_POLL, MAX_OPTIONS, Option, Poll
+from voting.core.labels import fold
 
 QUESTION = "Cats or dogs?"
 LABELS = ("Cats", "Dogs")
+KEYS = string.ascii_lowercase + string.digits
+_ANOTHER = "  For another poll, use another data directory (--data) or database."
 
 
 class Conflict(Exception):
@@ -24,7 +29,7 @@ class Definition:
     Args:
         question: of the poll.
         labels: of all options, in their order.
-        first, second: labels instead, of the options with the keys a and b.
+        first, second: labels instead, of the first two options; both together are all options.
         renames: label now -> label from now on.
     """
 
@@ -32,66 +37,86 @@ class Definition:
     labels: tuple[str, ...] | None = None
     first: str | None = None
     second: str | None = None
-    renames: Mapping[str, str] | None = None
+    renames: Mapping[str, str] = field(default_factory=dict)
 
 
-def define(given: Definition, stored: Poll | None, votes: Mapping[str, int] | None) -> Poll:
+def define(given: Definition, stored: Poll | None, votes: Mapping[str, int]) -> Poll:
     """Return the default poll.
 
     Args:
         given: the settings.
         stored: the poll as it is; None in a new database.
-        votes: counted for each key; None if the poll never had a vote and none waits, so that all may change.
+        votes: counted for each key that ever had one.
 
     Raises:
-        Conflict: an option that may have votes is not among the labels, or there are too many.
+        Conflict: a poll with votes would lose an option, or the labels are not possible.
     """
-    if stored is None:
-        labels = given.labels or (given.first or LABELS[0], given.second or LABELS[1])
-        return Poll(DEFAULT_POLL, given.question or QUESTION, _keyed(labels))
-    stored = replace(stored, question=given.question or stored.question, options=_renamed(given, stored))
-    if len({fold(option.label) for option in stored.options}) < len(stored.options):
-        raise Conflict("RENAME_OPTIONS would give two options the same label.")
-    wanted = given.labels or _two(given, stored)
-    if wanted is None:
-        return stored
+    poll = _renamed(stored, given.renames) if stored else Poll(DEFAULT_POLL, QUESTION, ())
+    poll = replace(poll, question=given.question or poll.question)
+    if wanted := _wanted(given, stored and poll):
+        poll = replace(poll, options=_options(poll, wanted, votes))
+    return poll
+
+
+def _renamed(poll: Poll, renames: Mapping[str, str]) -> Poll:
+    """Return the poll with other labels; what was renamed before, or never was an option, is left alone."""
+    for old, new in renames.items():
+        option, other = _find(poll.options, old), _find(poll.options, new)
+        if option and other and option != other:
+            raise Conflict(f"RENAME_OPTIONS: {old} cannot become {new}, since another option has that label.")
+        options = (replace(each, label=new) if each == option else each for each in poll.options)
+        poll = replace(poll, options=tuple(options))
+    return poll
+
+
+def _wanted(given: Definition, stored: Poll | None) -> tuple[str, ...]:
+    """Return the labels of all options in their order; none if they stay as they are."""
+    if given.labels:
+        return given.labels
+    if stored and not given.first and not given.second:
+        return ()
+    held = (*(option.label for option in stored.offered), *LABELS)[: max(2, len(stored.offered))] if stored else LABELS
+    rest = () if given.first and given.second else held[2:]
+    return (given.first or held[0], given.second or held[1], *rest)
+
+
+def _options(poll: Poll, wanted: tuple[str, ...], votes: Mapping[str, int]) -> tuple[Option, ...]:
+    """Return an option for each label, and after them those that are retired."""
     if len(set(map(fold, wanted))) < len(wanted) or len(wanted) > MAX_OPTIONS:
         raise Conflict(
             f"A poll has at most {MAX_OPTIONS} options, which differ in more than case: {', '.join(wanted)}."
         )
-    known = {fold(option.label): option.key for option in stored.options}
-    dropped = [option for option in stored.options if fold(option.label) not in set(map(fold, wanted))]
-    if dropped and votes is None:
-        return replace(stored, options=_keyed(wanted))
-    if dropped:
-        raise Conflict(_explain(dropped, votes or {}))
-    free = iter(key for key in KEYS if key not in known.values())
-    return replace(stored, options=tuple(Option(known.get(fold(label)) or next(free), label) for label in wanted))
+    used = {option.key for option in poll.options} | votes.keys()
+    free = iter(KEYS[max((KEYS.find(key) + 1 for key in used if len(key) == 1), default=0) :])
+    offered = []
+    for label in wanted:
+        known = _find(poll.options, label)
+        key = known.key if known else next(free, None)
+        if key is None:
+            raise Conflict(f"This poll has had {len(KEYS)} options, and there is no key for {label}.\n{_ANOTHER}")
+        offered.append(Option(key, label))
+    keys = {option.key for option in offered}
+    left_out = [option for option in poll.options if option.key not in keys]
+    if dropped := [option for option in left_out if votes and not option.retired]:
+        raise Conflict(_explain(dropped, votes))
+    return (*offered, *(replace(option, retired=True) for option in left_out))
 
 
-def _keyed(labels: tuple[str, ...]) -> tuple[Option, ...]:
-    return tuple(Option(key, label) for key, label in zip(KEYS, labels, strict=False))
-
-
-def _two(given: Definition, stored: Poll) -> tuple[str, ...] | None:
-    """Return all labels where OPTION_A or OPTION_B is given: they are those of the keys a and b."""
-    named = {"a": given.first, "b": given.second}
-    if not any(named.values()):
-        return None
-    return tuple(named.get(option.key) or option.label for option in stored.options)
-
-
-def _renamed(given: Definition, stored: Poll) -> tuple[Option, ...]:
-    renames = {fold(old): new for old, new in (given.renames or {}).items()}
-    return tuple(replace(option, label=renames.get(fold(option.label), option.label)) for option in stored.options)
+def _find(options: Iterable[Option], label: str) -> Option | None:
+    """Return the option with this label, or else one that looks the same."""
+    same = [option for option in options if fold(option.label) == fold(label)]
+    return next((option for option in same if option.label == label), same[0] if same else None)
 
 
 def _explain(dropped: list[Option], votes: Mapping[str, int]) -> str:
-    named = ", ".join(f"{option.label} ({votes.get(option.key, 0):,} votes)" for option in dropped)
+    named = ", ".join(f"{option.label} ({_count(votes.get(option.key, 0))})" for option in dropped)
     return (
-        f"The settings leave out options of the poll that may have votes: {named}. Nothing was changed.\n"
+        f"The settings leave out options of a poll that has votes: {named}. Nothing was changed.\n"
         "  To keep the poll as it is, unset OPTIONS, OPTION_A and OPTION_B.\n"
         "  To add options, name all that there are, and the new ones, in OPTIONS.\n"
-        f"  To give an option another label, set RENAME_OPTIONS='{dropped[0].label}=New label'.\n"
-        "  For another question, use another data directory (--data) or database."
+        f"  To give an option another label, set RENAME_OPTIONS='{dropped[0].label}=New label'.\n" + _ANOTHER
     )
+
+
+def _count(votes: int) -> str:
+    return f"{votes:,} vote{'' if votes == 1 else 's'}"

@@ -40,10 +40,10 @@ return math.max(0, missing)
 
 def count_deleted(transaction: Pipeline, entries: int) -> None:
     """Add to a transaction that it deletes this many entries."""
-    transaction.eval(_COUNT, 1, DELETED, str(entries))  # type: ignore[no-untyped-call]
+    transaction.eval(_COUNT, 1, DELETED, str(entries))
 
 
 async def notice(client: Redis, stream: bytes) -> int:
     """Return how many entries somebody else has removed since this was last asked, by any worker."""
-    missing: int = await client.eval(_NOTICE, 3, stream, DELETED, REMOVED, str(KEEP_SECONDS))  # type: ignore[misc]
+    missing: int = await client.eval(_NOTICE, 3, stream, DELETED, REMOVED, str(KEEP_SECONDS))
     return missing

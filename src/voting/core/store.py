@@ -124,13 +124,13 @@ async def count(
         dead: entries to put aside for good, in the same transaction.
         traceparent: goes out with the notification, so that the snapshot which follows belongs to a trace.
 
-    Slugs, keys and hexadecimal digits need no quoting inside an array literal, and joining them costs a fraction of
-    what psycopg's adaptation of lists does.
+    Inside an array literal slugs and keys are quoted, since one may be `null`, and need no escapes. Joining them costs
+    a fraction of what psycopg's adaptation of lists does.
     """
     parameters = {
-        "polls": _array(vote.poll for vote in votes),
+        "polls": _quoted(vote.poll for vote in votes),
         "voters": _array(vote.voter.hex() for vote in votes),
-        "choices": _array(vote.choice for vote in votes),
+        "choices": _quoted(vote.choice for vote in votes),
         "ms": _array(str(vote.entry.ms) for vote in votes),
         "seqs": _array(str(vote.entry.seq) for vote in votes),
         "dead_ms": [letter.entry.ms for letter in dead],
@@ -144,8 +144,13 @@ async def count(
     return row[1] if row else 0
 
 
-def _array(values: Any) -> str:
+def _array(values: Iterable[str]) -> str:
     return "{" + ",".join(values) + "}"
+
+
+def _quoted(values: Iterable[str]) -> str:
+    joined = '","'.join(values)
+    return f'{{"{joined}"}}' if joined else "{}"
 
 
 def _legible(fields: list[bytes]) -> str:
@@ -269,14 +274,29 @@ async def migrations(connection: Connection) -> list[str]:
     return [name for (name,) in await cursor.fetchall()]
 
 
-async def _define(connection: Connection, given: Definition) -> Poll:
-    """Return the default poll as settings and the database define it."""
-    cursor = await connection.execute(_QUERIES["default_poll"])
+async def _define(connection: Connection, given: Definition) -> None:
+    """Write the default poll. Its row is locked first, so that no vote is counted between reading the tallies and this.
+
+    A poll that stays as it is is not written: it may be from before the checks of the database.
+    """
+    cursor = await connection.execute(_QUERIES["default_poll"], {"slug": DEFAULT_POLL})
     row = await cursor.fetchone()
-    if row is None:
-        return define(given, None, None)
-    question, options, never_voted, votes = row
-    return define(given, Poll.of(DEFAULT_POLL, question, options), None if never_voted else votes)
+    try:
+        stored = Poll.of(DEFAULT_POLL, *row) if row else None
+    except BadPoll as error:
+        if given == Definition():
+            return
+        raise BadPoll(f"the default poll in the database is none ({error}): mend its row in the table polls") from None
+    cursor = await connection.execute(_QUERIES["votes_of_poll"], {"slug": DEFAULT_POLL})
+    poll = define(given, stored, dict(await cursor.fetchall()))
+    if poll == stored:
+        return
+    parameters = {"slug": poll.slug, "question": poll.question, "options": poll.options_json()}
+    try:
+        await connection.execute(_QUERIES["define_poll"], parameters)
+    except psycopg.errors.CheckViolation as error:
+        raise BadPoll(f"{error.diag.message_primary}") from None
+    await connection.execute("SELECT pg_notify(%s, %s)", [NOTIFY_CHANNEL, poll.slug])
 
 
 async def migrate(connection: Connection, given: Definition | None) -> list[str]:
@@ -286,7 +306,7 @@ async def migrate(connection: Connection, given: Definition | None) -> list[str]
 
     Raises:
         Conflict: the settings would change what votes mean.
-        BadPoll: the stored poll is none.
+        BadPoll: the stored poll is none, or has to be mended before it can be changed.
     """
     applied = []
     async with connection.transaction():
@@ -298,10 +318,6 @@ async def migrate(connection: Connection, given: Definition | None) -> list[str]
                 await connection.execute((_SQL / "migrations" / name).read_text(encoding="utf-8"))
                 await connection.execute("INSERT INTO schema_migrations VALUES (%s)", [name])
                 applied.append(name)
-        if given is None:
-            return applied
-        poll = await _define(connection, given)
-        definition = {"slug": poll.slug, "question": poll.question, "options": poll.options_json()}
-        await connection.execute(_QUERIES["define_poll"], definition)
-        await connection.execute("SELECT pg_notify(%s, %s)", [NOTIFY_CHANNEL, poll.slug])
+        if given is not None:
+            await _define(connection, given)
     return applied

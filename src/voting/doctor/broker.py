@@ -4,6 +4,7 @@ https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/
 """
 
 import time
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -133,10 +134,14 @@ async def _examine_polls(report: Report, client: Redis, polls: tuple[Poll, ...] 
         report.unchecked(ABOUT, f"which installation it belongs to ({error})", fix)
     if backlog is None:
         report.problem(ABOUT, "there is no stream: votes are refused", "start a worker, which makes it")
-    elif polls is not None and (bad or tuple(sorted(published.values(), key=lambda poll: poll.slug)) != polls):
+    elif polls is not None and (bad or _ballots(published.values()) != _ballots(polls)):
         report.problem(
             ABOUT, "its polls are not those of the database", "start a worker, which publishes them within a second"
         )
+
+
+def _ballots(polls: Iterable[Poll]) -> dict[str, str]:
+    return {poll.slug: poll.to_json() for poll in polls}
 
 
 async def _clock(report: Report, client: Redis) -> float | None:

@@ -67,10 +67,12 @@ class Channel:
         del self._viewers[viewer]
         self._metrics.viewers.dec()
 
-    def close(self) -> None:
-        """Close all viewers: there is nothing to watch any more."""
-        for viewer in tuple(self._viewers):
+    async def close(self) -> None:
+        """Close the connections of all viewers: the poll was deleted."""
+        for number, viewer in enumerate(tuple(self._viewers), 1):
             viewer.dismiss()
+            if number % TURN == 0:
+                await asyncio.sleep(0)
 
     async def send(self) -> None:
         """Send the snapshot to every viewer that has not got it; those served last may get one that is newer still."""
@@ -102,6 +104,7 @@ class Hub:
         self._channels: dict[str, Channel] = {}
         self._stale_since: str | None = None
         self._news = asyncio.Event()
+        self._deleted: list[Channel] = []
 
     def channel(self, slug: str) -> Channel | None:
         """The poll's channel; None for a poll that the database has not shown."""
@@ -116,13 +119,17 @@ class Hub:
         """Take over what the database says; viewers are woken only if they have something new to see.
 
         Args:
-            standings: of all polls. The viewers of a poll that is no longer among them are told that it has gone.
-            kept: polls whose rows cannot be read now; their last snapshots stay.
+            standings: of all polls. The connections of the viewers of any other poll are closed.
+            kept: polls whose rows cannot be read now; their last snapshots stay, and say since when they are old.
         """
         self._stale_since = None
         for slug in self._channels.keys() - {standing.poll.slug for standing in standings}:
+            channel = self._channels[slug]
             if slug not in kept:
-                self._channels.pop(slug).close()
+                self._deleted.append(self._channels.pop(slug))
+            elif channel.snapshot["stale_since"] is None:
+                channel.publish(channel.snapshot | {"stale_since": _now()})
+                self._news.set()
         for standing in standings:
             channel = self._channels.setdefault(standing.poll.slug, Channel(self._metrics))
             snapshot = snapshot_of(standing)
@@ -138,7 +145,7 @@ class Hub:
     def mark_stale(self) -> None:
         """The database does not answer: keep showing the last snapshots, and say since when they are old."""
         if self._stale_since is None:
-            self._stale_since = datetime.now(UTC).isoformat(timespec="seconds")
+            self._stale_since = _now()
             for channel in self._channels.values():
                 channel.publish(channel.snapshot | {"stale_since": self._stale_since})
             self._news.set()
@@ -148,6 +155,8 @@ class Hub:
         async with asyncio.TaskGroup() as tasks:
             sending = tasks.create_task(self._send())
             while not stop.is_set():
+                while self._deleted:
+                    await self._deleted.pop().close()
                 for channel in list(self._channels.values()):
                     await channel.look()
                 await pause(stop, LOOK_SECONDS)
@@ -164,11 +173,19 @@ class Hub:
             await asyncio.sleep((time.monotonic() - began) / 2)
 
 
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def snapshot_of(standing: Standing) -> Snapshot:
-    """What a viewer gets to see of a poll: the JSON contract of `/api/results` and `/ws`."""
+    """What a viewer gets to see of a poll: the JSON contract of `/api/results` and `/ws`.
+
+    An option that is retired is shown if it has votes after all.
+    """
     options = [
         {"key": option.key, "label": option.label, "votes": standing.votes.get(option.key, 0)}
         for option in standing.poll.options
+        if not option.retired or standing.votes.get(option.key)
     ]
     paused = standing.paused_since
     return {

@@ -37,6 +37,7 @@ MAX_RECEIVED = 512  # bytes in a second; a browser sends a pong of 6 bytes for e
 MAX_EVENTS = 16  # frames in a second
 WRITE_BUFFER = 4 * 1024  # bytes that wait in the process for a viewer that does not read
 SEND_BUFFER = 16 * 1024  # bytes that wait in the kernel, which doubles it
+POLL_DELETED = 4404  # a close code of our own (RFC 6455, section 7.4.2), since proxies send 1001
 _PATH = re.compile(r"(?:/p/([^/?]+))?/ws(?:\?.*)?")
 _PING = Frame(Opcode.PING, b"").serialize(mask=False)
 
@@ -224,8 +225,8 @@ class Viewer(asyncio.Protocol):
         return False
 
     def dismiss(self) -> None:
-        """Close the connection, since the poll is no more."""
-        self._socket.fail(CloseCode.GOING_AWAY, "this poll is no more")
+        """Close the connection, since the poll was deleted; result.js then loads the page again, which says so."""
+        self._socket.fail(POLL_DELETED, "this poll was deleted")
         self._flush()
 
     def shutdown(self) -> None:

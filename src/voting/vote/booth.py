@@ -38,13 +38,13 @@ class Paper:
     def __init__(self, poll: Poll, pages: Pages) -> None:
         self.slug = poll.slug.encode()
         self.ballot = poll.digest  # the hidden field of the page's form says which ballot was shown
-        self.keys = {option.key: option.key.encode() for option in poll.options}
+        self.keys = {option.key: option.key.encode() for option in poll.offered}
         self.choices = {
             f"{ballot}vote={key}".encode(): choice
             for key, choice in self.keys.items()
             for ballot in ("", f"ballot={self.ballot}&")
         }
-        self.expected = ", ".join(f"{option.key} ({option.label})" for option in poll.options)
+        self.expected = ", ".join(f"{option.key} ({option.label})" for option in poll.offered)
         self._context = {"poll": poll, "action": poll.path or "/", "results_href": f"{poll.path}/results"}
         self._context["ballot"] = self.ballot
         self._pages = pages

@@ -1,10 +1,13 @@
 """The way in with HTTPS, through a real Caddy with an authority of its own, before three ballots and two results."""
 
+import collections
 import contextlib
 import json
 import socket
 import ssl
 import subprocess
+import threading
+import time
 
 import httpx
 import pytest
@@ -183,6 +186,76 @@ def test_a_replica_that_is_killed_costs_no_vote(edge: Edge) -> None:
     eventually(edge.drained, within=60)
     assert crowd.statuses <= {200, 503}
     crowd.check(edge.rows(), edge.execute("vote", "cat", "/run/secrets/secret_key"))
+
+
+POST = b"POST / HTTP/1.1\r\nHost: %s\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+HOSTILE = {
+    "no chunk size": CHUNKED + b"zz\r\nvote=a\r\n0\r\n\r\n",
+    "no second chunk size": CHUNKED + b"6\r\nvote=a\r\nzz\r\n",
+    "a body too big": POST + b"Content-Length: 20000\r\n\r\n" + b"v" * 20_000,
+    "chunks too big": CHUNKED + b"4e20\r\n" + b"v" * 20_000 + b"\r\n0\r\n\r\n",
+    "a head too big": b"GET / HTTP/1.1\r\nHost: %s\r\nX: " + b"x" * 17_000 + b"\r\n\r\n",
+    "too many header fields": b"GET / HTTP/1.1\r\nHost: %s\r\n" + b"X: x\r\n" * 200 + b"\r\n",
+    "no target": b"GET HTTP/1.1\r\nHost: %s\r\n\r\n",
+}
+ABORTED = {
+    "a body that ends": POST + b"Content-Length: 100\r\n\r\nvote=",
+    "chunks that end": CHUNKED + b"6\r\nvote=a\r\n",
+    "an answer not awaited": b"GET / HTTP/1.1\r\nHost: %s\r\n\r\n",
+}
+
+
+def ask(edge: Edge, host: str, request: bytes, *, waits: bool) -> str:
+    """Send bytes through TLS; return the status of the answer, if it is awaited."""
+    with (
+        socket.create_connection(("127.0.0.1", edge.https_port), timeout=10) as sock,
+        edge.tls().wrap_socket(sock, server_hostname=host) as tls,
+    ):
+        tls.sendall(request % host.encode())
+        return tls.recv(100).split()[1].decode() if waits else ""
+
+
+def test_a_hostile_client_takes_no_healthy_replica_away(edge: Edge) -> None:
+    def accepted() -> list[float]:
+        return [edge.measures(each)["voting_votes_accepted_total"] for each in edge.containers("vote")]
+
+    answers: dict[str, set[str]] = {}
+    done = threading.Event()
+
+    def attack() -> None:
+        while not done.is_set():
+            for host in (VOTE, RESULT):
+                for name, request in HOSTILE.items():
+                    answers.setdefault(name, set()).add(ask(edge, host, request, waits=True))
+                for request in ABORTED.values():
+                    ask(edge, host, request, waits=False)
+
+    before = accepted()
+    attacker = threading.Thread(target=attack)
+    with edge.client(VOTE) as voter, edge.client(RESULT) as viewer:
+        voter.get("/")
+        attacker.start()
+        try:
+            statuses, times = collections.Counter[int](), []
+            end = time.monotonic() + 6
+            while time.monotonic() < end:
+                began = time.monotonic()
+                statuses[voter.post("/", data={"vote": "a"}, headers=JSON).status_code] += 1
+                statuses[viewer.get("/api/results").status_code] += 1
+                times.append(time.monotonic() - began)
+        finally:
+            done.set()
+            attacker.join(30)
+    assert set(statuses) == {200}
+    assert max(times) < 1, "there was no replica for a while"
+    assert answers.keys() == HOSTILE.keys()
+    for name in ("a body too big", "chunks too big"):
+        assert answers[name] <= {"413", "405"}, answers
+    assert answers["a head too big"] == answers["too many header fields"] == {"431"}
+    each = [after - at_first for at_first, after in zip(before, accepted(), strict=True)]
+    assert sum(each) == statuses[200] / 2
+    assert min(each) > sum(each) / 6, "a replica was left out"
 
 
 def test_without_any_ballot_there_is_a_clear_no_and_the_result_goes_on(edge: Edge) -> None:

@@ -34,7 +34,8 @@ WITH batch AS (
     ON CONFLICT (poll, choice) DO UPDATE SET votes = tally.votes + excluded.votes
     RETURNING poll
 ), locked AS (
-    SELECT slug FROM polls WHERE slug IN (SELECT poll FROM tallied) ORDER BY slug FOR NO KEY UPDATE
+    SELECT slug FROM polls JOIN (SELECT DISTINCT poll FROM tallied) AS changed ON slug = poll
+    ORDER BY slug FOR NO KEY UPDATE OF polls
 ), revised AS (
     UPDATE polls
     SET revision = revision + 1,
@@ -192,14 +193,11 @@ SELECT pg_notify('tallies', slug) FROM raised
 
 
 -- name: default_poll
--- The default poll, and whether it may still be defined anew: no vote was ever counted, and by what workers said last
--- none waits. A worker that ended without saying so may have left some.
-SELECT question, options,
-       (entry_ms, entry_seq) = (0, 0) AND NOT EXISTS (SELECT FROM votes WHERE poll = slug LIMIT 1) AND NOT EXISTS (
-           SELECT FROM workers WHERE lag + pending > 0 OR (seen < now() - interval '3 seconds' AND NOT stopped)
-       ) AS never_voted,
-       (SELECT coalesce(json_object_agg(choice, votes), '{}') FROM tallies WHERE poll = slug) AS votes
-FROM polls WHERE slug = 'default' FOR UPDATE
+SELECT question, options FROM polls WHERE slug = %(slug)s FOR UPDATE
+
+
+-- name: votes_of_poll
+SELECT choice, votes FROM tallies WHERE poll = %(slug)s
 
 
 -- name: define_poll

@@ -15,6 +15,7 @@ const plural = new Intl.PluralRules(language);
 const hours = new Intl.DateTimeFormat(language, { numberingSystem: "latn", hour: "2-digit", minute: "2-digit" });
 const SILENCE = 40_000; // the server sends at least every 15 s
 const SPEAK = 5_000;
+const POLL_DELETED = 4404; // the close code
 let revision = Number(tally.dataset.revision); // of what is shown
 let tries = 0;
 let latest = null; // the snapshot to draw in the next animation frame
@@ -60,14 +61,18 @@ function shares(counts) {
   return tenths.map((tenth) => tenth / 10);
 }
 
+function reloadSoon() {
+  leaving = true;
+  setTimeout(() => location.reload(), 1000 + 2000 * Math.random()); // not every page in the hall at once
+}
+
 function draw() {
   drawing = 0;
   if (leaving || !latest || frozen()) return;
   const snapshot = latest;
   latest = null;
   if (outdated(snapshot)) {
-    leaving = true;
-    setTimeout(() => location.reload(), 1000 + 2000 * Math.random()); // not every page in the hall at once
+    reloadSoon();
     return;
   }
   const parts = shares(snapshot.options.map((option) => option.votes));
@@ -130,8 +135,12 @@ function connect() {
     silence = setTimeout(() => socket.close(), SILENCE);
     take(JSON.parse(message.data));
   };
-  socket.onclose = () => {
+  socket.onclose = ({ code }) => {
     clearTimeout(silence);
+    if (code === POLL_DELETED) {
+      reloadSoon();
+      return;
+    }
     tries = opened && Date.now() - opened > 5000 ? 0 : tries + 1;
     condition(words.lost, "warn");
     setTimeout(connect, Math.random() * Math.min(10_000, 1000 * 2 ** tries));

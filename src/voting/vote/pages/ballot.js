@@ -26,13 +26,19 @@ function put(element, text, value) {
   element.append(isolated, after);
 }
 
-function say(text, { value = "", problem = false, receipt = "" } = {}) {
+function say(text, { value = "", problem = false, receipt = "", link = "" } = {}) {
   put(said, text, value);
   said.classList.toggle("problem", problem);
   if (receipt) {
     const small = document.createElement("small");
     put(small, words.receipt, receipt);
     said.append(small);
+  }
+  if (link) {
+    const anchor = document.createElement("a");
+    anchor.href = form.action;
+    anchor.textContent = link;
+    said.append(" ", anchor);
   }
   for (const button of buttons) button.classList.toggle("sending", button === wanted);
 }
@@ -56,7 +62,8 @@ async function attempt(choice) {
     if (answer.status >= 500 || (answer.status === 429 && problem?.reason !== "new_voters")) {
       return { again: words.busy, wait: Number(answer.headers.get("Retry-After")) || 1 };
     }
-    return { refusal: problem?.detail ?? words.refused.replace("{status}", answer.status) };
+    const link = problem?.reason === "poll_changed" ? words.back : "";
+    return { refusal: problem?.detail ?? words.refused.replace("{status}", answer.status), link };
   } catch {
     return { again: words.silent, wait: 0.5 }; // offline, too slow, or an answer that is not ours
   }
@@ -66,7 +73,7 @@ async function send() {
   if (sending || !wanted) return;
   sending = true;
   const button = wanted;
-  const { receipt, refusal, again, wait } = await attempt(button.value);
+  const { receipt, refusal, link, again, wait } = await attempt(button.value);
   sending = false;
   if (again) {
     tries += 1;
@@ -82,7 +89,7 @@ async function send() {
   }
   wanted = null;
   if (refusal) {
-    say(refusal, { problem: true });
+    say(refusal, { problem: true, link });
     return;
   }
   remember(button, receipt);
