@@ -56,6 +56,14 @@ def test_one_version_of_an_action_is_used_everywhere() -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_a_step_fails_when_any_command_of_a_pipe_fails(name: str) -> None:
+    """As `cosign verify … | jq …` has to: GitHub's default shell has no pipefail, `shell: bash` has."""
+    workflow = ALL[name]
+    assert workflow["defaults"]["run"]["shell"] == "bash"
+    assert not any("shell" in step for job in workflow["jobs"].values() for step in job.get("steps", []))
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_a_job_has_the_rights_that_it_names_and_an_end(name: str) -> None:
     workflow = ALL[name]
     assert workflow["permissions"] == {}

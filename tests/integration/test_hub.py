@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gc
 import itertools
 import json
 import os
@@ -15,6 +16,7 @@ from starlette.applications import Starlette
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import CloseCode
+from websockets.http11 import Request
 
 from voting.core import metrics, web
 from voting.core.ballot import Option, Poll
@@ -169,6 +171,16 @@ async def test_a_viewer_that_leaves_is_forgotten() -> None:
             await viewer.recv()
             assert measures.viewers._value.get() == 1
         await until(lambda: measures.viewers._value.get() == 0)
+
+
+async def test_nothing_is_kept_of_the_request_that_opened_a_socket() -> None:
+    async with serving() as (_, measures, port), asyncio.timeout(5):
+        viewers = [await deaf(port) for _ in range(5)]
+        gc.collect()
+        assert not [each for each in gc.get_objects() if isinstance(each, Request)]
+        assert measures.viewers._value.get() == 5
+        for viewer in viewers:
+            viewer.transport.abort()
 
 
 def masked(opcode: int, payload: bytes = b"") -> bytes:

@@ -1,7 +1,9 @@
 """What one connection may cost, and how a client that asks for more is answered."""
 
 import asyncio
+import gc
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from voting.core import protocol
+from voting.core import protocol, web
 from voting.core.addresses import ConnectionLimit
 from voting.core.lifecycle import Stop
 from voting.core.rejections import MAX_BODY, MAX_FIELDS, MAX_HEAD
@@ -245,4 +248,78 @@ async def test_one_connection_too_many_is_told_so_and_others_go_on() -> None:
         await until(lambda: limit.take("127.0.0.3"))
         assert app.rejected == [503, 503]
         for _, writer in (*first, *second):
+            writer.close()
+
+
+HEAD = b"GET /1 HTTP/1.1\r\nHost: x\r\n"
+UNFINISHED = [
+    HEAD + b"X: " + b"x" * 10_000,
+    HEAD + b"a:\r\n" * 90,
+    b"POST /1 HTTP/1.1\r\nHost: x\r\nContent-Length: 16000\r\n\r\n" + b"x" * 10_000,
+    CHUNKED + b"2710\r\n" + b"x" * 10_000,
+]
+
+
+@pytest.mark.parametrize("start", UNFINISHED)
+async def test_the_oldest_of_too_many_unfinished_requests_are_refused(
+    start: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "BUFFERED", 100_000)
+    async with serving() as (app, port), asyncio.timeout(5):
+        held = []
+        for _ in range(20):
+            held.append(await asyncio.open_connection("127.0.0.1", port))
+            held[-1][1].write(start)
+        assert (await read_answer(held[0][0]))[0] == 503
+        await until(lambda: len(app.rejected) > 5)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(100):  # what is complete does not add up
+            writer.write(HEAD + b"X: " + b"x" * 2000)
+            await asyncio.sleep(0.001)  # so that it is read in two pieces
+            writer.write(b"\r\n\r\n")
+            assert (await read_answer(reader))[0] == 200
+        assert app.rejected == [503] * len(app.rejected)
+        assert len(app.rejected) < 15
+        for _, each in (*held, (reader, writer)):
+            each.close()
+
+
+async def test_too_many_unread_answers_are_cut_off_and_a_client_that_reads_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(web, "BUFFERED", 1_000_000)
+    async with serving() as (app, port), asyncio.timeout(8):
+        app.size = 200_000
+        deaf = []
+        for _ in range(5):
+            sock = socket.socket()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect(("127.0.0.1", port))
+            sock.setblocking(False)
+            deaf.append(await asyncio.open_connection(sock=sock, limit=1))
+            deaf[-1][1].write((GET % 1) * 100)
+        with pytest.raises(ConnectionResetError):
+            while True:
+                deaf[0][1].write(GET % 1)
+                await deaf[0][1].drain()
+                await asyncio.sleep(0.01)
+        assert app.requests == 5  # none before the answer to the one before was read
+        app.size = 1
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write((GET % 1) * 2)
+        assert [await read_answer(reader) for _ in range(2)] == [(200, b"/1")] * 2
+        for _, each in deaf:
+            each.transport.abort()
+        writer.close()
+
+
+async def test_nothing_is_kept_of_a_request_that_has_its_answer() -> None:
+    async with serving() as (_, port), asyncio.timeout(5):
+        clients = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
+        for reader, writer in clients:
+            writer.write(HEAD + b"X: " + b"x" * 10_000 + b"\r\n\r\n")
+            assert (await read_answer(reader))[0] == 200
+        gc.collect()
+        assert not [each for each in gc.get_objects() if isinstance(each, RequestResponseCycle)]
+        for _, writer in clients:
             writer.close()

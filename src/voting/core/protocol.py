@@ -7,7 +7,8 @@ Uvicorn parses a request and runs the application. This module decides what Uvic
   as it is transferred. A request that is larger, malformed or too slow is answered (RFC 9457) before the connection
   is closed, so that a proxy in front does not take it for a failure of the service.
 - An answer that a client does not take for `STUCK_SECONDS` closes the connection.
-- `ConnectionLimit` bounds the number of connections.
+- `ConnectionLimit` bounds the number of connections, and `BufferLimit` the bytes that all of them together keep for
+  their clients: of requests that are not complete, and of answers that are not read.
 
 https://cheatsheetseries.owasp.org/cheatsheets/Denial_of_Service_Cheat_Sheet.html
 """
@@ -22,12 +23,14 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from voting.core.addresses import ConnectionLimit, network
+from voting.core.buffers import BufferLimit
 from voting.core.rejections import MAX_BODY, MAX_FIELDS, MAX_HEAD, REJECTIONS, REQUEST_SECONDS
 
 KEEP_ALIVE_SECONDS = 75  # without a request; longer than a load balancer keeps its own end (60 s)
 STUCK_SECONDS = 10  # that part of an answer may wait for the client to read
 CLOSING_SECONDS = 2  # that a client has to read the answer and close its end
-WRITE_BUFFER = 16 * 1024  # bytes of answers that wait in the process before the application has to
+WRITE_BUFFER = 2 * 1024  # bytes of an answer that may wait in the process before nothing more is done for the client
+FIELD_BYTES = 150  # that a header field takes besides its text
 
 
 _FRAMING = {b"content-length", b"transfer-encoding", b"upgrade", b"expect"}  # fields that this module looks at
@@ -40,13 +43,16 @@ class Protocol(HttpToolsProtocol):
 
     Args:
         limit: of connections.
+        buffers: of all connections.
         on_rejection: called with the status of each answer in `REJECTIONS` that is given.
         options: what Uvicorn passes.
     """
 
-    def __init__(self, limit: ConnectionLimit, on_rejection: Callable[[int], None], **options: Any) -> None:
+    def __init__(
+        self, limit: ConnectionLimit, buffers: BufferLimit, on_rejection: Callable[[int], None], **options: Any
+    ) -> None:
         super().__init__(**options)
-        self._limit = limit
+        self._limit, self._buffers = limit, buffers
         self._on_rejection = on_rejection
         self._address: str | None = None  # while it is counted
         self._phase = READING
@@ -55,12 +61,14 @@ class Protocol(HttpToolsProtocol):
         self._stuck_since = math.inf
         self._ahead = b""  # sent before the request in hand was answered
         self._paused = False
+        self._held = False  # by `buffers`
         self._expect()
 
     def _expect(self) -> None:
         """Prepare for the next request."""
         self._begun = False  # its first byte is here
         self._in_body = False
+        self._received = 0  # bytes of a request that is not complete
         self._size = 0  # bytes of the head; then of a chunked body
         self._length = 0  # of a body, by Content-Length; then what is missing of it
         self._chunked = False
@@ -84,6 +92,7 @@ class Protocol(HttpToolsProtocol):
         self._phase = CLOSING
         self._ahead = b""
         self._release()
+        self._let_go()
         super().connection_lost(exc)
 
     def _release(self) -> None:
@@ -93,26 +102,59 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse up to the end of one request; keep what follows for later."""
-        if self._phase == READING:
+        if self._phase == READING and not self.flow.write_paused:
             if not self._begun:
                 self._begun = True
                 self._patience, self._since = REQUEST_SECONDS, math.inf
             data = self._feed(data)
-        if data and self._phase == ANSWERING:
+        if data and self._phase != CLOSING:
             self._ahead += data
-            if not self._paused:
-                self._paused = True
-                self.transport.pause_reading()
+            self._pause_reading()
+
+    def pause_writing(self) -> None:
+        """The client does not read its answers: begin no further one."""
+        super().pause_writing()
+        if self._phase != CLOSING:
+            self._pause_reading()
+        self._hold(self.transport.get_write_buffer_size() + len(self._ahead))
+
+    def resume_writing(self) -> None:
+        """Go on with what was sent ahead."""
+        super().resume_writing()
+        self._let_go()
+        self._go_on()
+
+    def _hold(self, size: int) -> None:
+        self._held = True
+        self._buffers.hold(self, size)
+
+    def _let_go(self) -> None:
+        if self._held:
+            self._held = False
+            self._buffers.release(self)
+
+    def evict(self) -> None:
+        """Make room for other connections."""
+        self._held = False
+        if self._phase == READING and not self.flow.write_paused:
+            self._reject(503)
+        else:
+            self.transport.abort()
 
     def _go_on(self) -> None:
-        """Read what was sent ahead."""
-        if self._phase != READING:
+        """Read what was sent ahead, unless an answer has to be read first."""
+        if self._phase != READING or self.flow.write_paused:
             return
         data, self._ahead = self._ahead, b""
         if data:
             self.data_received(data)
         if not self._ahead:
             self._resume_reading()
+
+    def _pause_reading(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
 
     def _resume_reading(self) -> None:
         if self._paused:
@@ -121,6 +163,7 @@ class Protocol(HttpToolsProtocol):
 
     def _feed(self, data: bytes) -> bytes:
         """Parse to the end of the request; return the rest."""
+        received = len(data)
         while data and self._phase == READING:
             if not self._in_body:
                 end = self._end_of_head(data)
@@ -139,8 +182,11 @@ class Protocol(HttpToolsProtocol):
                 self._length -= end
             self._parse(data[:end])
             data = data[end:]
-        if self._in_body and self._phase == READING:
-            self.cycle.transport = _Lingering(self)  # type: ignore[assignment]
+        if self._phase == READING and self._begun:
+            self._received += received
+            self._hold(self._received + FIELD_BYTES * len(self.headers or ()))
+            if self._in_body:
+                self.cycle.transport = _Lingering(self)  # type: ignore[assignment]
         return data
 
     def _end_of_head(self, data: bytes) -> int:
@@ -222,6 +268,7 @@ class Protocol(HttpToolsProtocol):
         """The request is complete: answer it, and then expect the next one."""
         if self._verdict or self._is_upgrade():
             return
+        self._let_go()
         if self.cycle.response_complete:
             self._next()
             return
@@ -237,6 +284,7 @@ class Protocol(HttpToolsProtocol):
     def _next(self) -> None:
         self._phase = READING
         self._expect()
+        self.cycle = self.scope = self.headers = None  # type: ignore[assignment]  # a head may have 16 KiB
         self._patience, self._since = KEEP_ALIVE_SECONDS, math.inf
         if self._paused or self._ahead:
             self.loop.call_soon(self._go_on)  # after the other connections had their turn
@@ -247,8 +295,10 @@ class Protocol(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         """Pass the connection on; the WebSocket's own bounds hold from here."""
         self._release()
+        self._let_go()
         self._phase = CLOSING
         super().handle_websocket_upgrade()
+        self.parser = None  # type: ignore[assignment]  # which refers to this object
 
     def close(self) -> None:
         """Close the connection after its last answer."""
@@ -276,6 +326,9 @@ class Protocol(HttpToolsProtocol):
         self._phase = CLOSING
         self._patience, self._since = CLOSING_SECONDS, math.inf
         self._ahead = b""
+        self.scope = self.headers = None  # type: ignore[assignment]
+        if not self.flow.write_paused:
+            self._let_go()
         self._resume_reading()
         with contextlib.suppress(OSError, RuntimeError):  # it has closed already
             self.transport.write_eof()

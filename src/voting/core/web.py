@@ -13,6 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from voting.core.addresses import ConnectionLimit
+from voting.core.buffers import BufferLimit
 from voting.core.lifecycle import Stop
 from voting.core.protocol import Protocol
 
@@ -21,6 +22,7 @@ BACKLOG = 4096  # connections that wait to be accepted, as many as Linux allows;
 RECEIVE_BUFFER = 8 * 1024  # bytes for each connection in the kernel, which doubles it: requests are small
 SEND_BUFFER = 64 * 1024
 PRIVATE_CONNECTIONS = 100
+BUFFERED = 8 * 1024 * 1024  # bytes that the connections of one port may hold in all
 
 
 class Server(uvicorn.Server):
@@ -101,7 +103,7 @@ async def serve(
     config = uvicorn.Config(
         app,
         loop="none",
-        http=functools.partial(Protocol, limit, on_rejection),  # type: ignore[arg-type]
+        http=functools.partial(Protocol, limit, BufferLimit(BUFFERED), on_rejection),  # type: ignore[arg-type]
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -175,6 +175,8 @@ class Viewer(asyncio.Protocol):
                     response.headers["Retry-After"] = str(problem.retry_after)
         self._socket.send_response(response)
         if self._channel:
+            self._socket.parser = self._socket.parse()  # the one before keeps the request, of up to 16 KiB
+            next(self._socket.parser)
             self._flush()
             self._channel.join(self)
 

@@ -35,6 +35,10 @@ BEGIN
         WHEN (SELECT count(DISTINCT casefold(normalize(option ->> 'label', NFKC) COLLATE pg_unicode_fast)) < count(*)
               FROM jsonb_array_elements(NEW.options) AS option)
             THEN 'two options have the same label, but for case'
+        WHEN EXISTS (
+            SELECT FROM tallies WHERE poll = NEW.slug AND votes > 0 AND choice NOT IN (
+                SELECT option ->> 'key' FROM jsonb_array_elements(NEW.options) AS option))
+            THEN 'an option that has votes must stay, with its key'
         END;
     IF fault IS NOT NULL THEN
         RAISE EXCEPTION 'poll %: %', NEW.slug, fault USING ERRCODE = 'check_violation', TABLE = 'polls';
