@@ -141,7 +141,7 @@ MUTANTS = (
     Mutant(
         "counts entries with any id",
         "worker/consumer.py",
-        (("if entry.ms > limit:", "if False:"),),
+        (("if entry.ms > limit or entry.seq > MAX_SEQ:", "if False:"),),
         ("forged-ids",),
     ),
     Mutant(

@@ -11,7 +11,7 @@ from tests.faults.trial import Broken, Case, Trial, must, soon, trial
 from voting.core.ballot import AHEAD_SECONDS, VOTER_BYTES
 from voting.secrets import ACL
 
-AHEAD = "the id is more than a day ahead"
+AHEAD = "the id is more than a day ahead, or too large"
 LARGEST = f"{2**64 - 1}-{2**64 - 1}"
 
 
@@ -26,9 +26,9 @@ def forged_ids(case: Case) -> dict[str, object]:
             broker.execute_command("ACL", "SETUSER", "vote", *rights)
             thief = redis.Redis.from_url(plant.redis_url, username="vote", password=password, socket_timeout=5)
             forged = set()
-            for number in range(int(case.short(3, 10))):
-                soonest = int((time.time() + AHEAD_SECONDS) * 1000) + 3_600_000
-                entry = LARGEST if number % 2 else f"{soonest}-0"
+            for number in range(int(case.short(3, 12))):
+                soon_ms, late_ms = (int((time.time() + seconds) * 1000) for seconds in (5, AHEAD_SECONDS + 3600))
+                entry = (f"{soon_ms}-{2**63}", f"{late_ms}-0", LARGEST)[number % 3]
                 fields: dict[Any, Any] = {
                     b"poll": b"default",
                     b"voter": secrets.token_bytes(VOTER_BYTES),

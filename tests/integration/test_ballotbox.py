@@ -211,11 +211,12 @@ async def test_it_ends_whenever_it_is_told_to(broker: Broker) -> None:
         assert done, f"it goes on after {turns} turns"
 
 
-async def test_an_id_that_only_a_forger_writes_is_not_acknowledged(broker: Broker) -> None:
+@pytest.mark.parametrize("forged", [(latest_ms() + 3_600_000, 0), (latest_ms() - 3_600_000, 2**63)])
+async def test_an_id_that_only_a_forger_writes_is_not_acknowledged(broker: Broker, forged: tuple[int, int]) -> None:
     await open_poll(broker.url)
     async with running(broker.url) as box:
         with redis.Redis.from_url(broker.url) as client:
-            client.xadd(stream.STREAM, {"n": "0"}, id=f"{latest_ms() + 1000}-0")
+            client.xadd(stream.STREAM, {"n": "0"}, id=str(EntryId(*forged)))
         outcomes = await cast(box, 1)
         assert (reasons(outcomes), were_sent(outcomes)) == ({"broker_clock"}, {True})
         assert not box.ready

@@ -212,6 +212,11 @@ def test_a_database_that_may_forget_is_found(where: Places, postgres: Cluster, n
             "voting_result has SELECT on votes, which it does not need",
         ),
         (
+            "GRANT TEMPORARY ON DATABASE voting TO PUBLIC",
+            "REVOKE TEMPORARY ON DATABASE voting FROM PUBLIC",
+            "PUBLIC has TEMPORARY on DATABASE voting, which it does not need",
+        ),
+        (
             "INSERT INTO tallies VALUES ('default', 'a', 3)",
             "DELETE FROM tallies",
             "the tally of a in default is 3, and there are 0 votes",

@@ -18,7 +18,7 @@ from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import RedisError
 
 from voting.core import logs
-from voting.core.ballot import Poll, latest_ms
+from voting.core.ballot import MAX_SEQ, Poll, latest_ms
 from voting.core.config import RedisSettings
 from voting.core.lifecycle import Backoff, raise_if_cancelled
 from voting.core.pipeline import Answer, NotSent, Pipeline, pipeline
@@ -109,7 +109,8 @@ class BallotBox:
             self.in_flight -= 1
         if not isinstance(answer, bytes):
             raise Refused(self._refusal(answer))
-        if int(answer[: answer.index(b"-")]) > self._latest:
+        ms, _, seq = answer.partition(b"-")
+        if int(ms) > self._latest or int(seq) > MAX_SEQ:
             self._pressure = "broker_clock"  # until the next look; a worker counts no such entry, and renews the stream
             raise Refused(self._pressure, sent=True)
         return answer

@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError, WatchError
 
 from voting.core import removals
-from voting.core.ballot import Backlog, BadPoll, EntryId, Poll, latest_ms
+from voting.core.ballot import MAX_SEQ, Backlog, BadPoll, EntryId, Poll, latest_ms
 
 STREAM = b"votes"
 GROUP = b"workers"
@@ -92,9 +92,10 @@ class Consumer:
         """See to it that the stream gives ids between the newest entry counted and a limit; return what had to be done.
 
         "raised": it would have given ids up to `newest`, as after a database was restored that had counted the votes of
-        another broker, whose clock was ahead. "renewed": an entry with an id above the limit, which only a forger's
-        can be, had made it give none, or such ids alone. Such an id stays with the key (XSETID refuses to go below a
-        deleted entry), so the key is made anew as soon as no entry is on it; vote refuses votes meanwhile.
+        another broker, whose clock was ahead; or a forged id had such a sequence number that the database could not
+        hold those that follow. "renewed": an entry with an id above the limit, which only a forger's can be, had made
+        it give none, or such ids alone. Such an id stays with the key (XSETID refuses to go below a deleted entry), so
+        the key is made anew as soon as no entry is on it. In both cases vote refuses votes meanwhile.
 
         Args:
             newest: from `store.newest_entry`.
@@ -104,6 +105,8 @@ class Consumer:
             await transaction.watch(STREAM)
             info = await transaction.xinfo_stream(STREAM)
             last = EntryId.parse(info["last-generated-id"])
+            if last.seq > MAX_SEQ and last.ms <= latest:
+                newest = max(newest, EntryId(last.ms + 1, 0))
             if newest <= last and last.ms <= latest:
                 return ""
             renew = last.ms > latest

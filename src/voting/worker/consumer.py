@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from redis.asyncio import Redis
 
 from voting.core import logs, removals, store
-from voting.core.ballot import Malformed, Register, Vote, latest, latest_ms
+from voting.core.ballot import MAX_SEQ, Malformed, Register, Vote, latest, latest_ms
 from voting.core.lifecycle import Stop
 from voting.core.metrics import WorkerMetrics
 from voting.core.store import Connection, DeadLetter
@@ -168,8 +168,8 @@ class Counter:
             if not fields:  # somebody deleted it while it was pending: nothing is left to count
                 self._metrics.vanished.inc()
                 continue
-            if entry.ms > limit:  # it would be newer than any vote to come
-                dead.append(DeadLetter(entry, "the id is more than a day ahead", fields))
+            if entry.ms > limit or entry.seq > MAX_SEQ:  # it would be newer than any vote to come, or too large
+                dead.append(DeadLetter(entry, "the id is more than a day ahead, or too large", fields))
                 continue
             try:
                 votes.append(self._register.read(entry, fields))

@@ -97,7 +97,7 @@ INSERT INTO installation (id) SELECT unnest(%(ids)s::uuid[]) ON CONFLICT DO NOTH
 
 -- name: report
 -- A worker says what waits, and that it works if it does; rows of workers long gone are deleted.
-WITH cleared AS (DELETE FROM workers WHERE seen < now() - interval '1 day' AND name <> %(name)s)
+WITH cleared AS (DELETE FROM workers WHERE seen < now() - interval '1 day')
 INSERT INTO workers AS w (name, seen, lag, pending, oldest, counted)
 VALUES (%(name)s, now(), %(lag)s, %(pending)s, %(oldest)s, CASE WHEN %(counted)s THEN now() END)
 ON CONFLICT (name) DO UPDATE
@@ -166,7 +166,7 @@ ORDER BY role, relation, privilege
 
 
 -- name: grants_beyond
--- What the roles of the services have and do not need, of that which would let them change or see a vote.
+-- What the roles of the services have and do not need: to change or see a vote, or to fill the disk.
 WITH forbidden (role, relation, privilege) AS (
     VALUES ('voting_worker', 'votes', 'DELETE'), ('voting_worker', 'votes', 'TRUNCATE'),
            ('voting_worker', 'tallies', 'DELETE'), ('voting_worker', 'polls', 'INSERT'),
@@ -178,6 +178,10 @@ WITH forbidden (role, relation, privilege) AS (
 SELECT role, privilege, relation
 FROM forbidden JOIN pg_roles ON rolname = role
 WHERE has_table_privilege(pg_roles.oid, relation, privilege)  -- by oid: only of roles that there are
+UNION ALL
+SELECT 'PUBLIC', 'TEMPORARY', 'DATABASE ' || current_database()
+WHERE has_database_privilege('public', current_database(), 'TEMPORARY')
+    AND EXISTS (SELECT FROM pg_roles WHERE rolname IN ('voting_worker', 'voting_result'))
 ORDER BY role, relation, privilege
 
 
