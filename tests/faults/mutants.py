@@ -159,7 +159,12 @@ MUTANTS = (
     Mutant(
         "reads while a request is in hand",
         "core/protocol.py",
-        (("                self.transport.pause_reading()\n", ""),),
+        (
+            (
+                "            self._ahead += data\n            self._pause_reading()\n",
+                "            self._ahead += data\n",
+            ),
+        ),
         ("pipelined",),
     ),
     Mutant(
