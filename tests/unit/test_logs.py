@@ -37,6 +37,7 @@ def test_one_line_a_second_of_each_event_passes_and_says_how_many_did_not() -> N
     assert passes(limit, "entry.dead", reason="x") == {"event": "entry.dead", "reason": "x"}
     assert [passes(limit, "entry.dead") for _ in range(5)] == [None] * 5
     assert passes(limit, "broker.refused") == {"event": "broker.refused"}
+    assert passes(limit, "broker.refused", error="another") == {"event": "broker.refused", "error": "another"}
     clock.now = 0.99
     assert passes(limit, "entry.dead") is None
     clock.now = 1.0

@@ -20,14 +20,15 @@ if _is_absent:
 
 LINE_SECONDS = 1.0
 MAX_NAMES = 1000
+MAX_NAME = 200  # characters of an event and its error
 
 
 class RateLimit(logging.Filter):
-    """Lets one line a second through for each event name, with the number of those `suppressed` since the last.
+    """Lets one line a second through for each event and error, with the number of those `suppressed` since the last.
 
     Lines with a traceback always pass. It is a processor of structlog, and a filter for libraries that use `logging`,
     whose event name is the message before its values are put in. The last lines of a flood are only counted in the
-    next line of that name, whenever it comes.
+    next such line, whenever it comes.
 
     Args:
         clock: gives seconds.
@@ -53,7 +54,7 @@ class RateLimit(logging.Filter):
     def __call__(self, _logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         """Pass an event of ours on, or drop it."""
         if not event.get("exc_info"):
-            suppressed = self._admit(str(event["event"]))
+            suppressed = self._admit(f"{event['event']} {event.get('error', '')}"[:MAX_NAME])
             if suppressed is None:
                 raise structlog.DropEvent
             if suppressed:
