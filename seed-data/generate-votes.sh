@@ -53,7 +53,7 @@ await() {
 tally() { "$python" "$here/make-data.py" --tally "$result"; }
 
 await "$url" VOTE_URL
-"$python" "$here/make-data.py" --vote "$url" "$work" >/dev/null || die "$url shows no ballot"
+"$python" "$here/make-data.py" --vote "$url" "$work" >/dev/null 2>&1 || die "$url shows no ballot"
 if [ -n "$result" ]; then
     await "${result%/}/" RESULT_URL
     before=$(tally)

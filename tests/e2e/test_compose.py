@@ -75,10 +75,10 @@ def test_the_classic_seed_is_exact(compose: Compose) -> None:
     assert compose.tally() == {"a": before["a"] + 2000, "b": before["b"] + 1000}
 
 
-def test_the_seed_fails_when_the_tally_does_not_match(compose: Compose) -> None:
+def test_the_seed_fails_where_there_is_no_ballot(compose: Compose) -> None:
     said = compose.run("run", "--rm", "-e", "VOTES_A=2", "-e", "VOTES_B=1", "-e", "WAIT=1", "-e", "VOTE_URL=http://result:8081",
                        "seed", check=False)  # fmt: skip
-    assert "refused or failed" in said
+    assert "http://result:8081/ shows no ballot" in said
     assert "exactly as many" not in said
 
 
