@@ -196,7 +196,10 @@ MUTANTS = (
     Mutant(
         "takes any number of frames",
         "result/viewer.py",
-        (("if self._received > MAX_RECEIVED:", "if False:"), ("if self._events > MAX_EVENTS:", "if False:")),
+        (
+            ("data = data[:room]", "pass"),
+            ("if self._events > MAX_EVENTS or self._received > MAX_RECEIVED:", "if False:"),
+        ),
         ("sockets",),
     ),
     Mutant(

@@ -193,8 +193,8 @@ def masked(opcode: int, payload: bytes = b"") -> bytes:
     [
         masked(0x9) * (viewer_module.MAX_EVENTS + 1),
         masked(0xA) * (viewer_module.MAX_EVENTS + 1),
-        masked(0x9, b"x" * 125) * 5,
-        os.urandom(100_000),
+        masked(0x9, b"x" * 125) * 9,
+        masked(0x9) * 100_000,
     ],
 )
 async def test_a_viewer_that_sends_too_much_is_told_so_and_closed(flood: bytes) -> None:

@@ -33,7 +33,7 @@ SILENT_SECONDS = 18.0  # without one
 CLOSING_SECONDS = 2.0  # that it has to answer our goodbye
 RETRY_SECONDS = 10  # after which a viewer for whom there was no room should try again
 MAX_MESSAGE = 1024
-MAX_RECEIVED = 512  # bytes in a second; a browser sends a pong of 6 bytes for each ping, and one goodbye
+MAX_RECEIVED = 1088  # bytes in a second; a browser sends a pong of 6 bytes for each ping, and one goodbye
 MAX_EVENTS = 16  # frames in a second
 WRITE_BUFFER = 4 * 1024  # bytes that wait in the process for a viewer that does not read
 SEND_BUFFER = 16 * 1024  # bytes that wait in the kernel, which doubles it
@@ -140,10 +140,9 @@ class Viewer(asyncio.Protocol):
         """
         self._heard_at = asyncio.get_running_loop().time()
         if self._socket.state is not CONNECTING:
+            room = max(0, MAX_RECEIVED - self._received)
             self._received += len(data)
-            if self._received > MAX_RECEIVED:  # not parsed: a frame of 6 bytes costs as much as a vote
-                self._refuse_more()
-                return
+            data = data[:room]  # the rest is not parsed: a frame of 6 bytes costs as much as a vote
         self._socket.receive_data(data)
         for event in self._socket.events_received():
             self._events += 1
@@ -151,7 +150,7 @@ class Viewer(asyncio.Protocol):
                 self._answer(event)
             elif isinstance(event, Frame) and event.opcode in DATA_OPCODES and self._socket.state is OPEN:
                 self._socket.fail(CloseCode.UNSUPPORTED_DATA, "this socket only sends")
-        if self._events > MAX_EVENTS:
+        if self._events > MAX_EVENTS or self._received > MAX_RECEIVED:
             self._refuse_more()
         else:
             self._flush()
