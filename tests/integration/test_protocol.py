@@ -150,6 +150,7 @@ async def test_requests_mean_the_same_however_they_are_cut(cases: list[tuple[lis
         (b"GET / HTTP/1.1\nHost: x\n\n", 400),
         (b"GET /\xff HTTP/1.1\r\n\r\n", 400),
         (b"CONNECT x:1 HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),

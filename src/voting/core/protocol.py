@@ -33,7 +33,7 @@ WRITE_BUFFER = 2 * 1024  # bytes of an answer that may wait in the process befor
 FIELD_BYTES = 150  # that a header field takes besides its text
 
 
-_FRAMING = {b"content-length", b"transfer-encoding", b"upgrade", b"expect"}  # fields that this module looks at
+_FRAMING = {b"content-length", b"transfer-encoding", b"upgrade", b"expect", b"host"}  # fields that this module looks at
 
 READING, ANSWERING, CLOSING = range(3)  # a request is awaited; it is complete; whatever arrives is discarded
 
@@ -73,6 +73,7 @@ class Protocol(HttpToolsProtocol):
         self._length = 0  # of a body, by Content-Length; then what is missing of it
         self._chunked = False
         self._upgrade = False
+        self._host = False
         self._trailers = 0
         self._tail = b""  # of an unfinished head, where its end may begin
         self._verdict = 0
@@ -239,12 +240,17 @@ class Protocol(HttpToolsProtocol):
                 self._chunked = True
             elif name == b"upgrade":
                 self._upgrade = True
+            elif name == b"host":  # a proxy may take the other one of two (RFC 9112, section 3.2)
+                self._verdict = 400 if self._host else 0
+                self._host = True
             else:
                 self.expect_100_continue = value.lower() == b"100-continue"
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Run the application, if the request is within the bounds."""
+        if self._verdict:
+            return
         if len(self.headers) > MAX_FIELDS:
             self._verdict = 431
         elif self._length > MAX_BODY:

@@ -31,6 +31,7 @@ class Part:
     end: signal.Signals = signal.SIGTERM
     options: dict[str, Any] = field(default_factory=dict)
     process: asyncio.subprocess.Process | None = None
+    log_start: int = 0  # bytes of its log that are of earlier processes
 
 
 class Failed(Exception):
@@ -81,6 +82,7 @@ class Supervisor:
 
     async def _spawn(self, part: Part) -> None:
         with self._data.log_file(part.name).open("ab") as log:
+            part.log_start = log.tell()
             part.process = await asyncio.create_subprocess_exec(
                 *part.command,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -139,7 +141,9 @@ class Supervisor:
     def _last_lines(self, part: Part) -> str:
         path = self._data.log_file(part.name)
         with contextlib.suppress(OSError):
-            lines = path.read_text(errors="replace").splitlines()[-12:]
+            text = path.read_bytes()
+            ours = text[part.log_start :] or text  # it may have been rotated since
+            lines = ours.decode(errors="replace").splitlines()[-12:]
             return "\n".join([f"Last lines of {path}:", *(f"    {line}" for line in lines)])
         return f"No log at {path}."
 
