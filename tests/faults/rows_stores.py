@@ -186,7 +186,7 @@ def answer_lost(case: Case) -> dict[str, object]:
     with trial(case, cut_database=True) as now:
         proxy = now.plant.database_proxy
         for number in range(int(case.short(5, 20))):
-            proxy.lose_answer_to = b"{default"
+            proxy.lose_answer_to = b'{"default"'
             soon("an answer is lost", lambda number=number: proxy.lost > number, 20)  # type: ignore[misc]
             now.load.goes_on(50)
         now.notes["answers lost"] = proxy.lost
