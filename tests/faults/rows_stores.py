@@ -370,7 +370,7 @@ def flushed(case: Case) -> dict[str, object]:
                     "the group is there", lambda: broker.exists("votes") and broker.xinfo_groups("votes"), case.mark(10)
                 )
                 must(broker.xgroup_destroy("votes", "workers"), "there was no group to destroy")
-                now.load.goes_on(50)
+                now.load.goes_on(400)  # more than the second in which a log shows an event once
             soon("the group is there", lambda: broker.xinfo_groups("votes"), case.mark(10))
         alarms = sum(now.plant.log(name).count("stream.group_created") for name in now.plant.workers)
         must(alarms > times, f"{alarms} alarms were logged")
