@@ -1,5 +1,6 @@
 """Faults of people who mean ill: attacks on the bounds of one connection, and on everything at once."""
 
+import contextlib
 import http.client
 import json
 import threading
@@ -30,7 +31,10 @@ class Reader(threading.Thread):
 
     def run(self) -> None:
         """Ask until told to stop."""
-        client = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)) as client:
+            self._ask(client)
+
+    def _ask(self, client: http.client.HTTPConnection) -> None:
         while not self._done.wait(0.05):
             began = time.monotonic()
             try:
