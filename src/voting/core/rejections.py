@@ -4,6 +4,7 @@ They are given before the application sees the request, so each says that no vot
 """
 
 import json
+from http import HTTPStatus
 
 MAX_HEAD = 16 * 1024  # bytes of a request line and its header fields
 MAX_FIELDS = 100  # header fields and trailers of one request
@@ -11,9 +12,11 @@ MAX_BODY = 16 * 1024  # bytes after the head, with chunk sizes and trailers
 REQUEST_SECONDS = 10  # from the first byte of a request, or of a connection, to the last
 
 
-def _rejection(status: int, reason: str, title: str, detail: str, *headers: str) -> bytes:
+def _rejection(status: int, reason: str, detail: str, *headers: str) -> bytes:
     """Return an answer in its wire form; its body is a problem of RFC 9457."""
-    body = json.dumps({"title": title, "status": status, "detail": detail, "reason": reason, "counted": "no"}).encode()
+    title = HTTPStatus(status).phrase
+    told = {"type": "about:blank", "title": title, "status": status, "detail": detail, "reason": reason}
+    body = json.dumps(told | {"counted": "no"}).encode()
     head = [
         f"HTTP/1.1 {status} {title}",
         "content-type: application/problem+json",
@@ -27,16 +30,13 @@ def _rejection(status: int, reason: str, title: str, detail: str, *headers: str)
 
 
 REJECTIONS = {
-    400: _rejection(400, "malformed", "Bad Request", "This is not valid HTTP."),
-    408: _rejection(
-        408, "request_timeout", "Request Timeout", f"The request was not complete after {REQUEST_SECONDS} seconds."
-    ),
-    413: _rejection(413, "too_large", "Content Too Large", f"A request body has at most {MAX_BODY} bytes."),
+    400: _rejection(400, "malformed", "This is not valid HTTP."),
+    408: _rejection(408, "request_timeout", f"The request was not complete after {REQUEST_SECONDS} seconds."),
+    413: _rejection(413, "too_large", f"A request body has at most {MAX_BODY} bytes."),
     431: _rejection(
         431,
         "header_fields",
-        "Request Header Fields Too Large",
         f"A request has at most {MAX_FIELDS} header fields, and {MAX_HEAD} bytes before its body.",
     ),
-    503: _rejection(503, "connections", "Service Unavailable", "Too many connections are open.", "retry-after: 1"),
+    503: _rejection(503, "connections", "Too many connections are open.", "retry-after: 1"),
 }

@@ -22,7 +22,9 @@ BACKLOG = 4096  # connections that wait to be accepted, as many as Linux allows;
 RECEIVE_BUFFER = 8 * 1024  # bytes for each connection in the kernel, which doubles it: requests are small
 SEND_BUFFER = 64 * 1024
 PRIVATE_CONNECTIONS = 100
-BUFFERED = 8 * 1024 * 1024  # bytes that the connections of one port may hold in all
+PER_ADDRESS = 6_000  # connections of a process; 20 MiB
+REJECTED = 500  # further connections, which are told so
+BUFFERED = 3 * 1024 * 1024  # bytes that the connections of one port may hold in all
 
 
 class Server(uvicorn.Server):
@@ -74,10 +76,11 @@ def connection_limit(most: int, *, shared: bool = False) -> ConnectionLimit:
 
     Args:
         most: connections; fewer where the process may not open twice as many files.
-        shared: one address may have all of them, since it is a proxy's. Otherwise it may have three quarters.
+        shared: one address may have all of them, since it is a proxy's. Otherwise it may have three quarters, and at
+            most `PER_ADDRESS`.
     """
     most = min(most, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
-    return ConnectionLimit(most, 0 if shared else most * 3 // 4)
+    return ConnectionLimit(most, 0 if shared else min(most * 3 // 4, PER_ADDRESS))
 
 
 async def serve(
@@ -103,7 +106,7 @@ async def serve(
     config = uvicorn.Config(
         app,
         loop="none",
-        http=functools.partial(Protocol, limit, BufferLimit(BUFFERED), on_rejection),  # type: ignore[arg-type]
+        http=functools.partial(Protocol, limit, ConnectionLimit(REJECTED, 0), BufferLimit(BUFFERED), on_rejection),  # type: ignore[arg-type]
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -44,6 +44,12 @@ class Paper:
             for key, choice in self.keys.items()
             for ballot in ("", f"ballot={self.ballot}&")
         }
+        self._documents = {
+            key: json.dumps({"poll": poll.slug, "choice": choice, "receipt": _RECEIPT})
+            .encode()
+            .split(_RECEIPT.encode())
+            for choice, key in self.keys.items()
+        }
         self.expected = ", ".join(f"{option.key} ({option.label})" for option in poll.offered)
         self._context = {"poll": poll, "action": poll.path or "/", "results_href": f"{poll.path}/results"}
         self._context["ballot"] = self.ballot
@@ -58,6 +64,10 @@ class Paper:
             page = self._pages.render("ballot.html", reader, choice=chosen, receipt=place, **self._context)
             pieces = self._ready[reader.code, choice] = page.split(_RECEIPT.encode())
         return receipt.join(pieces)
+
+    def document(self, choice: bytes, receipt: bytes) -> bytes:
+        """Return the answer to a program whose vote was accepted."""
+        return receipt.join(self._documents[choice])
 
     def choice(self, body: bytes) -> bytes:
         """Return the option that a form body chooses.
@@ -176,8 +186,7 @@ class Booth:
             cookie = voter.cookie
             raise Problem(503, refused.reason, message, counted="unknown", again=again, cookie=cookie) from None
         if prefers_json(headers):
-            given = {"poll": paper.slug.decode(), "choice": choice.decode(), "receipt": receipt.decode()}
-            return voter, _JSON, json.dumps(given).encode()
+            return voter, _JSON, paper.document(choice, receipt)
         return voter, _HTML, paper.page(language.choose(headers), choice, receipt)
 
 
@@ -186,7 +195,7 @@ async def _read(headers: dict[bytes, bytes], receive: Receive) -> bytes:
     length = headers.get(b"content-length", b"0")
     if not length.isdigit() or int(length) > MAX_BODY:
         raise _too_large()
-    body = bytearray()
+    body: bytes = b""
     while True:
         event = await receive()
         if event["type"] == "http.disconnect":
@@ -195,7 +204,7 @@ async def _read(headers: dict[bytes, bytes], receive: Receive) -> bytes:
         if len(body) > MAX_BODY:
             raise _too_large()
         if not event.get("more_body"):
-            return bytes(body)
+            return body
 
 
 def _too_large() -> Problem:
