@@ -12,6 +12,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from voting.core import web
 from voting.core.lifecycle import Stop
 from voting.core.rendering import answer
 from voting.core.web import BACKLOG, listen, serve
@@ -47,10 +48,12 @@ async def connected() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.Strea
     with listen("127.0.0.1:0") as sock:
         serving = asyncio.create_task(serve(application, sock, stop))
         reader, writer = await asyncio.open_connection(*sock.getsockname())
-        yield reader, writer
-        writer.close()
-        stop.set()
-        await serving
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+            stop.set()
+            await serving
 
 
 async def whole(request: bytes) -> bytes:
@@ -110,7 +113,8 @@ async def test_requests_sent_ahead_are_answered_in_order_on_a_connection_that_st
                 assert await reader.readexactly(len(text)) == text
 
 
-async def test_a_reader_that_is_slow_gets_everything_and_is_waited_for() -> None:
+async def test_a_reader_that_is_slow_gets_everything_and_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "BUFFERED", 2 * LARGE)
     async with connected() as (reader, writer), asyncio.timeout(20):
         for text in b"abcdefgh":
             writer.write(b"GET /short/%c?large HTTP/1.1\r\n%b\r\n" % (text, HOST))
