@@ -34,10 +34,12 @@ def forged_ids(case: Case) -> dict[str, object]:
                     b"voter": secrets.token_bytes(VOTER_BYTES),
                     b"choice": b"a",
                 }
+                plant.signal(signal.SIGSTOP, *plant.workers)  # or the stream may be renewed before anybody votes
                 began = time.monotonic()
                 thief.xadd("votes", fields, id=entry)
                 forged.add(entry)
                 soon("votes are refused", lambda began=began: now.history.count("refused", began), case.mark(2))  # type: ignore[misc]
+                plant.signal(signal.SIGCONT, *plant.workers)
                 soon("votes are accepted again", lambda: _all_accepted(now), case.mark(5), bound=True)
                 now.load.goes_on()
             _trim(now, broker, thief)
