@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 
 from voting import places
 from voting.core import config, installation, probe, store, stream
+from voting.core.ballot import DEFAULT_POLL
 
 PATIENCE = 3.0
 WORKER_SECONDS = 3.0  # a worker reports every second
@@ -139,6 +140,7 @@ async def _look_at_database(status: Status, url: str, within: float | None) -> N
             store.deadline(connection, PATIENCE),
         ):
             found = await store.status(connection, within)
+            polls, bad_polls = await store.polls(connection)
     except psycopg.Error as error:
         reason = str(error).splitlines()[0]
         status.problems.append(
@@ -156,13 +158,22 @@ async def _look_at_database(status: Status, url: str, within: float | None) -> N
         up = age < WORKER_SECONDS
         live += up
         status.parts[name] = "up" if up else f"down (last seen {age:.0f} s ago)"
-    if not live:
+    if found["read_only"]:
+        status.problems.append(
+            "The database is read-only: votes are accepted and wait. Workers go on by themselves when it takes writes "
+            "again; if no failover is under way, look at default_transaction_read_only."
+        )
+    elif not live:
         status.problems.append("No worker counts: votes are accepted and wait. Start one (voting worker).")
     if found["dead_within"]:
         status.problems.append(
             f"{found['dead_within']} malformed entries were put aside: look into the table dead_letters for what wrote "
             "them, and delete the rows once that is mended."
         )
+    for slug, reason in bad_polls.items():
+        status.problems.append(f"The poll {slug} is left out: {reason}. Mend its row in the table polls.")
+    if DEFAULT_POLL not in bad_polls and DEFAULT_POLL not in {poll.slug for poll in polls}:
+        status.problems.append("The default poll is missing, so / answers 404. Make it with voting migrate.")
 
 
 def main(data: Path, *, as_json: bool, dead_letters_within: float | None) -> int:

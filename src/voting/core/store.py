@@ -222,7 +222,7 @@ async def status(connection: Connection, within: float | None = None) -> dict[st
         within: `dead_within` counts the dead letters of so many seconds; None: all.
 
     Returns:
-        counted, dead, dead_within, last_count (seconds), workers (name -> age in seconds).
+        counted, dead, dead_within, last_count (seconds), read_only, workers (name -> age in seconds).
     """
     async with connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(_QUERIES["status"], {"within": within})

@@ -115,6 +115,7 @@ SELECT (SELECT coalesce(sum(votes), 0) FROM tallies)::bigint AS counted,
        (SELECT count(*) FROM dead_letters
         WHERE arrived > now() - make_interval(secs => %(within)s::float) OR %(within)s::float IS NULL) AS dead_within,
        extract(epoch FROM now() - (SELECT max(counted) FROM workers))::float AS last_count,
+       current_setting('transaction_read_only')::bool AS read_only,
        (SELECT coalesce(json_object_agg(name, extract(epoch FROM now() - seen)), '{}') FROM workers WHERE NOT stopped) AS workers
 
 
