@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Generator, Iterator
 from typing import NamedTuple
@@ -36,6 +37,11 @@ def require(program: str, package: str) -> str:
     if path is None:
         pytest.skip(f"{program} is missing (Debian: apt install {package})")
     return path
+
+
+def pytest_configure() -> None:
+    """End as Ctrl-C does when told to stop, so that fixtures end what they have started."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
