@@ -314,13 +314,15 @@ async def waits_for_a_lock(other: store.Connection, waiting: store.Connection) -
             await asyncio.sleep(0.01)
 
 
-async def test_an_update_by_hand_cannot_leave_out_an_option_with_votes(database_url: str) -> None:
+async def test_an_update_by_hand_cannot_change_what_votes_mean(database_url: str) -> None:
     update = "UPDATE polls SET options = %s WHERE slug = 'default'"
     async with connections(database_url, 1) as (connection,):
         await store.count(connection, [Vote("default", voter(1), "a", EntryId(1, 0))], [])
         with pytest.raises(psycopg.errors.CheckViolation, match="has votes must stay"):
             await connection.execute(update, ['[{"key": "b", "label": "Dogs"}, {"key": "c", "label": "Cats"}]'])
-        await connection.execute(update, ['[{"key": "a", "label": "Cats"}, {"key": "c", "label": "Birds"}]'])
+        with pytest.raises(psycopg.errors.CheckViolation, match="stay with its key"):
+            await connection.execute(update, ['[{"key": "a", "label": "Birds"}, {"key": "b", "label": "CATS"}]'])
+        await connection.execute(update, ['[{"key": "a", "label": "Tomcats"}, {"key": "c", "label": "Birds"}]'])
 
 
 async def test_workers_whose_plans_differ_lock_polls_in_one_order(database_url: str) -> None:

@@ -39,6 +39,12 @@ BEGIN
             SELECT FROM tallies WHERE poll = NEW.slug AND votes > 0 AND choice NOT IN (
                 SELECT option ->> 'key' FROM jsonb_array_elements(NEW.options) AS option))
             THEN 'an option that has votes must stay, with its key'
+        WHEN EXISTS (SELECT FROM tallies WHERE poll = NEW.slug AND votes > 0) AND EXISTS (
+            SELECT FROM jsonb_path_query(OLD.options, '$[*]') AS held, jsonb_array_elements(NEW.options) AS option
+            WHERE held ->> 'key' <> option ->> 'key'
+              AND casefold(normalize(held ->> 'label', NFKC) COLLATE pg_unicode_fast)
+                = casefold(normalize(option ->> 'label', NFKC) COLLATE pg_unicode_fast))
+            THEN 'a label must stay with its key, since the poll has votes'
         END;
     IF fault IS NOT NULL THEN
         RAISE EXCEPTION 'poll %: %', NEW.slug, fault USING ERRCODE = 'check_violation', TABLE = 'polls';
