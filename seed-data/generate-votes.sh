@@ -38,6 +38,9 @@ die() {
 for number in "$a" "$b" "$concurrency" "$wait"; do
     case $number in '' | *[!0-9]*) die "VOTES_A, VOTES_B, CONCURRENCY and WAIT must be whole numbers, not '$number'" ;; esac
 done
+for address in "$url" ${result:+"$result"}; do
+    case $address in http://?* | https://?*) ;; *) die "VOTE_URL and RESULT_URL must begin with http:// or https://, not '$address'" ;; esac
+done
 command -v ab >/dev/null || die 'ab is missing; install it (Debian, Ubuntu: apt install apache2-utils)'
 python=$(command -v python3) || die 'python3 is missing'
 

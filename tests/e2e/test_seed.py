@@ -66,3 +66,5 @@ def test_a_service_that_is_not_there_is_named() -> None:
     run = seed(VOTE_URL=f"http://127.0.0.1:{free_port()}", WAIT="0")
     assert run.returncode == 1
     assert "VOTE_URL" in run.stderr
+    run = seed(VOTE_URL="localhost:8080")
+    assert (run.returncode, "must begin with http://" in run.stderr) == (1, True)

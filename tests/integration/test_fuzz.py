@@ -26,7 +26,7 @@ from tests.integration.broker import Broker
 from tests.integration.test_ballotbox import POLL, open_poll
 from tests.integration.test_hub import standing
 from tests.waiting import eventually
-from voting.core import stream, web
+from voting.core import health, stream, web
 from voting.core.ballot import EntryId, Malformed, Poll, Register, Vote
 from voting.core.config import ResultSettings, VoteSettings
 from voting.core.limits import guarded
@@ -58,17 +58,18 @@ class Complaints(logging.Handler):
 
 @dataclass
 class Services:
-    """Both web services, in a thread of their own."""
+    """Both web services and the private port of one, in a thread of their own."""
 
     broker: Broker
     complaints: Complaints
     vote_port: int = 0
     result_port: int = 0
+    private_port: int = 0
     viewers: list[ResultMetrics] = field(default_factory=list)
 
-    def ports(self) -> tuple[int, int]:
+    def ports(self) -> tuple[int, int, int]:
         """Where they are."""
-        return self.vote_port, self.result_port
+        return self.vote_port, self.result_port, self.private_port
 
     def are_well(self) -> None:
         """A vote is taken, the result is shown, and nothing was complained of."""
@@ -110,8 +111,8 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         shown = ResultSettings.model_validate({"database_url": "postgresql://nowhere/none", "trusted_proxies": 1})
         result = result_app.create_app(shown, pages[1], hub, stop)
         door = Door(shown, hub, lambda: None)
-        sockets = web.listen("127.0.0.1:0"), web.listen("127.0.0.1:0")
-        found.vote_port, found.result_port = (sock.getsockname()[1] for sock in sockets)
+        sockets = [web.listen("127.0.0.1:0") for _ in range(3)]
+        found.vote_port, found.result_port, found.private_port = (sock.getsockname()[1] for sock in sockets)
         found.viewers.append(measures)
         carrying = asyncio.create_task(booth.box.run())
         async with asyncio.TaskGroup() as tasks:
@@ -119,6 +120,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
             limits = [web.connection_limit(1000, shared=True) for _ in sockets]
             tasks.create_task(web.serve(vote, sockets[0], stop, limit=limits[0]))
             tasks.create_task(web.serve(result, sockets[1], stop, limit=limits[1], ws=door.viewer))
+            tasks.create_task(web.serve(health.ops_app(lambda: True, CollectorRegistry()), sockets[2], stop))
             while not booth.box.ready:
                 await asyncio.sleep(0.01)
             started.set()

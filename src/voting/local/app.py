@@ -48,7 +48,9 @@ def up(data: Path, options: Options) -> int:
         say(f"voting up: {error}")
         return 1
     except OSError as error:
-        say(f"voting up: the data directory {directory.root} cannot be used: {error}. Choose another with --data.")
+        say(
+            f"voting up: the data directory {directory.root} cannot be used: {error.strerror}. Choose another with --data."
+        )
         return 1
     try:
         return asyncio.run(_run(directory, options))
@@ -65,7 +67,7 @@ def _check_free(host: str, port: int, flag: str) -> None:
         if error.errno == errno.EADDRINUSE:
             raise CannotRun(f"port {port} on {host} is in use; choose another with {flag}") from None
         raise CannotRun(
-            f"cannot listen on {host}, port {port} ({error}); choose others with --host and {flag}"
+            f"cannot listen on {host}, port {port} ({error.strerror}); choose others with --host and {flag}"
         ) from None
 
 
