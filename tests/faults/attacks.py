@@ -1,10 +1,11 @@
 """Attacks on the bounds of one connection, several at the same time, from one address.
 
-python -m tests.faults.attacks GROUP VOTE_PORT RESULT_PORT SECONDS
+python -m tests.faults.attacks GROUP VOTE_PORT RESULT_PORT SECONDS [NAME...]
 
-Prints as JSON, for each attack, how often which outcome was seen: the status of an answer, the code that closed a
-WebSocket, "cut" for a connection that ended without either, or "left" for one that was still open in the end. It is a
-process of its own, so that the voters whom the harness times do not wait for it.
+Without names it runs all attacks of the group. It prints as JSON, for each attack, how often which outcome was seen:
+the status of an answer, the code that closed a WebSocket, "cut" for a connection that ended without either, or "left"
+for one that was still open in the end. It is a process of its own, so that the voters whom the harness times do not
+wait for it.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ UNREAD = 40  # connections to each service
 PARALLEL = 50  # connections to each service that read
 SLOW = 50  # connections to each service
 ESTABLISHED = 1  # first byte of TCP_INFO: the state of a connection
-CUT_WITHIN = 20.0  # seconds, after which a connection that should have been closed is "left"
+CUT_WITHIN = 15.0  # seconds, after which a connection that should have been closed is "left"
 GET = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 HEAD = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-www-form-urlencoded\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -284,13 +285,14 @@ GROUPS: dict[str, dict[str, tuple[tuple[str, ...], Attack]]] = {
 }
 
 
-async def main(group: str, ports: dict[str, int], seconds: float) -> None:
-    """Run all attacks of a group at the same time."""
+async def main(group: str, ports: dict[str, int], seconds: float, names: list[str]) -> None:
+    """Run attacks of a group at the same time."""
     end = time.monotonic() + seconds
     running = {
         f"{name} ({service})": asyncio.ensure_future(attack(ports[service], end))
         for name, (services, attack) in GROUPS[group].items()
         for service in services
+        if not names or name in names
     }
     await asyncio.gather(*running.values())
     print(json.dumps({name: task.result() for name, task in running.items()}))
@@ -299,4 +301,6 @@ async def main(group: str, ports: dict[str, int], seconds: float) -> None:
 if __name__ == "__main__":
     allow_many_files()
     os.nice(10)  # an attacker has a machine of its own, and takes no CPU time from the service
-    asyncio.run(main(sys.argv[1], {"vote": int(sys.argv[2]), "result": int(sys.argv[3])}, float(sys.argv[4])))
+    asyncio.run(
+        main(sys.argv[1], {"vote": int(sys.argv[2]), "result": int(sys.argv[3])}, float(sys.argv[4]), sys.argv[5:])
+    )

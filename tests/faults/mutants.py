@@ -23,12 +23,14 @@ class Mutant:
         file: below `src/voting`.
         changes: pairs of what stands there now and what the mutant has instead.
         rows: names of those that must fail, the quickest first.
+        attacks: of an attacking row, those that are enough.
     """
 
     name: str
     file: str
     changes: tuple[tuple[str, str], ...]
     rows: tuple[str, ...]
+    attacks: tuple[str, ...] = ()
 
     def build(self, folder: Path) -> Path:
         """Make the copy; return its `src`.
@@ -166,32 +168,49 @@ MUTANTS = (
             ),
         ),
         ("pipelined",),
+        ("one connection, read", "not read"),
     ),
     Mutant(
         "waits for ever for a client to read",
         "core/protocol.py",
         (("if now - self._stuck_since > STUCK_SECONDS:", "if False:"),),
         ("pipelined",),
+        ("not read",),
     ),
     Mutant(
         "waits for ever for a request",
         "core/protocol.py",
         (("            self._reject(408)\n", "            pass\n"),),
         ("endless",),
+        ("slow heads",),
     ),
-    Mutant("takes a head of any size", "core/protocol.py", (("if self._size > MAX_HEAD:", "if False:"),), ("endless",)),
-    Mutant("takes a body of any size", "core/protocol.py", (("if self._size > MAX_BODY:", "if False:"),), ("endless",)),
+    Mutant(
+        "takes a head of any size",
+        "core/protocol.py",
+        (("if self._size > MAX_HEAD:", "if False:"),),
+        ("endless",),
+        ("header fields",),
+    ),
+    Mutant(
+        "takes a body of any size",
+        "core/protocol.py",
+        (("if self._size > MAX_BODY:", "if False:"),),
+        ("endless",),
+        ("chunk extensions",),
+    ),
     Mutant(
         "takes any number of header fields",
         "core/protocol.py",
         (("if len(self.headers) > MAX_FIELDS:", "if False:"),),
         ("endless",),
+        ("small header fields",),
     ),
     Mutant(
         "makes QR codes for unknown polls",
         "result/screens.py",
         ((FIND, ""),),
         ("endless",),
+        ("codes of longer paths",),
     ),
     Mutant(
         "takes any number of frames",
@@ -201,6 +220,7 @@ MUTANTS = (
             ("if self._events > MAX_EVENTS or self._received > MAX_RECEIVED:", "if False:"),
         ),
         ("sockets",),
+        ("pings", "pongs"),
     ),
     Mutant(
         "reads on while it closes a socket",
@@ -235,7 +255,7 @@ def hunt(mutant: Mutant, row: str, case: Case) -> str:
     """
     case.folder.mkdir(parents=True)
     try:
-        find(row).run(replace(case, source=mutant.build(case.folder)))
+        find(row).run(replace(case, source=mutant.build(case.folder), attacks=mutant.attacks))
     except Broken as broken:
         if not broken.violations:
             raise

@@ -116,11 +116,9 @@ def _attacked(case: Case, group: str, expected: dict[str, set[str]]) -> dict[str
     with trial(case) as now:
         plant = now.plant
         watch = Watch(now)
-        seconds = str(case.short(8, 30))
-        ports = (str(plant.vote_port), str(plant.result_port))
-        found: dict[str, dict[str, int]] = json.loads(
-            plant.run("tests.faults.attacks", group, *ports, seconds, within=120)
-        )
+        seconds = 3 if case.attacks else case.short(8, 30)
+        arguments = (group, str(plant.vote_port), str(plant.result_port), str(seconds), *case.attacks)
+        found: dict[str, dict[str, int]] = json.loads(plant.run("tests.faults.attacks", *arguments, within=120))
         missed = [
             f"{name}: {outcomes}"
             for name, outcomes in found.items()

@@ -37,12 +37,13 @@ class Broken(Exception):
 
 @dataclass(frozen=True)
 class Case:
-    """How a row is run: where, with which dice, briefly or in full, and with which build."""
+    """How a row is run: where, with which dice, briefly or in full, with which build, and with which of its attacks."""
 
     folder: Path
     seed: int
     brief: bool = True
     source: Path | None = None
+    attacks: tuple[str, ...] = ()  # all, if there are none
 
     def short(self, brief: float, full: float) -> float:
         """One or the other."""
