@@ -367,7 +367,7 @@ class Protocol(HttpToolsProtocol):
         self._let_go()
         self._phase = CLOSING
         super().handle_websocket_upgrade()
-        self.parser = None  # type: ignore[assignment]  # which refers to this object
+        self.parser = self.flow = None  # type: ignore[assignment]  # which refer to this object
 
     def close(self) -> None:
         """Close the connection after its last answer."""
