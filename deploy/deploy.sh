@@ -67,7 +67,7 @@ start() { # what is unhealthy for now may become healthy; what ends by itself do
     done
 }
 
-crashed() { compose ps -a --format '{{.State}} {{.ExitCode}}' | grep -Eq '^(exited|restarting|dead) [1-9]'; }
+crashed() { compose ps -a --format '{{.State}} {{.ExitCode}}' | grep -Eq '^(restarting|(exited|dead) [1-9])'; }
 
 replace() { # the new release takes over; every step may fail
 

@@ -132,7 +132,7 @@ def test_a_release_that_does_not_work_is_taken_back_and_no_vote_is_lost(installa
     compose.sql("DELETE FROM votes; UPDATE tallies SET votes = 0")
     with Crowd(compose.vote_url, voters=4).voting() as crowd:
         crowd.goes_on()
-        done = installation.deploy("0.3.0", DEPLOY_PATIENCE="90")  # it will not become healthy however long
+        done = installation.deploy("0.3.0", DEPLOY_PATIENCE="600")  # a service that ends by itself is not waited for
         assert done.returncode == 1
         crowd.goes_on()
     assert "going back to" in done.stderr
@@ -149,7 +149,7 @@ def test_a_release_that_dead_letters_come_with_is_taken_back(installation: Insta
     installation.unpack("0.5.0", VOTING_VERSION="0.1.0")
     installation.compose.sql("INSERT INTO dead_letters VALUES (2, 0, 'x', 'y', now() + interval '1 hour')")
     try:
-        done = installation.deploy("0.5.0", DEPLOY_PATIENCE="60")
+        done = installation.deploy("0.5.0", DEPLOY_PATIENCE="30")
     finally:
         installation.compose.sql("DELETE FROM dead_letters WHERE entry_ms = 2")
     assert done.returncode == 1
