@@ -14,23 +14,28 @@ from tests.waiting import eventually
 OWNERS = {"redis": (999, 1000), "db": (70, 70)}
 
 
-@pytest.fixture
-def small(engine: None, tmp_path: Path) -> Iterator[Compose]:  # noqa: ARG001
+@pytest.fixture(scope="module")
+def disks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("disks")
+
+
+@pytest.fixture(scope="module")
+def small(engine: None, disks: Path) -> Iterator[Compose]:  # noqa: ARG001
     if os.geteuid() != 0:
         pytest.skip("needs root, to mount small file systems")
     for name, (user, group) in OWNERS.items():
-        (tmp_path / name).mkdir()
+        (disks / name).mkdir()
         options = f"size=160m,uid={user},gid={group}"
-        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", tmp_path / name], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", disks / name], check=True)
     files = "compose.yaml:tests/e2e/small-disks.yaml"
-    project = Compose(f"voting-disks-{os.getpid()}", COMPOSE_FILE=files, TEST_DISKS=str(tmp_path))
+    project = Compose(f"voting-disks-{os.getpid()}", COMPOSE_FILE=files, TEST_DISKS=str(disks))
     try:
         project.up()
         yield project
     finally:
         project.run("down", "-v", check=False)
         for name in OWNERS:
-            subprocess.run(["umount", tmp_path / name], check=True)
+            subprocess.run(["umount", disks / name], check=True)
 
 
 def vote(compose: Compose) -> httpx.Response:
@@ -46,9 +51,9 @@ def fill(folder: Path) -> None:
             pass
 
 
-def test_no_vote_is_lost_when_the_disk_of_redis_is_full_and_room_is_enough(small: Compose, tmp_path: Path) -> None:
+def test_no_vote_is_lost_when_the_disk_of_redis_is_full_and_room_is_enough(small: Compose, disks: Path) -> None:
     receipts = {vote(small).json()["receipt"] for _ in range(20)}
-    fill(tmp_path / "redis")
+    fill(disks / "redis")
 
     def refused() -> bool:
         answer = vote(small)
@@ -57,7 +62,7 @@ def test_no_vote_is_lost_when_the_disk_of_redis_is_full_and_room_is_enough(small
         return answer.status_code == 503 and "retry-after" in answer.headers
 
     eventually(refused, within=30, every=0.001)
-    (tmp_path / "redis" / "ballast").unlink()
+    (disks / "redis" / "ballast").unlink()
 
     def accepted() -> bool:
         answer = vote(small)
@@ -72,16 +77,18 @@ def test_no_vote_is_lost_when_the_disk_of_redis_is_full_and_room_is_enough(small
 
 
 def test_votes_wait_while_the_disk_of_postgresql_is_full_and_are_counted_when_there_is_room(
-    small: Compose, tmp_path: Path
+    small: Compose, disks: Path
 ) -> None:
+    eventually(small.drained, within=30)
+    small.sql("DELETE FROM votes; UPDATE tallies SET votes = 0")
     receipts = {vote(small).json()["receipt"] for _ in range(20)}
     eventually(small.drained, within=30)
-    fill(tmp_path / "db")
+    fill(disks / "db")
     for _ in range(500):
         answer = vote(small)
         assert answer.status_code == 200
         receipts.add(answer.json()["receipt"])
-    (tmp_path / "db" / "ballast").unlink()
+    (disks / "db" / "ballast").unlink()
     eventually(small.drained, within=90)
     assert receipts == {entry for _, entry in small.rows().values()}
     assert small.sql("SELECT count(*) FROM dead_letters") == [["0"]]

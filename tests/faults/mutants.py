@@ -39,7 +39,7 @@ class Mutant:
             LookupError: the product has changed, and the mutant has to follow it.
         """
         source = folder / "src"
-        shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "src", source)
         file = source / "voting" / self.file
         text = file.read_text()
         for now, then in self.changes:

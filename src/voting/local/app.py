@@ -48,9 +48,7 @@ def up(data: Path, options: Options) -> int:
         say(f"voting up: {error}")
         return 1
     except OSError as error:
-        say(
-            f"voting up: the data directory {directory.root} cannot be used: {error.strerror}. Choose another with --data."
-        )
+        say(f"voting up: cannot use the data directory {directory.root}: {error.strerror}. Choose another with --data.")
         return 1
     try:
         return asyncio.run(_run(directory, options))
