@@ -173,7 +173,7 @@ MUTANTS = (
     Mutant(
         "waits for ever for a client to read",
         "core/protocol.py",
-        (("if now - self._stuck_since > STUCK_SECONDS:", "if False:"),),
+        (("if now - self._stuck_since > min(STUCK_SECONDS, self._patience):", "if False:"),),
         ("pipelined",),
         ("not read",),
     ),

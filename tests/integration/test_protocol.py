@@ -42,7 +42,7 @@ class Echo:
         self.most = max(self.most, self.active)
         try:
             body = scope["path"].encode()
-            while True:
+            while body != b"/early":  # which is answered before its body is here
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     self.aborted += 1
@@ -149,6 +149,8 @@ async def test_requests_mean_the_same_however_they_are_cut(cases: list[tuple[lis
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
         (b"GET / HTTP/9.9\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\nHost: x\r\n\r\n", 400),
+        (b"GET /\r\n\r\n", 400),
         (b"GET / HTTP/1.1\nHost: x\n\n", 400),
         (b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
@@ -182,14 +184,75 @@ async def test_as_many_fields_and_bytes_as_are_allowed_are_taken() -> None:
         writer.close()
 
 
-async def test_another_protocol_is_not_taken_up_and_the_request_is_answered() -> None:
-    request = b"GET /u HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n"
+@pytest.mark.parametrize(
+    ("framing", "body", "answer_"),
+    [
+        (b"", b"", b"/u"),
+        (b"Content-Length: 6\r\n", b"vote=a", b"/uvote=a"),
+        (b"Transfer-Encoding: chunked\r\n", b"6\r\nvote=a\r\n0\r\n\r\n", b"/uvote=a"),
+    ],
+)
+async def test_another_protocol_is_not_taken_up_and_the_request_is_answered(
+    framing: bytes, body: bytes, answer_: bytes
+) -> None:
+    head = b"POST /u HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: h2c\r\n%b\r\n" % framing
     async with serving() as (_, port), asyncio.timeout(5):
+        for pieces in (head + body + GET % 1,), (head, body):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            for piece in pieces:
+                writer.write(piece)
+                await asyncio.sleep(0.01)  # so that each is read alone
+            assert await read_answer(reader) == (200, answer_)
+            assert await reader.read() == b""
+            writer.close()
+
+
+async def test_a_request_that_begins_with_the_end_of_one_that_has_its_answer_is_a_request_like_others() -> None:
+    async with serving() as (app, port), asyncio.timeout(10):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(request + GET % 1)
-        assert await read_answer(reader) == (200, b"/u")
+        writer.write(b"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
+        assert await read_answer(reader) == (200, b"/early")
+        writer.write(b"helloGET /2 HTTP/1.1\r\nHost: x\r\nX-A:")
+        await asyncio.sleep(1.5)  # `check` looks at all connections meanwhile
+        writer.write(b"GET /3 HTTP/1.1\r\n\r\n")
+        assert await read_answer(reader) == (200, b"/2")
+        assert app.requests == 2
+        writer.close()
+
+
+async def test_a_client_that_closes_its_own_end_gets_its_answer() -> None:
+    async with serving() as (app, port), asyncio.timeout(5):
+        app.free.clear()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET % 1)
+        writer.write_eof()
+        await until(lambda: app.active)
+        await asyncio.sleep(0.05)  # until the end has been seen
+        app.free.set()
+        assert await read_answer(reader) == (200, b"/1")
         assert await reader.read() == b""
         writer.close()
+
+
+async def test_clients_that_do_not_go_on_do_not_hold_up_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    writers = []
+    async with asyncio.timeout(5):
+        async with serving() as (app, port):
+            app.size = 3_000_000
+            for start in (
+                b"",
+                b"GET / HTT",
+                b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nvote=",
+                CHUNKED,
+                GET % 1,
+            ):
+                _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+                writer.write(start)
+                writers.append(writer)
+            await until(lambda: app.requests == 3)
+    assert not caplog.records
+    for writer in writers:
+        writer.transport.abort()
 
 
 @pytest.mark.parametrize(

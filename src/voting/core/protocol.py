@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import httptools
@@ -28,7 +29,7 @@ from voting.core.rejections import MAX_BODY, MAX_FIELDS, MAX_HEAD, REJECTIONS, R
 
 KEEP_ALIVE_SECONDS = 75  # without a request; longer than a load balancer keeps its own end (60 s)
 STUCK_SECONDS = 10  # that part of an answer may wait for the client to read
-CLOSING_SECONDS = 2  # that a client has to read the answer and close its end
+CLOSING_SECONDS = 2  # that a client has to read the last answer and close its end, and for anything once we stop
 WRITE_BUFFER = 2 * 1024  # bytes of an answer that may wait in the process before nothing more is done for the client
 REQUEST_BYTES = 2560  # that a request takes besides its bytes as received
 FIELD_BYTES = 150  # that a header field takes besides its text
@@ -147,7 +148,7 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse up to the end of one request; keep what follows for later."""
-        if self._phase == READING and not self.write_paused:
+        while data and self._phase == READING and not self.write_paused:
             if not self._begun:
                 self._begun = True
                 if self.parser is None:
@@ -157,6 +158,13 @@ class Protocol(HttpToolsProtocol):
         if data and self._phase != CLOSING:
             self._ahead += data
             self._pause_reading()
+            self._hold_unread()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keep the connection open for the answer to a request that is complete; the client sends no other."""
+        if self._phase == ANSWERING:
+            self.cycle.keep_alive = False
+        return self._phase == ANSWERING
 
     def pause_writing(self) -> None:
         """The client does not read its answers: begin no further one."""
@@ -164,7 +172,7 @@ class Protocol(HttpToolsProtocol):
         self._writable = asyncio.Event()
         if self._phase != CLOSING:
             self._pause_reading()
-        self._hold(self.transport.get_write_buffer_size() + len(self._ahead))
+        self._hold_unread()
 
     def resume_writing(self) -> None:
         """Go on with what was sent ahead."""
@@ -173,6 +181,8 @@ class Protocol(HttpToolsProtocol):
             self._writable.set()
             self._writable = None
             self._let_go()
+            if self._ahead:
+                self._hold_unread()
             self._go_on()
 
     async def drain(self) -> None:
@@ -182,6 +192,9 @@ class Protocol(HttpToolsProtocol):
 
     def resume_reading(self) -> None:
         """Do nothing: a request's body is read whether or not an application waits for it."""
+
+    def _hold_unread(self) -> None:
+        self._hold(self.transport.get_write_buffer_size() + len(self._ahead))
 
     def _hold(self, size: int) -> None:
         self._held = True
@@ -206,6 +219,7 @@ class Protocol(HttpToolsProtocol):
             return
         data, self._ahead = self._ahead, b""
         if data:
+            self._let_go()
             self.data_received(data)
         if not self._ahead:
             self._resume_reading()
@@ -223,7 +237,7 @@ class Protocol(HttpToolsProtocol):
     def _feed(self, data: bytes) -> bytes:
         """Parse to the end of the request; return the rest."""
         received = len(data)
-        while data and self._phase == READING:
+        while data and self._begun and self._phase == READING:
             if not self._in_body:
                 end = self._end_of_head(data)
                 self._size += end
@@ -271,12 +285,23 @@ class Protocol(HttpToolsProtocol):
         if isinstance(reason, httptools.HttpParserUpgrade):
             if self._is_upgrade():
                 self.handle_websocket_upgrade()
-            else:  # another protocol was offered; this one goes on for one answer
-                self.cycle.keep_alive = False
+            else:
+                self._ignore_upgrade()
         elif self._phase == ANSWERING:  # by what follows a chunked request
             self.cycle.keep_alive = False
         else:
             self._verdict = 400
+
+    def _ignore_upgrade(self) -> None:
+        """Go on with this protocol, for one answer, where another was offered (RFC 9110, section 7.8).
+
+        The parser takes what follows the head for that protocol, so another one parses the body.
+        """
+        self.cycle.keep_alive = self._upgrade = False
+        names = ("on_header", "on_body", "on_message_complete")
+        self.parser = httptools.HttpRequestParser(SimpleNamespace(**{name: getattr(self, name) for name in names}))
+        framing = b"Transfer-Encoding: chunked" if self._chunked else b"Content-Length: %d" % self._length
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
 
     def on_message_begin(self) -> None:
         """Begin a request, unless there is one in hand."""
@@ -311,18 +336,27 @@ class Protocol(HttpToolsProtocol):
         """Run the application, if the request is within the bounds."""
         if self._verdict:
             return
+        version = self.parser.get_http_version()
         if len(self.headers) > MAX_FIELDS:
             self._verdict = 431
         elif self._length > MAX_BODY:
             self._verdict = 413
-        elif (self._is_upgrade() and (self._chunked or self._length)) or self._lacks_host():
+        elif not self._is_sound(version):
             self._verdict = 400
         else:
+            if version == "1.0":
+                self.expect_100_continue = False  # RFC 9110, section 10.1.1
             super().on_headers_complete()
             self._in_body, self._size = True, 0
             if self._chunked:
                 self.cycle.keep_alive = False
                 self.cycle.transport = _Lingering(self)  # type: ignore[assignment]
+
+    def _is_sound(self, version: str) -> bool:
+        """Whether a head is as RFC 9112, section 3.2, and RFC 6455, section 4.1, ask for."""
+        if version == "1.1":
+            return self._host and not (self._is_upgrade() and (self._chunked or self._length))
+        return version == "1.0" and not self._is_upgrade()
 
     def on_body(self, body: bytes) -> None:
         """Give a part of the body to the application, unless that has answered already."""
@@ -332,7 +366,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is complete: answer it, and then expect the next one."""
-        if self._verdict or self._is_upgrade():
+        if self._verdict or (self._upgrade and self.parser.should_upgrade()):
             return
         self._let_go()
         if self.cycle.response_complete:
@@ -358,9 +392,6 @@ class Protocol(HttpToolsProtocol):
     def _is_upgrade(self) -> bool:
         return self._upgrade and self.parser.should_upgrade() and self._should_upgrade()
 
-    def _lacks_host(self) -> bool:
-        return not self._host and self.parser.get_http_version() == "1.1"  # RFC 9112, section 3.2
-
     def handle_websocket_upgrade(self) -> None:
         """Pass the connection on; the WebSocket's own bounds hold from here."""
         self._release()
@@ -368,6 +399,11 @@ class Protocol(HttpToolsProtocol):
         self._phase = CLOSING
         super().handle_websocket_upgrade()
         self.parser = self.flow = None  # type: ignore[assignment]  # which refer to this object
+
+    def shutdown(self) -> None:
+        """Finish what is in hand, and wait less long for the client: the service has been told to stop."""
+        self._patience, self._since = CLOSING_SECONDS, math.inf
+        super().shutdown()
 
     def close(self) -> None:
         """Close the connection after its last answer."""
@@ -412,7 +448,7 @@ class Protocol(HttpToolsProtocol):
             self._stuck_since = math.inf
         else:
             self._stuck_since = min(self._stuck_since, now)
-            if now - self._stuck_since > STUCK_SECONDS:
+            if now - self._stuck_since > min(STUCK_SECONDS, self._patience):
                 self.transport.abort()
         if self._phase == ANSWERING:
             return

@@ -30,8 +30,8 @@ def _rejection(status: int, reason: str, detail: str, *headers: str) -> bytes:
 
 
 REJECTIONS = {
-    400: _rejection(400, "malformed", "This is not valid HTTP."),
-    408: _rejection(408, "request_timeout", f"The request was not complete after {REQUEST_SECONDS} seconds."),
+    400: _rejection(400, "malformed", "This is not valid HTTP/1, which needs exactly one Host field."),
+    408: _rejection(408, "request_timeout", "The request was not complete in time."),
     413: _rejection(413, "too_large", f"A request body has at most {MAX_BODY} bytes."),
     431: _rejection(
         431,

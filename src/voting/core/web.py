@@ -38,11 +38,15 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Check all connections once a second; Uvicorn calls this ten times a second."""
         if counter % 10 == 0:
-            now = asyncio.get_running_loop().time()
-            for each in list(self.server_state.connections):
-                if isinstance(each, Protocol):
-                    each.check(now)
+            self.check_connections()
         return await super().on_tick(counter)
+
+    def check_connections(self) -> None:
+        """Close those whose clients have taken too long."""
+        now = asyncio.get_running_loop().time()
+        for each in list(self.server_state.connections):
+            if isinstance(each, Protocol):
+                each.check(now)
 
 
 def listen(address: str) -> socket.socket:
@@ -122,6 +126,9 @@ async def serve(
     async def end() -> None:
         await stop.wait()
         server.should_exit = True
+        while True:  # as long as connections are closed
+            await asyncio.sleep(1)
+            server.check_connections()
 
     ending = asyncio.create_task(end())
     try:
