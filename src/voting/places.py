@@ -50,5 +50,8 @@ def _left_by_up(data: Path, bad: config.BadSettings) -> Any:
     try:
         return json.loads((data / "run" / "state.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        hint = f"nothing runs with the data directory {data}: start it with ./voting up, or name it with --data"
+        hint = (
+            f"nothing runs with the data directory {data}: start it with ./voting up --data {data}, or name another "
+            "with --data. To look at stores that voting up did not start:"
+        )
         raise config.BadSettings([hint, *bad.problems]) from None

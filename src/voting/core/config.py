@@ -59,7 +59,7 @@ def _renames(value: object) -> object:
     parts = _labels(value)
     if isinstance(value, str) and isinstance(parts, tuple):
         if not all(isinstance(part, str) and "=" in part for part in parts):
-            raise ValueError("expected OLD=NEW, with commas between several")
+            raise ValueError(f"expected OLD=NEW, with commas between several, such as Cats=Kittens, and not {value}")
         return tuple(part.split("=", 1) for part in parts)
     return value
 

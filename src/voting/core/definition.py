@@ -64,7 +64,7 @@ def _renamed(poll: Poll, renames: Mapping[str, str]) -> Poll:
         option, other = _find(poll.options, old), _find(poll.options, new)
         if not option and not other:
             held = ", ".join(each.label for each in poll.options)
-            raise Conflict(f"RENAME_OPTIONS: there is no option {old}. The options are: {held}.")
+            raise Conflict(f"RENAME_OPTIONS={old}={new}: there is no option {old}. The options are: {held}.")
         if option and other and option != other:
             raise Conflict(f"RENAME_OPTIONS: {old} cannot become {new}, since another option has that label.")
         options = (replace(each, label=new) if each == option else each for each in poll.options)
