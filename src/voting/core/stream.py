@@ -116,6 +116,7 @@ class Consumer:
             if renew:
                 transaction.delete(STREAM)
                 transaction.xgroup_create(STREAM, GROUP, "0", mkstream=True)
+                transaction.set(removals.DELETED, 0)  # or it would hide as many entries that are removed next
             if newest > (0, 0):
                 transaction.execute_command("XSETID", STREAM, str(newest))
             try:
