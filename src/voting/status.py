@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from voting import places
 from voting.core import config, installation, probe, store, stream
-from voting.core.ballot import DEFAULT_POLL
+from voting.core.definition import faults
 
 PATIENCE = 3.0
 WORKER_SECONDS = 3.0  # a worker reports every second
@@ -170,10 +170,7 @@ async def _look_at_database(status: Status, url: str, within: float | None) -> N
             f"{found['dead_within']} malformed entries were put aside: look into the table dead_letters for what wrote "
             "them, and delete the rows once that is mended."
         )
-    for slug, reason in bad_polls.items():
-        status.problems.append(f"The poll {slug} is left out: {reason}. Mend its row in the table polls.")
-    if DEFAULT_POLL not in bad_polls and DEFAULT_POLL not in {poll.slug for poll in polls}:
-        status.problems.append("The default poll is missing, so / answers 404. Make it with voting migrate.")
+    status.problems += [f"{fault[:1].upper()}{fault[1:]}; {fix}." for fault, fix in faults(polls, bad_polls)]
 
 
 def main(data: Path, *, as_json: bool, dead_letters_within: float | None) -> int:

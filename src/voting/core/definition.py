@@ -59,10 +59,11 @@ def define(given: Definition, stored: Poll | None, votes: Mapping[str, int]) -> 
 
 
 def _renamed(poll: Poll, renames: Mapping[str, str]) -> Poll:
-    """Return the poll with other labels; what was renamed before is left alone."""
+    """Return the poll with other labels; what was renamed before, or is renamed again later, is left alone."""
+    again = set(map(fold, renames))
     for old, new in renames.items():
         option, other = _find(poll.options, old), _find(poll.options, new)
-        if not option and not other:
+        if not option and not other and fold(new) not in again:
             held = ", ".join(each.label for each in poll.options)
             raise Conflict(f"RENAME_OPTIONS={old}={new}: there is no option {old}. The options are: {held}.")
         if option and other and option != other:
@@ -103,6 +104,16 @@ def _options(poll: Poll, wanted: tuple[str, ...], votes: Mapping[str, int]) -> t
     if dropped := [option for option in left_out if votes and not option.retired]:
         raise Conflict(_explain(dropped, votes))
     return (*offered, *(replace(option, retired=True) for option in left_out))
+
+
+def faults(polls: Iterable[Poll], bad: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return what is wrong with the polls of the database, as `store.polls` gives them, and how to mend each."""
+    found = [
+        (f"the poll {slug} is left out: {reason}", "mend its row in the table polls") for slug, reason in bad.items()
+    ]
+    if DEFAULT_POLL not in {*bad, *(poll.slug for poll in polls)}:
+        found.append(("the default poll is missing, so / answers 404", "make it with voting migrate"))
+    return found
 
 
 def _find(options: Iterable[Option], label: str) -> Option | None:

@@ -22,8 +22,8 @@ BACKLOG = 4096  # connections that wait to be accepted, as many as Linux allows;
 RECEIVE_BUFFER = 8 * 1024  # bytes for each connection in the kernel, which doubles it: requests are small
 SEND_BUFFER = 64 * 1024
 PRIVATE_CONNECTIONS = 100
-PER_ADDRESS = 6_000  # connections of a process; 20 MiB
-REJECTED = 500  # further connections, which are told so
+PER_ADDRESS = 6_000  # connections of a process; idle, they take 15 MiB
+REJECTED = 500  # connections beyond the limit that get a 503; any further one is cut
 BUFFERED = 3 * 1024 * 1024  # bytes that the connections of one port may hold in all
 
 

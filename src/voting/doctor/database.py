@@ -6,8 +6,9 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from voting.core import store
-from voting.core.ballot import DEFAULT_POLL, Poll
+from voting.core.ballot import Poll
 from voting.core.config import redacted
+from voting.core.definition import faults
 from voting.doctor.report import Report, is_far
 
 ABOUT = "database"
@@ -45,10 +46,8 @@ async def examine(report: Report, url: str) -> tuple[tuple[Poll, ...] | None, fl
             async with store.deadline(connection, PATIENCE):
                 await _examine_grants(report, connection)
                 polls, bad = await store.polls(connection)
-            for slug, reason in bad.items():
-                report.problem(ABOUT, f"the poll {slug} is left out: {reason}", "mend its row in the table polls")
-            if DEFAULT_POLL not in bad and DEFAULT_POLL not in {poll.slug for poll in polls}:
-                report.problem(ABOUT, "the default poll is missing, so / answers 404", "make it with voting migrate")
+            for fault, fix in faults(polls, bad):
+                report.problem(ABOUT, fault, fix)
             await _examine_tallies(report, connection)
     except psycopg.Error as error:
         reason = str(error).splitlines()[0]
