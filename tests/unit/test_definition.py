@@ -85,8 +85,6 @@ def test_an_option_is_renamed_and_renaming_it_again_changes_nothing() -> None:
     assert define(given, renamed, VOTES) == renamed
     with pytest.raises(Conflict, match="another option has that label"):
         define(Definition(renames={"Red": "blue"}), STORED, VOTES)
-    chain = Definition(renames={"Red": "Crimson", "Crimson": "Scarlet"})
-    assert define(chain, define(chain, STORED, VOTES), VOTES) == define(chain, STORED, VOTES)
     with pytest.raises(Conflict, match=r"no option Rad\. The options are: Red, Green, Blue"):
         define(Definition(renames={"Rad": "Crimson"}), STORED, VOTES)
 

@@ -59,11 +59,10 @@ def define(given: Definition, stored: Poll | None, votes: Mapping[str, int]) -> 
 
 
 def _renamed(poll: Poll, renames: Mapping[str, str]) -> Poll:
-    """Return the poll with other labels; what was renamed before, or is renamed again later, is left alone."""
-    again = set(map(fold, renames))
+    """Return the poll with other labels; what was renamed before is left alone."""
     for old, new in renames.items():
         option, other = _find(poll.options, old), _find(poll.options, new)
-        if not option and not other and fold(new) not in again:
+        if not option and not other:
             held = ", ".join(each.label for each in poll.options)
             raise Conflict(f"RENAME_OPTIONS={old}={new}: there is no option {old}. The options are: {held}.")
         if option and other and option != other:
