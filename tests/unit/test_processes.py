@@ -13,15 +13,23 @@ import pytest
 
 from tests.waiting import eventually
 
-# Each process makes a file with its process id. It does what the file `order` says: serve, or fail now or at the end.
+# Each process makes a file with its process id. It does what the file `order` says: serve, fail now or at the end, or
+# make the file already when it is forked and go no further.
 SERVICE = """
-import os, sys
+import os, sys, time
 from pathlib import Path
 from voting.core import logs
 from voting.core.processes import Processes
 
 folder = Path(sys.argv[1])
 logs.configure("service", form="json", level="info")
+
+def hold():
+    while (folder / "order").read_text() == "hold":
+        (folder / f"{os.getpid()}.pid").touch()
+        time.sleep(0.01)
+
+os.register_at_fork(after_in_child=hold)
 
 async def main(stop):
     (folder / f"{os.getpid()}.pid").touch()
@@ -55,6 +63,12 @@ def start(tmp_path: Path) -> Iterator[Callable[[str], Service]]:
 
 def pids(folder: Path) -> list[int]:
     return sorted(int(file.stem) for file in folder.glob("*.pid"))
+
+
+def is_pending(pid: int, signum: signal.Signals) -> bool:
+    """Whether a signal waits for a process that blocks it (proc(5), `ShdPnd`)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return bool(int(status.split("ShdPnd:")[1].split()[0], 16) >> (signum - 1) & 1)
 
 
 def ended(said: str) -> list[dict[str, object]]:
@@ -94,10 +108,21 @@ def test_sigterm_ends_the_wait_for_a_replacement_at_once(start: Callable[[str], 
     lines = iter(process.stderr.readline, "")
     while not any(line["restart_in"] > 0.8 for line in ended(next(lines))):  # type: ignore[operator]
         pass
+    (folder / "order").write_text("serve")  # a replacement that starts after all does not end with an error
     began = time.monotonic()
     process.terminate()
     process.communicate(timeout=10)
     assert time.monotonic() - began < 0.5
+    assert process.returncode == 0
+
+
+def test_sigterm_that_meets_processes_which_only_start_is_no_error(start: Callable[[str], Service]) -> None:
+    process, folder = start("hold")
+    eventually(lambda: len(pids(folder)) == 3)
+    process.terminate()
+    eventually(lambda: all(is_pending(pid, signal.SIGTERM) for pid in pids(folder)))
+    (folder / "order").write_text("serve")
+    process.communicate(timeout=10)
     assert process.returncode == 0
 
 

@@ -101,14 +101,17 @@ class Processes:
                 return False
 
     def _stop(self) -> bool:
-        """Let all processes finish; return whether all did so without an error."""
+        """Let all processes finish; return whether all did so without an error.
+
+        One that has only just been forked ends by SIGTERM itself, before it has any work.
+        """
         well = True
         for pid in self._children:
             os.kill(pid, signal.SIGTERM)
         while self._children:
             self._signals(None)
             for _, status in self._ended():
-                well = well and status == 0
+                well = well and status in (0, signal.SIGTERM)
         return well
 
     def _signals(self, seconds: float | None) -> set[int]:
