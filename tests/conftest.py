@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
+import hypothesis
 import psycopg
 import pytest
 import redis
@@ -22,6 +23,10 @@ from voting.core import store
 from voting.core.config import MigrateSettings
 from voting.local import servers as local
 from voting.local.datadir import DataDir
+
+# A busy machine makes no test fail.
+hypothesis.settings.register_profile("voting", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("voting")
 
 
 class Servers(NamedTuple):

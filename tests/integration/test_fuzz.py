@@ -40,7 +40,7 @@ from voting.vote.booth import Booth
 
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
-QUICK = settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=200, suppress_health_check=list(HealthCheck))
 ANSWER_SECONDS = 2.0
 
 

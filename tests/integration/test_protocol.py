@@ -114,7 +114,7 @@ def requests() -> st.SearchStrategy[bytes]:
 CASES = st.tuples(st.lists(requests(), min_size=1, max_size=5), st.lists(st.floats(0, 1), max_size=12))
 
 
-@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cases=st.lists(CASES, min_size=5, max_size=5))
 async def test_requests_mean_the_same_however_they_are_cut(cases: list[tuple[list[bytes], list[float]]]) -> None:
     last = CHUNKED + b"2\r\nab\r\n0\r\nA: b\r\n\r\n"

@@ -71,7 +71,7 @@ def deliveries(draw: st.DrawFn) -> tuple[list[tuple[int, str]], list[list[list[i
     return cast, workers
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(deliveries())
 def test_any_order_duplication_and_batching_by_several_workers_gives_each_voters_newest_choice(
     database_url: str, delivery: tuple[list[tuple[int, str]], list[list[list[int]]]]
