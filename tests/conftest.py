@@ -24,7 +24,7 @@ from voting.core.config import MigrateSettings
 from voting.local import servers as local
 from voting.local.datadir import DataDir
 
-# A busy machine makes no test fail.
+# No time limit for an example: on a busy machine it would fail tests.
 hypothesis.settings.register_profile("voting", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("voting")
 

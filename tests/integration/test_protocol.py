@@ -384,7 +384,7 @@ async def test_nothing_is_kept_of_a_request_that_has_its_answer() -> None:
         gc.collect()
         return any(isinstance(each, kind) for each in gc.get_objects())
 
-    async with serving() as (_, port), asyncio.timeout(60):  # to look through all objects takes long
+    async with serving() as (_, port), asyncio.timeout(60):  # searching all objects takes long
         clients = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
         for _ in range(2):  # an idle connection can be used again
             for reader, writer in clients:

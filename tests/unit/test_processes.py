@@ -13,8 +13,8 @@ import pytest
 
 from tests.waiting import eventually
 
-# Each process makes a file with its process id. It does what the file `order` says: serve, fail now or at the end, or
-# make the file already when it is forked and go no further.
+# Each process creates a file named by its process id, and does what the file `order` says: serve, fail now or at the
+# end, or hold, which is to wait directly after the fork.
 SERVICE = """
 import os, sys, time
 from pathlib import Path
@@ -116,10 +116,12 @@ def test_sigterm_ends_the_wait_for_a_replacement_at_once(start: Callable[[str], 
     assert process.returncode == 0
 
 
-def test_sigterm_that_meets_processes_which_only_start_is_no_error(start: Callable[[str], Service]) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_while_processes_start_is_no_error(start: Callable[[str], Service], signum: signal.Signals) -> None:
     process, folder = start("hold")
     eventually(lambda: len(pids(folder)) == 3)
-    process.terminate()
+    for each in (*(pids(folder) if signum == signal.SIGINT else ()), process.pid):  # Ctrl-C reaches all of them
+        os.kill(each, signum)
     eventually(lambda: all(is_pending(pid, signal.SIGTERM) for pid in pids(folder)))
     (folder / "order").write_text("serve")
     process.communicate(timeout=10)

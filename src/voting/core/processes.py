@@ -103,7 +103,7 @@ class Processes:
     def _stop(self) -> bool:
         """Let all processes finish; return whether all did so without an error.
 
-        One that has only just been forked ends by SIGTERM itself, before it has any work.
+        A process that was forked a moment ago has no signal handlers yet, so it may end by the signal; it has no work.
         """
         well = True
         for pid in self._children:
@@ -111,7 +111,7 @@ class Processes:
         while self._children:
             self._signals(None)
             for _, status in self._ended():
-                well = well and status in (0, signal.SIGTERM)
+                well = well and status in {0, *_ENDING}
         return well
 
     def _signals(self, seconds: float | None) -> set[int]:
