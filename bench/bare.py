@@ -8,10 +8,10 @@ from pathlib import Path
 
 from starlette.types import Receive, Scope, Send
 
-from voting.core import web
-from voting.core.lifecycle import Stop
-from voting.core.processes import Processes
-from voting.core.rendering import RAW_HEADERS
+from voting.service.lifecycle import Stop
+from voting.vote.prefork import Processes
+from voting.web.answers import RAW_HEADERS
+from voting.web.server import listen, serve
 
 
 def main(port: int, processes: int, page: bytes) -> None:
@@ -26,12 +26,12 @@ def main(port: int, processes: int, page: bytes) -> None:
             await send({"type": "http.response.start", "status": 200, "headers": RAW_HEADERS + extra})
             await send({"type": "http.response.body", "body": page})
 
-    sock = web.listen(f"127.0.0.1:{port}")
+    sock = listen(f"127.0.0.1:{port}")
 
-    async def serve(stop: Stop) -> None:
-        await web.serve(app, sock, stop)
+    async def run(stop: Stop) -> None:
+        await serve(app, sock, stop)
 
-    Processes(serve, lambda _: None).run(processes)
+    Processes(run, lambda _: None).run(processes)
 
 
 if __name__ == "__main__":

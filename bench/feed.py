@@ -10,8 +10,10 @@ import time
 
 import uvloop
 
-from voting.core import store
-from voting.core.ballot import DEFAULT_POLL, EntryId, Vote, latest
+from voting.database import counting
+from voting.database.connection import connect
+from voting.polls import DEFAULT_POLL, EntryId, Vote
+from voting.worker.batch import newest_per_voter
 
 BATCH = 5000
 
@@ -21,11 +23,11 @@ async def main(url: str, votes: int, choice: str, seed: int) -> None:
     names = random.Random(seed)
     base = int(time.time() * 1000)
     entries = [Vote(DEFAULT_POLL, names.randbytes(16), choice, EntryId(base, n)) for n in range(votes)]
-    batches = [latest(entries[start : start + BATCH]) for start in range(0, votes, BATCH)]
-    async with store.connect(url, name="bench", patience=60) as database:
+    batches = [newest_per_voter(entries[start : start + BATCH]) for start in range(0, votes, BATCH)]
+    async with connect(url, name="bench", patience=60) as database:
         began, cpu = time.perf_counter(), time.process_time()
         for batch in batches:
-            await store.count(database, batch, [])
+            await counting.count(database, batch, [])
         took, cpu = time.perf_counter() - began, time.process_time() - cpu
     print(json.dumps({"rate": votes / took, "cpu": cpu}))
 

@@ -12,7 +12,8 @@ from bench.count import drain
 from bench.live import times, watching
 from bench.report import Mark, Outcome, median, percentile
 from bench.setting import Setting
-from voting.core import store
+from voting.database.connection import connect
+from voting.database.poll_state import poll_states
 
 VIEWERS = 100
 
@@ -80,10 +81,10 @@ def _snapshot_cost(stack: Stack) -> float:
 
     async def measure() -> float:
         best = float("inf")
-        async with store.connect(stack.state["database_url"], name="bench", patience=10) as database:
+        async with connect(stack.state["database_url"], name="bench", patience=10) as database:
             for _ in range(300):
                 began = time.perf_counter()
-                await store.standings(database)
+                await poll_states(database)
                 best = min(best, time.perf_counter() - began)
         return 1000 * best
 

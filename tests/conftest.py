@@ -19,10 +19,12 @@ import pytest
 import redis
 
 from tests.waiting import eventually
-from voting.core import store
-from voting.core.config import MigrateSettings
+from voting.database import migrations
+from voting.database.connection import connect
 from voting.local import servers as local
 from voting.local.datadir import DataDir
+from voting.operate.migrate import definition_of
+from voting.settings.services import MigrateSettings
 
 # No time limit for an example: on a busy machine it would fail tests.
 hypothesis.settings.register_profile("voting", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -105,8 +107,8 @@ def database_url(servers: Servers) -> Iterator[str]:
         url = servers.database_url.replace("/voting?", f"/{name}?")
 
         async def migrate() -> None:
-            async with store.connect(url, name="migrate", patience=30) as connection:
-                await store.migrate(connection, MigrateSettings(database_url=url).definition)
+            async with connect(url, name="migrate", patience=30) as connection:
+                await migrations.migrate(connection, definition_of(MigrateSettings(database_url=url)))
 
         asyncio.run(migrate())
         yield url

@@ -19,24 +19,26 @@ cli = typer.Typer(
 
 def _settings(class_name: str, service: str) -> Any:
     """Load the settings of a service and set up its logs; a bad setting ends the process with code 2."""
-    from voting.core import config, logs
+    from voting.service import logs
+    from voting.settings import services
+    from voting.settings.sources import BadSettings, load
 
     try:
-        settings = config.load(getattr(config, class_name))
-    except config.BadSettings as bad:
+        settings = load(getattr(services, class_name))
+    except BadSettings as bad:
         print(f"voting {service}: {len(bad.problems)} bad setting(s)", *bad.problems, sep="\n  ", file=sys.stderr)
         raise typer.Exit(2) from None
-    if isinstance(settings, config.ServiceSettings):
+    if isinstance(settings, services.ServiceSettings):
         logs.configure(service, form=settings.log_format, level=settings.log_level)
     return settings
 
 
 def _serve(service: str) -> None:
-    from voting.core import config
+    from voting.service import metrics_directory
 
     settings = _settings(f"{service.capitalize()}Settings", service)
     if getattr(settings, "web_concurrency", 1) != 1:
-        config.share_metrics()
+        metrics_directory.share()
     importlib.import_module(f"voting.{service}.app").run(settings)
 
 
@@ -65,25 +67,20 @@ def migrate() -> None:
 
     import psycopg
 
-    from voting.core import ballot, config, definition, logs, store
+    from voting.database.definition import DefinitionConflict
+    from voting.operate import migrate
+    from voting.polls import BadPoll
+    from voting.service import logs
+    from voting.settings.urls import redacted
 
     settings = _settings("MigrateSettings", "migrate")
 
-    async def apply() -> list[str]:
-        async with store.connect(settings.database_url, name="migrate", patience=60) as connection:
-            applied = await store.migrate(connection, settings.definition)
-            if settings.worker_database_password:
-                await store.define_role(connection, "worker", settings.worker_database_password)
-            if settings.result_database_password:
-                await store.define_role(connection, "result", settings.result_database_password)
-            return applied
-
     try:
-        applied = asyncio.run(apply())
+        applied = asyncio.run(migrate.run(settings))
     except psycopg.OperationalError as error:
-        print(f"voting migrate: {config.redacted(settings.database_url)} does not answer: {error}", file=sys.stderr)
+        print(f"voting migrate: {redacted(settings.database_url)} does not answer: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
-    except (definition.Conflict, ballot.BadPoll) as error:
+    except (DefinitionConflict, BadPoll) as error:
         print(f"voting migrate: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
     logs.get().info("database.migrated", applied=applied)
@@ -117,7 +114,7 @@ def status(
 
     Looks at REDIS_URL and DATABASE_URL if they are set, else at what `voting up` runs.
     """
-    from voting import status
+    from voting.operate import status
 
     _look("status", lambda: status.main(data, as_json=as_json, dead_letters_within=dead_letters_within))
 
@@ -131,18 +128,18 @@ def doctor(
 
     Looks at REDIS_URL and DATABASE_URL if they are set, else at what `voting up` runs.
     """
-    from voting.doctor import app
+    from voting.operate.doctor import app
 
     _look("doctor", lambda: app.main(data, as_json=as_json))
 
 
 def _look(command: str, main: Callable[[], int]) -> None:
     """Look at an installation and end with what `main` returns; 2 if nobody says where it is."""
-    from voting.core import config
+    from voting.settings.sources import BadSettings
 
     try:
         code = main()
-    except config.BadSettings as bad:
+    except BadSettings as bad:
         raise _nowhere(command, bad) from None
     raise typer.Exit(code)
 
@@ -161,7 +158,7 @@ def backup(
 
     Of DATABASE_URL if that is set, else of what `voting up` runs.
     """
-    from voting import backup
+    from voting.operate import backup
 
     if str(file) == "-" and sys.stdout.isatty():
         raise typer.BadParameter("a backup is no text: name a file, or send it on with > or |")
@@ -178,7 +175,7 @@ def restore(
 
     Into DATABASE_URL (of the database's owner) if that is set, else into what `voting up` runs.
     """
-    from voting import backup
+    from voting.operate import backup
 
     _transfer("restore", lambda url: backup.read(url, file, replace=replace), data)
 
@@ -194,7 +191,7 @@ def adopt(
     """
     import asyncio
 
-    from voting.core.installation import adopt
+    from voting.operate.installation import adopt
 
     _transfer("adopt", lambda url: asyncio.run(adopt(url, str(installation))), data)
 
@@ -202,20 +199,21 @@ def adopt(
 def _transfer(command: str, run: Callable[[str], object], data: Path) -> None:
     import psycopg
 
-    from voting import archive, backup, places
-    from voting.core import config
+    from voting.operate import archive, backup, target
+    from voting.settings.sources import BadSettings
+    from voting.settings.urls import redacted
 
     try:
-        url = places.database(data)
+        url = target.find_database(data)
         done = run(url)
-    except config.BadSettings as bad:
+    except BadSettings as bad:
         raise _nowhere(command, bad) from None
     except (archive.BadArchive, backup.CannotRestore, OSError) as error:
         problem = str(error)
     except psycopg.errors.InsufficientPrivilege as error:
         problem = f"{error.diag.message_primary}: use the database's owner, as voting migrate does (or run that again)"
     except psycopg.Error as error:
-        problem = f"{config.redacted(url)}: {error}"
+        problem = f"{redacted(url)}: {error}"
     else:
         print(f"{command}: {done}", file=sys.stderr)
         return
@@ -229,7 +227,7 @@ def make_secrets(
     given: Annotated[Path, typer.Option(help="Files to use instead of random values.")] = Path("secrets"),
 ) -> None:
     """Make the passwords and keys of an installation, at random unless given; keep those made before."""
-    from voting import secrets
+    from voting.operate import secrets
 
     try:
         new = secrets.lay_out(folder, given)
@@ -245,7 +243,7 @@ def certificate(
     hosts: Annotated[list[str], typer.Argument(help="The host names that it has certificates for.")],
 ) -> None:
     """Tell Prometheus until when a proxy's certificates are valid (port 9100)."""
-    from voting import certificate
+    from voting.operate import certificate
 
     certificate.run(_settings("ServiceSettings", "certificate"), address, hosts)
 
@@ -255,9 +253,11 @@ def probe() -> None:
     """Ask the service of this container whether it is ready; the exit code says."""
     import asyncio
 
-    from voting.core import config, probe
+    from voting.service import probe
+    from voting.settings.services import ProbeSettings
+    from voting.settings.sources import load
 
-    address = config.load(config.ProbeSettings).metrics_listen
+    address = load(ProbeSettings).metrics_listen
     raise typer.Exit(0 if asyncio.run(probe.is_ready(address)) else 1)
 
 

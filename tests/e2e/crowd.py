@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import httpx
 
 from tests.waiting import eventually
-from voting.core.ballot import EntryId
+from voting.polls import EntryId
 from voting.vote.voter import Voters
 
 VOTES = "SELECT voter, choice, entry_ms, entry_seq FROM votes"

@@ -23,10 +23,10 @@ from tests.e2e.crowd import Crowd
 from tests.e2e.stack import Stack
 from tests.integration.cluster import Cluster
 from tests.waiting import eventually
-from voting import backup
-from voting.archive import BadArchive
-from voting.backup import CannotRestore
-from voting.core.ballot import EntryId
+from voting.operate import backup
+from voting.operate.archive import BadArchive
+from voting.operate.backup import CannotRestore
+from voting.polls import EntryId
 
 TABLES = {
     "polls": "slug, question, options, entry_ms, entry_seq, created",  # a revision may only grow

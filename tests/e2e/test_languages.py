@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from tests.e2e.conftest import OpenBrowser
 from tests.e2e.stack import Stack
 from tests.e2e.test_accessibility import violations
-from voting.core.language import NAMES, language
+from voting.web.language import NAMES, language
 
 LEFT_TO_RIGHT = "\u200e"  # a mark that browsers put around the Arabic percent sign, and that shows nothing
 

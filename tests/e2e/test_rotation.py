@@ -14,7 +14,7 @@ from tests.e2e.stack import free_port
 from tests.integration.broker import Broker
 from tests.integration.cluster import Cluster
 from tests.waiting import eventually
-from voting.secrets import ACL
+from voting.operate.secrets import ACL
 
 
 class Installation:

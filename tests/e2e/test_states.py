@@ -12,7 +12,7 @@ from tests.e2e.conftest import OpenBrowser
 from tests.e2e.stack import Stack
 from tests.e2e.test_accessibility import violations
 from tests.waiting import eventually
-from voting.core.language import language
+from voting.web.language import language
 
 LONG = "A label that goes on and on, as long as anybody could want, " * 3
 LABELS = [

@@ -7,8 +7,8 @@ import psycopg
 
 from tests.faults.history import Attempt, History
 from tests.faults.plant import Plant
-from voting.core.ballot import EntryId
-from voting.core.removals import REMOVED
+from voting.broker.removals import REMOVED
+from voting.polls import EntryId
 from voting.vote.voter import Voters
 
 TALLIES = """

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from tests.faults.history import Attempt, History
 from tests.waiting import eventually
 from tests.wire import COOKIE, Client, get, post
-from voting.core.lifecycle import pause
+from voting.service.lifecycle import pause
 
 VOTERS = 300  # at a time
 PATIENCE = 4.0  # after which a voter gives up; longer than anything may take

@@ -22,10 +22,10 @@ import redis
 from tests.e2e.stack import free_port
 from tests.faults.proxy import Proxy
 from tests.waiting import eventually
-from voting.core import probe
 from voting.local import servers
 from voting.local.datadir import DataDir
 from voting.local.supervisor import Part
+from voting.service import probe
 
 RECLAIM = 2  # seconds after which a worker takes over what a dead one left
 STORES = ("valkey", "postgres")

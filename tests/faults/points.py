@@ -9,9 +9,10 @@ import sys
 from typing import Any
 
 from voting import __main__ as command
-from voting.core import store
-from voting.core.stream import Consumer
-from voting.worker.consumer import Batch, Counter
+from voting.broker.stream import Consumer
+from voting.database import counting
+from voting.database.connection import Connection
+from voting.worker.counter import Batch, Counter
 
 _failed = False
 
@@ -46,16 +47,16 @@ def stops_after_read() -> None:
 
 def in_transaction() -> None:
     """The statement was executed, and COMMIT never comes."""
-    original = store.count
+    original = counting.count
 
-    async def count(connection: store.Connection, votes: Any, dead: Any, traceparent: str = "") -> int:
+    async def count(connection: Connection, votes: Any, dead: Any, traceparent: str = "") -> int:
         if votes and _is_time():
             await connection.execute("BEGIN")
             await original(connection, votes, dead, traceparent)
             _die()
         return await original(connection, votes, dead, traceparent)
 
-    store.count = count
+    counting.count = count
 
 
 def after_commit() -> None:

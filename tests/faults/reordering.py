@@ -14,10 +14,13 @@ from typing import Any
 import hypothesis
 from hypothesis import strategies
 
-from voting.core import metrics, store, stream
-from voting.core.ballot import EntryId
-from voting.core.store import Connection
-from voting.worker.consumer import Counter
+from voting.broker import stream
+from voting.broker.connection import redis_client
+from voting.database.connection import Connection, connect
+from voting.polls import EntryId
+from voting.service import metrics
+from voting.worker.counter import Counter
+from voting.worker.metrics import WorkerMetrics
 
 WORKERS, VOTERS = 4, 5
 TALLIES = """
@@ -79,11 +82,11 @@ class Experiment:
         self._drift = drift
 
 
-async def connect(stack: contextlib.AsyncExitStack, redis_url: str, database_url: str, number: int) -> Counter:
+async def open_counter(stack: contextlib.AsyncExitStack, redis_url: str, database_url: str, number: int) -> Counter:
     """A worker's counting, on connections of its own."""
-    database = await stack.enter_async_context(store.connect(database_url, name=f"w{number}", patience=20))
-    client = await stack.enter_async_context(stream.connect(redis_url, timeout=20))
-    measures = metrics.WorkerMetrics(metrics.registry("worker"))
+    database = await stack.enter_async_context(connect(database_url, name=f"w{number}", patience=20))
+    client = await stack.enter_async_context(redis_client(redis_url, timeout=20))
+    measures = WorkerMetrics(metrics.registry("worker"))
     counter = Counter(database, client, f"w{number}", measures, lambda _: None)
     await counter._refresh_polls()
     return counter
@@ -95,10 +98,10 @@ def main(redis_url: str, database_url: str, seed: int, cases: int) -> None:
     stack = contextlib.AsyncExitStack()
 
     async def begin() -> Experiment:
-        async with stream.connect(redis_url, timeout=20) as client:
+        async with redis_client(redis_url, timeout=20) as client:
             await stream.Consumer(client, "w0").ensure_group(EntryId(0, 0))
-        counters = [await connect(stack, redis_url, database_url, number) for number in range(WORKERS)]
-        looking = await stack.enter_async_context(store.connect(database_url, name="looking", patience=20))
+        counters = [await open_counter(stack, redis_url, database_url, number) for number in range(WORKERS)]
+        looking = await stack.enter_async_context(connect(database_url, name="looking", patience=20))
         return Experiment(counters, looking)
 
     experiment = loop.run_until_complete(begin())

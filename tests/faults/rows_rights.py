@@ -8,8 +8,8 @@ from typing import Any
 import redis
 
 from tests.faults.trial import Broken, Case, Trial, must, soon, trial
-from voting.core.ballot import AHEAD_SECONDS, VOTER_BYTES
-from voting.secrets import ACL
+from voting.operate.secrets import ACL
+from voting.polls import AHEAD_SECONDS, VOTER_BYTES
 
 AHEAD = "the id is more than a day ahead, or too large"
 LARGEST = f"{2**64 - 1}-{2**64 - 1}"

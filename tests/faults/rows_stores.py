@@ -18,7 +18,7 @@ from tests.faults.load import VOTERS
 from tests.faults.plant import Plant
 from tests.faults.trial import Broken, Case, Trial, must, soon, trial
 from tests.waiting import eventually
-from voting.core.ballot import EntryId
+from voting.polls import EntryId
 
 
 def broker_killed(case: Case) -> dict[str, object]:

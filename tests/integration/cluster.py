@@ -7,10 +7,13 @@ from pathlib import Path
 import psycopg
 
 from tests.waiting import eventually
-from voting.core import store
-from voting.core.config import MigrateSettings
+from voting.database import migrations
+from voting.database.connection import connect
+from voting.database.roles import define_role
 from voting.local import servers
 from voting.local.datadir import DataDir
+from voting.operate.migrate import definition_of
+from voting.settings.services import MigrateSettings
 
 
 class Cluster:
@@ -64,20 +67,20 @@ class Cluster:
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", [role])
 
-    def migrate(self, *roles: tuple[str, str]) -> None:
+    def migrate(self, *passwords: tuple[str, str]) -> None:
         """Make the schema, and roles of the given passwords, who have to give them from now on."""
 
         async def apply() -> None:
-            async with store.connect(self.url, name="migrate", patience=30) as connection:
-                await store.migrate(connection, MigrateSettings(database_url=self.url).definition)
-                for service, password in roles:
-                    await store.define_role(connection, service, password)  # type: ignore[arg-type]
+            async with connect(self.url, name="migrate", patience=30) as connection:
+                await migrations.migrate(connection, definition_of(MigrateSettings(database_url=self.url)))
+                for service, password in passwords:
+                    await define_role(connection, service, password)  # type: ignore[arg-type]
 
         asyncio.run(apply())
         ((file,),) = self.execute("SHOW hba_file")
         rules = Path(str(file))
         kept = rules.read_text()
-        rules.write_text("".join(f"local all voting_{role} scram-sha-256\n" for role, _ in roles) + kept)
+        rules.write_text("".join(f"local all voting_{role} scram-sha-256\n" for role, _ in passwords) + kept)
         self.execute("SELECT pg_reload_conf()")
 
     def url_of(self, role: str, password: str) -> str:

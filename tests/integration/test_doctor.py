@@ -13,11 +13,15 @@ import redis
 from tests.integration.broker import Broker
 from tests.integration.cluster import Cluster
 from tests.waiting import eventually
-from voting.core import store, stream
-from voting.core.ballot import EntryId
-from voting.doctor import app, broker, database
-from voting.doctor.report import Report
-from voting.places import Places
+from voting.broker import stream
+from voting.broker.connection import redis_client
+from voting.broker.poll_hash import publish_polls
+from voting.database.connection import connect
+from voting.database.poll_state import read_definitions
+from voting.operate.doctor import app, broker, database
+from voting.operate.doctor.report import Report
+from voting.operate.target import Target
+from voting.polls import EntryId
 
 
 @pytest.fixture(scope="module")
@@ -36,31 +40,31 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture(autouse=True)
-def where(valkey: Broker, postgres: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Places:
+def where(valkey: Broker, postgres: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Target:
     """An installation in which nothing is wrong."""
     for name in list(os.environ):  # noqa: TID251
         if name.endswith(("_URL", "_URL_FILE")):
             monkeypatch.delenv(name)
 
     async def make() -> None:
-        async with stream.connect(valkey.url, timeout=5) as client:
+        async with redis_client(valkey.url, timeout=5) as client:
             await stream.Consumer(client, "w1").ensure_group(EntryId(0, 0))
-            async with store.connect(postgres.url, name="test", patience=5) as connection:
-                await stream.publish_polls(client, (await store.polls(connection))[0])
+            async with connect(postgres.url, name="test", patience=5) as connection:
+                await publish_polls(client, (await read_definitions(connection))[0])
 
     asyncio.run(make())
-    return Places(valkey.url, postgres.url, {}, tmp_path)
+    return Target(valkey.url, postgres.url, {}, tmp_path)
 
 
-def examine(where: Places) -> Report:
+def examine(where: Target) -> Report:
     return asyncio.run(app.examine(where))
 
 
-def found(where: Places) -> list[str]:
+def found(where: Target) -> list[str]:
     return [each.what for each in examine(where).findings]
 
 
-def one(where: Places, *words: str, kind: str = "problem") -> None:
+def one(where: Target, *words: str, kind: str = "problem") -> None:
     """Exactly one thing is found, and it says this."""
     findings = examine(where).findings
     assert len(findings) == 1, findings
@@ -70,14 +74,14 @@ def one(where: Places, *words: str, kind: str = "problem") -> None:
         assert word in f"{findings[0].about}: {findings[0].what} {findings[0].fix}"
 
 
-def test_where_nothing_is_wrong_nothing_is_found_and_each_part_is_named(where: Places) -> None:
+def test_where_nothing_is_wrong_nothing_is_found_and_each_part_is_named(where: Target) -> None:
     report = examine(where)
     assert report.findings == []
     assert [line.split(":")[0] for line in report.well] == ["settings", "database", "broker", "clock", "disk"]
     assert report.as_text().endswith("Nothing found.")
 
 
-def test_addresses_that_are_not_set_are_advice_and_no_finding(where: Places) -> None:
+def test_addresses_that_are_not_set_are_advice_and_no_finding(where: Target) -> None:
     report = examine(where._replace(data=None))
     assert report.findings == []
     (advice,) = report.advice
@@ -87,7 +91,7 @@ def test_addresses_that_are_not_set_are_advice_and_no_finding(where: Places) -> 
     assert examine(where).advice == []
 
 
-def test_a_key_that_has_ended_is_advice(where: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_has_ended_is_advice(where: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", where.redis_url)
     monkeypatch.setenv("SECRET_KEY", "s" * 32)
     monkeypatch.setenv("SECRET_KEY_OLD", f"{'o' * 32},{'p' * 32} until 2020-02-29")
@@ -107,7 +111,7 @@ def test_a_key_that_has_ended_is_advice(where: Places, monkeypatch: pytest.Monke
     ],
 )
 def test_each_setting_of_the_broker_that_could_lose_a_vote_is_found(
-    where: Places, name: str, bad: str, words: str
+    where: Target, name: str, bad: str, words: str
 ) -> None:
     with redis.Redis.from_url(where.redis_url) as client:
         (good,) = client.config_get(name).values()
@@ -119,7 +123,7 @@ def test_each_setting_of_the_broker_that_could_lose_a_vote_is_found(
     assert found(where) == []
 
 
-def test_a_broker_short_of_memory_is_found(where: Places) -> None:
+def test_a_broker_short_of_memory_is_found(where: Target) -> None:
     with redis.Redis.from_url(where.redis_url) as client:
         client.config_set("maxmemory", int(client.info("memory")["used_memory"] * 1.05))
         try:
@@ -128,7 +132,7 @@ def test_a_broker_short_of_memory_is_found(where: Places) -> None:
             client.config_set("maxmemory", "64mb")
 
 
-def test_a_broker_that_is_a_replica_is_found(where: Places) -> None:
+def test_a_broker_that_is_a_replica_is_found(where: Target) -> None:
     with redis.Redis.from_url(where.redis_url) as client:
         client.replicaof("127.0.0.1", "1")
         try:
@@ -137,7 +141,7 @@ def test_a_broker_that_is_a_replica_is_found(where: Places) -> None:
             client.replicaof("NO", "ONE")
 
 
-def test_a_file_that_the_broker_could_not_rewrite_is_found(valkey: Broker, where: Places) -> None:
+def test_a_file_that_the_broker_could_not_rewrite_is_found(valkey: Broker, where: Target) -> None:
     files, away = valkey.folder / "appendonlydir", valkey.folder / "away"
     with redis.Redis.from_url(where.redis_url) as client:
         eventually(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
@@ -155,7 +159,7 @@ def test_a_file_that_the_broker_could_not_rewrite_is_found(valkey: Broker, where
     eventually(lambda: found(where) == [])
 
 
-def test_polls_that_vote_does_not_have_and_a_stream_that_is_gone_are_found(where: Places) -> None:
+def test_polls_that_vote_does_not_have_and_a_stream_that_is_gone_are_found(where: Target) -> None:
     with redis.Redis.from_url(where.redis_url) as client:
         client.hset("polls", "old", '{"question": "?", "options": []}')
         one(where, "its polls are not those of the database", "start a worker")
@@ -173,7 +177,7 @@ def test_polls_that_vote_does_not_have_and_a_stream_that_is_gone_are_found(where
     ],
 )
 def test_what_the_brokers_user_may_not_see_is_said_to_be_unchecked(
-    where: Places, valkey: Broker, right: str, words: list[str]
+    where: Target, valkey: Broker, right: str, words: list[str]
 ) -> None:
     with redis.Redis.from_url(where.redis_url) as client:
         client.execute_command("ACL", "SETUSER", "limited", "on", "resetpass", ">password", "~*", "+@all", right)
@@ -185,7 +189,7 @@ def test_what_the_brokers_user_may_not_see_is_said_to_be_unchecked(
 
 
 @pytest.mark.parametrize("name", ["fsync", "full_page_writes", "synchronous_commit"])
-def test_a_database_that_may_forget_is_found(where: Places, postgres: Cluster, name: str) -> None:
+def test_a_database_that_may_forget_is_found(where: Target, postgres: Cluster, name: str) -> None:
     postgres.alter_system(name, "off")
     try:
         one(where, f"database: {name} is off", f"set {name} = on")
@@ -234,7 +238,7 @@ def test_a_database_that_may_forget_is_found(where: Places, postgres: Cluster, n
     ],
 )
 def test_wrong_grants_tallies_and_schema_are_found(
-    where: Places, postgres: Cluster, plant: str, mend: str, words: str
+    where: Target, postgres: Cluster, plant: str, mend: str, words: str
 ) -> None:
     postgres.execute(plant)
     try:
@@ -244,18 +248,18 @@ def test_wrong_grants_tallies_and_schema_are_found(
     assert found(where) == []
 
 
-def test_a_database_without_a_schema_is_found(where: Places, postgres: Cluster) -> None:
+def test_a_database_without_a_schema_is_found(where: Target, postgres: Cluster) -> None:
     postgres.execute("CREATE DATABASE empty")
     one(where._replace(database_url=postgres.url.replace("/voting?", "/empty?")), "the schema lacks", "voting migrate")
 
 
-def test_a_role_with_less_than_a_workers_rights_is_told_what_it_lacks(where: Places, postgres: Cluster) -> None:
+def test_a_role_with_less_than_a_workers_rights_is_told_what_it_lacks(where: Target, postgres: Cluster) -> None:
     said = found(where._replace(database_url=postgres.url_of("voting_result", "password")))
     assert said == ["this role may not see which migrations were made"]
     assert found(where._replace(database_url=postgres.url_of("voting_worker", "password"))) == []
 
 
-def test_a_database_that_is_a_replica_is_found(where: Places, tmp_path: Path) -> None:
+def test_a_database_that_is_a_replica_is_found(where: Target, tmp_path: Path) -> None:
     replica = Cluster(tmp_path, wal_level="replica", hot_standby="on")
     try:
         replica.migrate()
@@ -266,7 +270,7 @@ def test_a_database_that_is_a_replica_is_found(where: Places, tmp_path: Path) ->
         replica.stop()
 
 
-def test_stores_that_do_not_answer_are_found_with_no_password_in_what_is_said(where: Places, tmp_path: Path) -> None:
+def test_stores_that_do_not_answer_are_found_with_no_password_in_what_is_said(where: Target, tmp_path: Path) -> None:
     nowhere = where._replace(
         redis_url=f"unix://user:hunter2@{tmp_path}/none.sock",
         database_url=f"postgresql://user:hunter2@/none?host={tmp_path}",
@@ -280,14 +284,14 @@ def test_stores_that_do_not_answer_are_found_with_no_password_in_what_is_said(wh
 
 @pytest.mark.parametrize(("module", "words"), [(broker, "is too old"), (database, "is too old")])
 def test_a_server_older_than_needed_is_found(
-    where: Places, monkeypatch: pytest.MonkeyPatch, module: Any, words: str
+    where: Target, monkeypatch: pytest.MonkeyPatch, module: Any, words: str
 ) -> None:
     monkeypatch.setattr(module, "OLDEST", 99)  # which these servers are, to it
     one(where, f"{module.ABOUT}: ", words, "99 or newer")
 
 
 @pytest.mark.parametrize("seconds", [-30, 30])
-def test_a_clock_that_is_off_is_found(where: Places, monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+def test_a_clock_that_is_off_is_found(where: Target, monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + seconds)  # ours, as both servers see it
     said = found(where)
@@ -296,19 +300,19 @@ def test_a_clock_that_is_off_is_found(where: Places, monkeypatch: pytest.MonkeyP
     assert all(f"{way} ours" in each for each in said)
 
 
-def test_a_full_disk_is_found(where: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_found(where: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "FREE_BYTES", 1 << 60)
     one(where, "disk: ", "GiB", "--data")
 
 
 def test_a_bad_setting_of_any_service_is_found_and_one_that_stands_elsewhere_is_not_missed(
-    where: Places, monkeypatch: pytest.MonkeyPatch
+    where: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RATE_LIMIT", "fast")
     one(where, "settings: RATE_LIMIT")
 
 
-def test_a_service_that_is_not_ready_is_found(where: Places, tmp_path: Path) -> None:
+def test_a_service_that_is_not_ready_is_found(where: Target, tmp_path: Path) -> None:
     one(where._replace(services={"vote": f"unix:{tmp_path}/none.sock"}), "vote: is not ready", "log")
 
 

@@ -26,17 +26,21 @@ from tests.integration.broker import Broker
 from tests.integration.test_ballotbox import POLL, open_poll
 from tests.integration.test_hub import standing
 from tests.waiting import eventually
-from voting.core import health, stream, web
-from voting.core.ballot import EntryId, Malformed, Poll, Register, Vote
-from voting.core.config import ResultSettings, VoteSettings
-from voting.core.limits import guarded
-from voting.core.metrics import ResultMetrics, VoteMetrics
-from voting.core.rendering import Pages
+from voting.broker.connection import redis_client
+from voting.broker.poll_hash import POLLS, read_polls
+from voting.polls import EntryId, Malformed, Poll, Vote, VoteParser
 from voting.result import app as result_app
 from voting.result.hub import Hub
-from voting.result.viewer import Door
+from voting.result.metrics import ResultMetrics
+from voting.result.viewer_server import ViewerServer
+from voting.service import health
+from voting.settings.services import ResultSettings, VoteSettings
 from voting.vote import app as vote_app
-from voting.vote.booth import Booth
+from voting.vote.endpoint import VoteEndpoint
+from voting.vote.metrics import VoteMetrics
+from voting.web.rate_limit import with_rate_limit
+from voting.web.rendering import Pages
+from voting.web.server import connection_limit, listen, serve
 
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
@@ -99,35 +103,35 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     loop.set_exception_handler(lambda _, context: complaints.found.append(str(context)))
     stop = asyncio.Event()
 
-    async def serve() -> None:
+    async def run() -> None:
         await open_poll(broker.url)
         pages = Pages("voting.vote"), Pages("voting.result")
         given = VoteSettings.model_validate({"redis_url": broker.url, "secret_key": "k" * 32, "trusted_proxies": 1})
-        booth = Booth(given, pages[0], VoteMetrics(CollectorRegistry()))
-        vote = guarded(vote_app.create_app(given, pages[0], booth, stop), given, pages[0], lambda: None)
+        booth = VoteEndpoint(given, pages[0], VoteMetrics(CollectorRegistry()))
+        vote = with_rate_limit(vote_app.create_app(given, pages[0], booth, stop), given, pages[0], lambda: None)
         measures = ResultMetrics(CollectorRegistry())
         hub = Hub(measures)
         hub.update([standing(1, 0)])
         shown = ResultSettings.model_validate({"database_url": "postgresql://nowhere/none", "trusted_proxies": 1})
         result = result_app.create_app(shown, pages[1], hub, stop)
-        door = Door(shown, hub, lambda: None)
-        sockets = [web.listen("127.0.0.1:0") for _ in range(3)]
+        door = ViewerServer(shown, hub, lambda: None)
+        sockets = [listen("127.0.0.1:0") for _ in range(3)]
         found.vote_port, found.result_port, found.private_port = (sock.getsockname()[1] for sock in sockets)
         found.viewers.append(measures)
         carrying = asyncio.create_task(booth.box.run())
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(hub.run(stop))
-            limits = [web.connection_limit(1000, shared=True) for _ in sockets]
-            tasks.create_task(web.serve(vote, sockets[0], stop, limit=limits[0]))
-            tasks.create_task(web.serve(result, sockets[1], stop, limit=limits[1], ws=door.viewer))
-            tasks.create_task(web.serve(health.ops_app(lambda: True, CollectorRegistry()), sockets[2], stop))
+            limits = [connection_limit(1000, shared=True) for _ in sockets]
+            tasks.create_task(serve(vote, sockets[0], stop, limit=limits[0]))
+            tasks.create_task(serve(result, sockets[1], stop, limit=limits[1], ws=door.viewer))
+            tasks.create_task(serve(health.ops_app(lambda: True, CollectorRegistry()), sockets[2], stop))
             while not booth.box.ready:
                 await asyncio.sleep(0.01)
             started.set()
         carrying.cancel()
         await asyncio.gather(carrying, return_exceptions=True)
 
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
     thread.start()
     assert started.wait(10)
     yield found
@@ -381,8 +385,8 @@ OPTIONS = st.lists(
     unique_by=lambda option: option["key"],
 )
 ODD_OPTIONS = st.lists(st.fixed_dictionaries({"key": LEAVES, "label": LEAVES}) | LEAVES, max_size=3) | LEAVES
-POLLS = st.fixed_dictionaries({"question": TEXTS, "options": OPTIONS})
-DEFINITION = POLLS | st.fixed_dictionaries(
+DEFINITIONS = st.fixed_dictionaries({"question": TEXTS, "options": OPTIONS})
+DEFINITION = DEFINITIONS | st.fixed_dictionaries(
     {}, optional={"question": LEAVES, "options": OPTIONS | ODD_OPTIONS, "more": LEAVES}
 )
 PUBLISHED = (DEFINITION | LEAVES | st.lists(LEAVES, max_size=3)).map(lambda value: json.dumps(value).encode()) | BYTES
@@ -394,14 +398,14 @@ def test_one_poll_that_cannot_be_read_takes_no_other_away(services: Services, pu
     published.pop(b"default", None)
 
     async def read() -> tuple[dict[str, Poll], dict[str, str]]:
-        async with stream.connect(services.broker.url, timeout=5) as client:
+        async with redis_client(services.broker.url, timeout=5) as client:
             if published:
-                await client.hset(stream.POLLS, mapping=published)
+                await client.hset(POLLS, mapping=published)
             try:
-                return await stream.read_polls(client)
+                return await read_polls(client)
             finally:
                 if published:
-                    await client.hdel(stream.POLLS, *published)
+                    await client.hdel(POLLS, *published)
 
     good, bad = asyncio.run(read())
     assert good["default"] == POLL
@@ -428,7 +432,7 @@ ENTRIES = st.fixed_dictionaries(
 @QUICK
 @given(pairs=ENTRIES, entry=st.tuples(st.integers(0), st.integers(0)))
 def test_an_entry_is_a_vote_of_the_poll_or_malformed(pairs: list[tuple[bytes, bytes]], entry: tuple[int, int]) -> None:
-    register = Register((POLL,))
+    register = VoteParser((POLL,))
     flat = [part for pair in pairs for part in pair]
     given = dict(pairs)
     is_vote = (

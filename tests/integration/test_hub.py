@@ -18,36 +18,37 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import CloseCode
 from websockets.http11 import Request
 
-from voting.core import metrics, web
-from voting.core.ballot import Option, Poll
-from voting.core.config import ResultSettings
-from voting.core.store import Standing
-from voting.result import hub as hub_module
-from voting.result import viewer as viewer_module
+from voting.database.poll_state import PollState
+from voting.polls import Option, Poll
 from voting.result.hub import Hub
-from voting.result.viewer import POLL_DELETED, Door
+from voting.result.metrics import ResultMetrics
+from voting.result.viewer import MAX_EVENTS, POLL_DELETED
+from voting.result.viewer_server import ViewerServer
+from voting.service import metrics
+from voting.settings.services import ResultSettings
+from voting.web.server import listen, serve
 
 pytestmark = pytest.mark.anyio
 
 
-def standing(revision: int, votes: int, question: str = "?") -> Standing:
-    return Standing(Poll("default", question, (Option("a", "A"), Option("b", "B"))), revision, {"a": votes}, 0, None)
+def standing(revision: int, votes: int, question: str = "?") -> PollState:
+    return PollState(Poll("default", question, (Option("a", "A"), Option("b", "B"))), revision, {"a": votes}, 0, None)
 
 
 @asynccontextmanager
-async def serving(**settings: int) -> AsyncIterator[tuple[Hub, metrics.ResultMetrics, int]]:
+async def serving(**settings: int) -> AsyncIterator[tuple[Hub, ResultMetrics, int]]:
     """A hub behind a real server; yields it with its metrics and the port."""
-    measures = metrics.ResultMetrics(metrics.registry("result"))
+    measures = ResultMetrics(metrics.registry("result"))
     hub = Hub(measures)
     hub.update([standing(1, 0)])
     stop = asyncio.Event()
     given = ResultSettings.model_validate({"database_url": "postgresql://nowhere/none"} | settings)
-    door = Door(given, hub, measures.limited.inc)
-    public = web.listen("127.0.0.1:0")
+    door = ViewerServer(given, hub, measures.limited.inc)
+    public = listen("127.0.0.1:0")
     port = public.getsockname()[1]
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(hub.run(stop))
-        tasks.create_task(web.serve(Starlette(), public, stop, ws=door.viewer))
+        tasks.create_task(serve(Starlette(), public, stop, ws=door.viewer))
         try:
             yield hub, measures, port
         finally:
@@ -112,8 +113,8 @@ async def test_staleness_is_told_to_every_viewer_and_taken_back() -> None:
 
 
 async def test_a_viewer_that_never_reads_is_cut_and_the_others_never_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(viewer_module, "STUCK_SECONDS", 0.5)
-    monkeypatch.setattr(hub_module, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("voting.result.viewer.STUCK_SECONDS", 0.5)
+    monkeypatch.setattr("voting.result.hub.LOOK_SECONDS", 0.1)
     async with serving() as (hub, measures, port), connect(f"ws://127.0.0.1:{port}/ws", max_size=None) as viewer:
         await viewer.recv()
         stuck = [await deaf(port) for _ in range(5)]
@@ -134,9 +135,9 @@ async def test_a_viewer_that_never_reads_is_cut_and_the_others_never_wait(monkey
 async def test_a_dead_connection_is_cut_when_it_answers_no_ping_and_a_living_one_stays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(viewer_module, "PING_SECONDS", 0.2)
-    monkeypatch.setattr(viewer_module, "SILENT_SECONDS", 0.6)
-    monkeypatch.setattr(hub_module, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("voting.result.viewer.PING_SECONDS", 0.2)
+    monkeypatch.setattr("voting.result.viewer.SILENT_SECONDS", 0.6)
+    monkeypatch.setattr("voting.result.hub.LOOK_SECONDS", 0.1)
     async with serving() as (_, measures, port), connect(f"ws://127.0.0.1:{port}/ws") as viewer:
         writer = await deaf(port)
         await until(lambda: measures.viewers._value.get() == 2)
@@ -148,8 +149,8 @@ async def test_a_dead_connection_is_cut_when_it_answers_no_ping_and_a_living_one
 
 
 async def test_every_viewer_hears_something_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_module, "KEEPALIVE_SECONDS", 0.3)
-    monkeypatch.setattr(hub_module, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("voting.result.hub.KEEPALIVE_SECONDS", 0.3)
+    monkeypatch.setattr("voting.result.hub.LOOK_SECONDS", 0.1)
     async with serving() as (_, _, port), connect(f"ws://127.0.0.1:{port}/ws") as viewer:
         for _ in range(3):
             assert json.loads(await asyncio.wait_for(viewer.recv(), 5))["revision"] == 1
@@ -191,8 +192,8 @@ def masked(opcode: int, payload: bytes = b"") -> bytes:
 @pytest.mark.parametrize(
     "flood",
     [
-        masked(0x9) * (viewer_module.MAX_EVENTS + 1),
-        masked(0xA) * (viewer_module.MAX_EVENTS + 1),
+        masked(0x9) * (MAX_EVENTS + 1),
+        masked(0xA) * (MAX_EVENTS + 1),
         masked(0x9, b"x" * 125) * 9,
         masked(0x9) * 100_000,
     ],
@@ -210,11 +211,11 @@ async def test_a_viewer_that_sends_too_much_is_told_so_and_closed(flood: bytes) 
 
 
 async def test_a_viewer_may_ping_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_module, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("voting.result.hub.LOOK_SECONDS", 0.05)
     async with serving() as (_, _, port), asyncio.timeout(5):
         url = f"ws://127.0.0.1:{port}/ws"
         async with connect(url) as viewer:
-            for _ in range(2 * viewer_module.MAX_EVENTS):
+            for _ in range(2 * MAX_EVENTS):
                 await (await viewer.ping())
                 await asyncio.sleep(0.01)  # so many a second are allowed
 
@@ -265,7 +266,7 @@ async def test_an_unknown_poll_is_not_counted_as_a_limit() -> None:
 
 async def test_the_viewers_of_a_poll_that_is_deleted_are_closed_and_those_of_others_stay() -> None:
     async with serving() as (hub, measures, port), asyncio.timeout(5):
-        lunch = Standing(Poll("lunch", "?", (Option("a", "A"), Option("b", "B"))), 1, {}, 0, None)
+        lunch = PollState(Poll("lunch", "?", (Option("a", "A"), Option("b", "B"))), 1, {}, 0, None)
         hub.update([standing(1, 0), lunch])
         async with connect(f"ws://127.0.0.1:{port}/ws"), connect(f"ws://127.0.0.1:{port}/p/lunch/ws") as gone:
             await gone.recv()

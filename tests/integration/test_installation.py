@@ -10,26 +10,34 @@ import redis
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
-from voting.core import installation, metrics, store, stream
-from voting.core.ballot import EntryId
-from voting.core.config import WorkerSettings
-from voting.core.lifecycle import Stop
-from voting.secrets import ACL
+from voting.broker import stream
+from voting.broker.connection import redis_client
+from voting.broker.installation import InstallationMismatch, check_installation, read_installation
+from voting.database.connection import Connection, connect
+from voting.database.installations import add_installations, installations
+from voting.operate import installation
+from voting.operate.secrets import ACL
+from voting.polls import EntryId
+from voting.service import metrics
+from voting.service.lifecycle import Stop
+from voting.settings.services import WorkerSettings
 from voting.worker.app import Worker
+from voting.worker.installation import wait_for_match
+from voting.worker.metrics import WorkerMetrics
 
 pytestmark = pytest.mark.anyio
 OTHER = str(uuid.UUID(int=7))
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[store.Connection]:
-    async with store.connect(database_url, name="test", patience=5) as connection:
+async def database(database_url: str) -> AsyncIterator[Connection]:
+    async with connect(database_url, name="test", patience=5) as connection:
         yield connection
 
 
 @pytest.fixture
 async def broker(redis_url: str) -> AsyncIterator[Redis]:
-    async with stream.connect(redis_url, timeout=5) as client:
+    async with redis_client(redis_url, timeout=5) as client:
         yield client
 
 
@@ -40,34 +48,34 @@ async def until(condition: object, seconds: float = 10) -> None:
 
 
 async def test_a_broker_without_an_id_gets_that_of_the_database_and_keeps_it(
-    database: store.Connection, broker: Redis
+    database: Connection, broker: Redis
 ) -> None:
-    (ours,) = await store.installations(database)
-    await installation.check(database, broker)
-    assert await stream.installation(broker) is None
+    (ours,) = await installations(database)
+    await check_installation(broker, await installations(database))
+    assert await read_installation(broker) is None
     for _ in range(2):
-        await installation.check(database, broker, write=True)
-        assert await stream.installation(broker) == ours
-    await store.add_installations(database, [OTHER])
-    await installation.check(database, broker, write=True)
-    assert await stream.installation(broker) == ours
+        await check_installation(broker, await installations(database), claim=True)
+        assert await read_installation(broker) == ours
+    await add_installations(database, [OTHER])
+    await check_installation(broker, await installations(database), claim=True)
+    assert await read_installation(broker) == ours
 
 
 async def test_a_broker_of_another_installation_is_found_and_the_way_to_adopt_it_named(
-    database: store.Connection, broker: Redis, database_url: str, redis_url: str
+    database: Connection, broker: Redis, database_url: str, redis_url: str
 ) -> None:
     await broker.set("installation", OTHER)
-    with pytest.raises(installation.Mismatch, match=f"voting adopt {OTHER}"):
-        await installation.check(database, broker, write=True)
-    assert f"installation {OTHER}" in (await installation.problem(redis_url, database_url) or "")
+    with pytest.raises(InstallationMismatch, match=f"voting adopt {OTHER}"):
+        await check_installation(broker, await installations(database), claim=True)
+    assert f"installation {OTHER}" in (await installation.find_mismatch(redis_url, database_url) or "")
     await installation.adopt(database_url, OTHER)
-    assert await installation.problem(redis_url, database_url) is None
+    assert await installation.find_mismatch(redis_url, database_url) is None
     await broker.set("installation", b"\xff no id")
-    assert await installation.problem(redis_url, database_url) is not None
+    assert await installation.find_mismatch(redis_url, database_url) is not None
 
 
 async def test_a_worker_counts_nothing_into_the_wrong_database_and_goes_on_when_it_is_the_right_one(
-    database: store.Connection,
+    database: Connection,
     broker: Redis,
     database_url: str,
     redis_url: str,
@@ -78,7 +86,7 @@ async def test_a_worker_counts_nothing_into_the_wrong_database_and_goes_on_when_
     await broker.hset("polls", "default", "as the right database has it")
     await broker.xadd("votes", {"poll": "default", "voter": b"v" * 16, "choice": "a"})
     settings = WorkerSettings(redis_url=redis_url, database_url=database_url, worker_name="w")
-    worker, stop = Worker(settings, metrics.WorkerMetrics(metrics.registry("worker"))), Stop()
+    worker, stop = Worker(settings, WorkerMetrics(metrics.registry("worker"))), Stop()
 
     said = ""
 
@@ -103,7 +111,7 @@ async def test_a_worker_counts_nothing_into_the_wrong_database_and_goes_on_when_
         assert not worker.ready
         assert not await counted()
         assert await broker.hgetall("polls") == {b"default": b"as the right database has it"}
-        await store.add_installations(database, [OTHER])
+        await add_installations(database, [OTHER])
         await until(counted)
         assert worker.ready
         assert b"default" in await broker.hgetall("polls")
@@ -120,7 +128,7 @@ async def test_a_worker_that_waits_for_the_right_database_stops_at_once(
     await broker.set("installation", OTHER)
     settings = WorkerSettings(redis_url=redis_url, database_url=database_url, worker_name="w")
     stop = Stop()
-    counting = asyncio.create_task(Worker(settings, metrics.WorkerMetrics(metrics.registry("worker"))).count(stop))
+    counting = asyncio.create_task(Worker(settings, WorkerMetrics(metrics.registry("worker"))).count(stop))
     await until(warned)
     assert not counting.done()
     stop.set()
@@ -129,7 +137,7 @@ async def test_a_worker_that_waits_for_the_right_database_stops_at_once(
 
 
 async def test_the_worker_user_may_compare_and_one_of_an_earlier_version_is_told_what_to_do(
-    database: store.Connection, redis_url: str, capsys: pytest.CaptureFixture[str]
+    database: Connection, redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def log_in(rights: str) -> Redis:
         with redis.Redis.from_url(redis_url) as admin:
@@ -138,13 +146,13 @@ async def test_the_worker_user_may_compare_and_one_of_an_earlier_version_is_told
 
     try:
         async with log_in(ACL["worker"]) as worker:
-            await installation.check(database, worker, write=True)
-            assert await stream.installation(worker) == (await store.installations(database))[0]
+            await check_installation(worker, await installations(database), claim=True)
+            assert await read_installation(worker) == (await installations(database))[0]
             for command in (("SET", "polls", "x"), ("GET", "votes"), ("DEL", "installation")):
                 with pytest.raises(NoPermissionError):
                     await worker.execute_command(*command)  # type: ignore[no-untyped-call]
         async with log_in(ACL["worker"].partition(" (")[0]) as earlier:
-            assert await installation.matches(Stop(), database, earlier)
+            assert await wait_for_match(Stop(), database, earlier)
         assert "installation.unchecked" in capsys.readouterr().out
     finally:
         with redis.Redis.from_url(redis_url) as admin:
@@ -152,5 +160,5 @@ async def test_the_worker_user_may_compare_and_one_of_an_earlier_version_is_told
 
 
 async def test_of_a_store_that_is_away_nothing_is_said(database_url: str, redis_url: str, tmp_path: Path) -> None:
-    assert await installation.problem(f"unix://{tmp_path}/none.sock", database_url) is None
-    assert await installation.problem(redis_url, f"postgresql:///x?host={tmp_path}") is None
+    assert await installation.find_mismatch(f"unix://{tmp_path}/none.sock", database_url) is None
+    assert await installation.find_mismatch(redis_url, f"postgresql:///x?host={tmp_path}") is None

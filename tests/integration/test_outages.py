@@ -10,14 +10,15 @@ import psycopg
 import pytest
 
 from tests.integration.test_consumer import Bench, until, working
-from voting.core import metrics, store
-from voting.core import stream as stream_module
-from voting.core.ballot import AHEAD_SECONDS, latest_ms
-from voting.core.config import ResultSettings
-from voting.core.lifecycle import pause
+from voting.database import roles
+from voting.database.connection import connect
+from voting.polls import AHEAD_SECONDS, latest_ms
 from voting.result.hub import Hub
+from voting.result.metrics import ResultMetrics
 from voting.result.watcher import Watcher
-from voting.worker import consumer as consumer_module
+from voting.service import metrics
+from voting.service.lifecycle import pause
+from voting.settings.services import ResultSettings
 from voting.worker.app import Worker
 
 pytestmark = pytest.mark.anyio
@@ -35,7 +36,7 @@ class Installation:
     bench: Bench
     worker: Worker
     hub: Hub
-    result: metrics.ResultMetrics
+    result: ResultMetrics
 
     def run(self, *statements: str) -> None:
         """Run statements as the owner, each in a transaction of its own."""
@@ -61,9 +62,9 @@ class Installation:
 
 def define_roles(url: str) -> None:
     async def define() -> None:
-        async with store.connect(url, name="roles", patience=10) as owner:
-            await store.define_role(owner, "worker", "p" * 20)
-            await store.define_role(owner, "result", "p" * 20)
+        async with connect(url, name="roles", patience=10) as owner:
+            await roles.define_role(owner, "worker", "p" * 20)
+            await roles.define_role(owner, "result", "p" * 20)
 
     asyncio.run(define())
 
@@ -73,7 +74,7 @@ async def installation(redis_url: str, database_url: str) -> AsyncIterator[Insta
     await asyncio.to_thread(define_roles, database_url)
     bench = Bench(redis_url, database_url)
     worker_url, result_url = (database_url.replace("//voting@", f"//voting_{each}@") for each in ("worker", "result"))
-    measures = metrics.ResultMetrics(metrics.registry("result"))
+    measures = ResultMetrics(metrics.registry("result"))
     hub, stop = Hub(measures), asyncio.Event()
     watcher = Watcher(ResultSettings(database_url=result_url), hub, measures)
     watching = asyncio.create_task(watcher.run(stop))
@@ -177,8 +178,8 @@ async def test_votes_are_not_put_aside_because_the_workers_clock_is_two_days_beh
         return latest_ms() - 2 * AHEAD_SECONDS * 1000
 
     with monkeypatch.context() as patch:
-        for module in (consumer_module, stream_module):
-            patch.setattr(module, "latest_ms", behind)
+        for module in ("worker.counter", "broker.stream"):
+            patch.setattr(f"voting.{module}.latest_ms", behind)
         installation.bench.cast(1)
         await until(lambda: installation.interruptions()["worker"] >= 2)
         assert installation.bench.left()[0] == 1

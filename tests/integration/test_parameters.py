@@ -16,7 +16,9 @@ import httpx
 import pytest
 
 from tests.e2e.stack import free_port, listening
-from voting.core import config, parameters
+from voting.settings import parameters
+from voting.settings.services import MigrateSettings, ProbeSettings, ResultSettings, VoteSettings
+from voting.settings.sources import BadSettings, load
 
 PREFIX = "/voting/prod"
 URL = "postgresql://voting:first@db/voting"
@@ -64,7 +66,7 @@ def test_every_setting_of_a_service_may_live_there_and_secure_strings_are_decryp
     given = {"RATE_LIMIT": "7", "NEW_VOTERS_PER_HOUR": "9", "HTTPS": "true", "VOTE_URL": "https://vote.example.org"}
     for name, value in given.items():
         put(name, value)
-    settings = config.load(config.VoteSettings)
+    settings = load(VoteSettings)
     assert (settings.secret_key, settings.redis_url) == ("s" * 40, "rediss://vote:word@broker:6379/0")
     assert (settings.rate_limit, settings.new_voters_per_hour, settings.https) == (7, 9, True)
     assert settings.vote_url == "https://vote.example.org"
@@ -81,7 +83,7 @@ def test_the_environment_comes_first_then_the_file_then_the_parameter_then_the_d
     monkeypatch.setenv("DATABASE_URL", "postgresql://environment")
     monkeypatch.setenv("OPTION_A_FILE", str(tmp_path / "option"))
     monkeypatch.setenv("OPTION_B", "")  # as compose passes on what is not set
-    settings = config.load(config.MigrateSettings)
+    settings = load(MigrateSettings)
     assert settings.database_url == "postgresql://environment"
     assert settings.option_a == "file"
     assert settings.option_b == settings.poll_question == "postgresql://parameter"
@@ -90,8 +92,8 @@ def test_the_environment_comes_first_then_the_file_then_the_parameter_then_the_d
 
 @pytest.mark.usefixtures("aws")
 def test_a_missing_parameter_is_named_with_its_path() -> None:
-    with pytest.raises(config.BadSettings) as caught:
-        config.load(config.ResultSettings)
+    with pytest.raises(BadSettings) as caught:
+        load(ResultSettings)
     assert caught.value.problems == [
         (
             "DATABASE_URL is not set; set DATABASE_URL, DATABASE_URL_FILE to a file that holds it, "
@@ -111,8 +113,8 @@ def test_a_denied_parameter_is_named_with_the_permission_that_mends_it(
     try:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
-        with pytest.raises(config.BadSettings) as caught:
-            config.load(config.ResultSettings)
+        with pytest.raises(BadSettings) as caught:
+            load(ResultSettings)
     finally:
         httpx.post(f"{aws}/moto-api/reset-auth", content=b"inf")
     (problem, *_) = caught.value.problems
@@ -126,12 +128,12 @@ def test_a_rotated_parameter_is_read_again_and_the_last_value_stays_while_there_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     put("DATABASE_URL", URL, "SecureString")
-    settings = config.load(config.ResultSettings)
+    settings = load(ResultSettings)
     second = URL.replace("first", "second")
     put("DATABASE_URL", second, "SecureString")
     assert asyncio.run(settings.reread("database_url")) == URL  # read a moment ago
     monkeypatch.setattr(parameters, "FRESH_SECONDS", 0)
-    monkeypatch.setattr("voting.core.sources.REREAD_SECONDS", 10)
+    monkeypatch.setattr("voting.settings.sources.REREAD_SECONDS", 10)
     assert asyncio.run(settings.reread("database_url")) == second
     put("DATABASE_URL", "not an address")
     assert asyncio.run(settings.reread("database_url")) == second
@@ -208,11 +210,11 @@ def test_only_what_the_service_needs_and_has_not_is_asked_for_ten_at_a_time(
     responder: Responder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", URL)
-    config.load(config.ResultSettings)
+    load(ResultSettings)
     names = [name.removeprefix(f"{PREFIX}/") for request in responder.asked for name in request["Names"]]
     assert max(len(request["Names"]) for request in responder.asked) == 10
     assert all(request["WithDecryption"] for request in responder.asked)
-    assert set(names) == {name.upper() for name in config.ResultSettings.model_fields} - {
+    assert set(names) == {name.upper() for name in ResultSettings.model_fields} - {
         "DATABASE_URL",
         "METRICS_LISTEN",
     }
@@ -220,14 +222,14 @@ def test_only_what_the_service_needs_and_has_not_is_asked_for_ten_at_a_time(
 
 
 def test_a_health_check_asks_for_nothing(responder: Responder) -> None:
-    config.load(config.ProbeSettings)
+    load(ProbeSettings)
     assert responder.asked == []
 
 
 def test_what_boto3_lacks_is_said_with_the_setting_that_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def said() -> str:
-        with pytest.raises(config.BadSettings) as caught:
-            config.load(config.ResultSettings)
+        with pytest.raises(BadSettings) as caught:
+            load(ResultSettings)
         return str(caught.value)
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
@@ -243,7 +245,8 @@ def test_what_boto3_lacks_is_said_with_the_setting_that_gives_it(monkeypatch: py
 
 def test_without_a_prefix_boto3_is_not_even_imported() -> None:
     program = (
-        "import sys; from voting.core import config as c; c.load(c.ResultSettings); assert 'boto3' not in sys.modules"
+        "import sys; from voting.settings import services, sources; sources.load(services.ResultSettings); "
+        "assert 'boto3' not in sys.modules"
     )
     environment = {name: value for name, value in os.environ.items() if name != "SSM_PREFIX"}  # noqa: TID251
     subprocess.run([sys.executable, "-c", program], env=environment | {"DATABASE_URL": URL}, check=True)

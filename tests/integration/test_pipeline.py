@@ -10,7 +10,7 @@ import redis
 from redis.exceptions import ConnectionError as Disconnected
 
 from tests.integration.broker import Broker
-from voting.core.pipeline import NotSent, Pipeline, pipeline
+from voting.broker.pipeline import NotSent, Pipeline, pipeline
 
 pytestmark = pytest.mark.anyio
 

@@ -7,8 +7,9 @@ import psycopg
 import pytest
 
 from tests.integration.cluster import Cluster
-from voting.core import store
-from voting.core.ballot import EntryId, Vote
+from voting.database import counting
+from voting.database.connection import connect
+from voting.polls import EntryId, Vote
 
 VOTER, CHOICE = bytes(range(100, 116)), "zebra"
 PASSWORD = "neither-shown-nor-logged"  # noqa: S105
@@ -47,15 +48,15 @@ def test_parameters_are_not_logged_even_by_a_server_that_logs_details(tmp_path: 
 
 
 async def _count(url: str) -> None:
-    async with store.connect(url, name="test", patience=10) as connection:
-        await store.count(connection, [Vote("default", VOTER, CHOICE, EntryId(1, 0))], [])
+    async with connect(url, name="test", patience=10) as connection:
+        await counting.count(connection, [Vote("default", VOTER, CHOICE, EntryId(1, 0))], [])
 
 
 async def _count_and_fail(url: str) -> None:
     await _count(url)
-    async with store.connect(url, name="test", patience=10) as connection:
+    async with connect(url, name="test", patience=10) as connection:
         with pytest.raises(psycopg.errors.UniqueViolation, match=VOTER.hex()):
             await connection.execute("INSERT INTO votes VALUES (%s, %s, %s, 1, 1)", ["default", VOTER, CHOICE])
         await connection.execute("ALTER TABLE votes ADD CONSTRAINT old_only CHECK (entry_ms < 2)")
         with pytest.raises(psycopg.errors.CheckViolation, match=VOTER.hex()):
-            await store.count(connection, [Vote("default", VOTER, CHOICE, EntryId(2, 0))], [])
+            await counting.count(connection, [Vote("default", VOTER, CHOICE, EntryId(2, 0))], [])

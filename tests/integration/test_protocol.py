@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from voting.core import protocol, web
-from voting.core.addresses import ConnectionLimit
-from voting.core.lifecycle import Stop
-from voting.core.rejections import MAX_BODY, MAX_FIELDS, MAX_HEAD
-from voting.core.rendering import answer
-from voting.core.web import listen, serve
+from voting.service.lifecycle import Stop
+from voting.web import protocol
+from voting.web.addresses import ConnectionLimit
+from voting.web.answers import send_ok
+from voting.web.rejections import MAX_BODY, MAX_FIELDS, MAX_HEAD
+from voting.web.server import listen, serve
 
 pytestmark = pytest.mark.anyio
 GET = b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -52,7 +52,7 @@ class Echo:
                     break
             await self.free.wait()
             body *= self.size
-            await answer(scope, send, [(b"content-length", b"%d" % len(body))], body)
+            await send_ok(scope, send, [(b"content-length", b"%d" % len(body))], body)
         finally:
             self.active -= 1
 
@@ -330,7 +330,7 @@ UNFINISHED = [
 async def test_the_oldest_of_too_many_unfinished_requests_are_refused(
     start: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(web, "BUFFERED", 120_000)
+    monkeypatch.setattr("voting.web.server.BUFFERED", 120_000)
     async with serving() as (app, port), asyncio.timeout(5):
         held = []
         for _ in range(20):
@@ -353,7 +353,7 @@ async def test_the_oldest_of_too_many_unfinished_requests_are_refused(
 async def test_too_many_unread_answers_are_cut_off_and_a_client_that_reads_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(web, "BUFFERED", 1_000_000)
+    monkeypatch.setattr("voting.web.server.BUFFERED", 1_000_000)
     async with serving() as (app, port), asyncio.timeout(8):
         app.size = 200_000
         deaf = []

@@ -8,15 +8,16 @@ from redis.exceptions import OutOfMemoryError
 
 from tests.integration.broker import Broker
 from tests.integration.test_stream import ZERO, add, backlog
-from voting.core import removals, stream
-from voting.core.stream import STREAM, Consumer
+from voting.broker import removals
+from voting.broker.connection import redis_client
+from voting.broker.stream import STREAM, Consumer
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with stream.connect(redis_url, timeout=5) as client:
+    async with redis_client(redis_url, timeout=5) as client:
         yield client
 
 
@@ -73,7 +74,7 @@ async def test_entries_dealt_with_twice_and_a_stream_made_anew_are_no_alarm(redi
 
 
 async def test_a_full_broker_can_still_be_drained(broker: Broker) -> None:
-    async with stream.connect(broker.url, timeout=5) as redis:
+    async with redis_client(broker.url, timeout=5) as redis:
         consumer = Consumer(redis, "w1")
         await consumer.ensure_group(ZERO)
         await add(redis, 10)

@@ -2,11 +2,14 @@
 
 import pytest
 
-from voting import status
-from voting.core import store, stream
-from voting.core.ballot import Backlog, EntryId
-from voting.core.store import DeadLetter
-from voting.core.stream import Consumer
+from voting.broker.connection import redis_client
+from voting.broker.stream import Consumer
+from voting.database import counting
+from voting.database.connection import connect
+from voting.database.counting import DeadLetter
+from voting.database.status import report_backlog
+from voting.operate import status
+from voting.polls import EntryId
 
 pytestmark = pytest.mark.anyio
 
@@ -14,13 +17,13 @@ pytestmark = pytest.mark.anyio
 async def test_old_dead_letters_are_a_problem_unless_only_new_ones_are_asked_for(
     redis_url: str, database_url: str
 ) -> None:
-    async with stream.connect(redis_url, timeout=5) as client:
+    async with redis_client(redis_url, timeout=5) as client:
         await Consumer(client, "w1").ensure_group(EntryId(0, 0))
-    async with store.connect(database_url, name="test", patience=5) as connection:
-        await store.report(connection, "w1", Backlog(0, 0, 0, 0), works=True, counted=True)
-        await store.count(connection, [], [DeadLetter(EntryId(1, 0), "no such option", [b"x"])])
+    async with connect(database_url, name="test", patience=5) as connection:
+        await report_backlog(connection, "w1", lag=0, pending=0, oldest=0, works=True, counted=True)
+        await counting.count(connection, [], [DeadLetter(EntryId(1, 0), "no such option", [b"x"])])
         await connection.execute("UPDATE dead_letters SET arrived = arrived - interval '1 hour'")
-        await store.count(connection, [], [DeadLetter(EntryId(2, 0), "no such option", [b"x"])])
+        await counting.count(connection, [], [DeadLetter(EntryId(2, 0), "no such option", [b"x"])])
 
     async def problems(within: float | None) -> list[str]:
         found = await status.look(redis_url, database_url, {}, within)
@@ -38,7 +41,7 @@ async def test_bad_polls_and_a_read_only_database_are_named(redis_url: str, data
         return [problem.split(",")[0].split(":")[0] for problem in found.problems]
 
     assert await problems() == ["The stream does not exist yet", "No worker counts"]
-    async with store.connect(database_url, name="test", patience=5) as connection:
+    async with connect(database_url, name="test", patience=5) as connection:
         await connection.execute("ALTER TABLE polls DISABLE TRIGGER USER")
         await connection.execute("UPDATE polls SET slug = 'odd', options = '[]'")
         switch = f"ALTER DATABASE {connection.info.dbname} SET default_transaction_read_only = on"

@@ -8,9 +8,11 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from voting.core import removals, stream
-from voting.core.ballot import Backlog, EntryId, Option, Poll, latest_ms
-from voting.core.stream import GROUP, STREAM, Consumer
+from voting.broker import removals, stream
+from voting.broker.connection import redis_client
+from voting.broker.poll_hash import publish_polls, read_polls
+from voting.broker.stream import GROUP, STREAM, Backlog, Consumer
+from voting.polls import EntryId, Option, Poll, latest_ms
 
 pytestmark = pytest.mark.anyio
 ZERO = EntryId(0, 0)
@@ -18,7 +20,7 @@ ZERO = EntryId(0, 0)
 
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with stream.connect(redis_url, timeout=5) as client:
+    async with redis_client(redis_url, timeout=5) as client:
         yield client
 
 
@@ -122,10 +124,10 @@ async def test_the_oldest_waiting_entry_has_its_age(redis: Redis) -> None:
 async def test_published_polls_are_exactly_those_defined(redis: Redis) -> None:
     one = Poll("default", "?", (Option("a", "A"), Option("b", "B")))
     two = Poll("lunch", "What?", (Option("a", "Süß 🍰"), Option("b", "B")))
-    await stream.publish_polls(redis, (one, two))
-    assert await stream.read_polls(redis) == ({"default": one, "lunch": two}, {})
-    await stream.publish_polls(redis, (two,))
-    assert await stream.read_polls(redis) == ({"lunch": two}, {})
+    await publish_polls(redis, (one, two))
+    assert await read_polls(redis) == ({"default": one, "lunch": two}, {})
+    await publish_polls(redis, (two,))
+    assert await read_polls(redis) == ({"lunch": two}, {})
 
 
 FORGED = "18446744073709551615-18446744073709551615"

@@ -20,13 +20,20 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanContext
 
-from voting.core import spans, store, stream, web
-from voting.core.ballot import EntryId, Option, Poll
-from voting.core.config import ResultSettings, VoteSettings, WorkerSettings
-from voting.core.lifecycle import Stop
-from voting.core.stream import STREAM
+from voting.broker import stream
+from voting.broker.connection import redis_client
+from voting.broker.poll_hash import publish_polls
+from voting.broker.stream import STREAM
+from voting.database.connection import NOTIFY_CHANNEL, connect
+from voting.database.poll_state import poll_states
+from voting.polls import EntryId, Option, Poll
 from voting.result import app as result
+from voting.service import spans
+from voting.service.lifecycle import Stop
+from voting.service.spans import format_traceparent
+from voting.settings.services import ResultSettings, VoteSettings, WorkerSettings
 from voting.vote import app as vote
+from voting.web.server import listen
 from voting.worker import app as worker
 
 # A failing test may cut services off; where the warning of that became an error, uvloop would wait for ever to close.
@@ -45,10 +52,10 @@ async def running(servers: tuple[str, str], *services: str, **given: object) -> 
     everywhere = {"redis_url": servers[0], "database_url": servers[1], "metrics_listen": "127.0.0.1:0"}
     everywhere |= {"host": "127.0.0.1", "secret_key": "k" * 32, "worker_name": "w1"}
     values = everywhere | {"otel_exporter_otlp_endpoint": "http://127.0.0.1:1", "otel_traces_sampler_arg": 1.0} | given
-    stop, public = Stop(), web.listen("127.0.0.1:0")
+    stop, public = Stop(), listen("127.0.0.1:0")
     anywhere = {"result_port": 0}
     parts: dict[str, Callable[[], Coroutine[None, None, None]]] = {
-        "vote": lambda: vote.main(VoteSettings.model_validate(values), stop, public, web.listen("127.0.0.1:0")),
+        "vote": lambda: vote.main(VoteSettings.model_validate(values), stop, public, listen("127.0.0.1:0")),
         "worker": lambda: worker.main(WorkerSettings.model_validate(values), stop),
         "result": lambda: result.main(ResultSettings.model_validate(values).model_copy(update=anywhere), stop),
     }
@@ -153,9 +160,9 @@ async def test_a_refused_vote_says_why_in_its_trace(both: tuple[str, str], recor
 
 
 async def open_poll(redis_url: str) -> None:
-    async with stream.connect(redis_url, timeout=5) as client:
+    async with redis_client(redis_url, timeout=5) as client:
         await stream.Consumer(client, "w1").ensure_group(EntryId(0, 0))
-        await stream.publish_polls(client, (Poll("default", "?", (Option("a", "A"), Option("b", "B"))),))
+        await publish_polls(client, (Poll("default", "?", (Option("a", "A"), Option("b", "B"))),))
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
@@ -168,7 +175,7 @@ async def test_only_the_entry_of_a_traced_vote_has_one_more_field(
     with redis.Redis.from_url(both[0]) as broker:
         ((_, fields),) = broker.xrange(STREAM)
     ended = {span.name: span for span in recorded.get_finished_spans()}
-    more = {b"traceparent": spans.write(context(ended["XADD"])).encode()} if share else {}
+    more = {b"traceparent": format_traceparent(context(ended["XADD"])).encode()} if share else {}
     assert fields == {b"poll": b"default", b"voter": fields[b"voter"], b"choice": b"a"} | more
     assert set(ended) == ({"POST /", "XADD"} if share else set())
 
@@ -178,15 +185,15 @@ async def test_a_worker_counts_traced_votes_whether_it_traces_or_not(
     both: tuple[str, str], recorded: InMemorySpanExporter, collector: str
 ) -> None:
     await open_poll(both[0])
-    async with store.connect(both[1], name="test", patience=60) as database:
-        await database.execute(f"LISTEN {store.NOTIFY_CHANNEL}")
+    async with connect(both[1], name="test", patience=60) as database:
+        await database.execute(f"LISTEN {NOTIFY_CHANNEL}")
         async with running(both, "worker", otel_exporter_otlp_endpoint=collector):
             with redis.Redis.from_url(both[0]) as broker:
                 broker.xadd(STREAM, {"poll": "default", "voter": "v" * 16, "choice": "a", "traceparent": FOREIGN})
             heard = [notice.payload async for notice in database.notifies(timeout=60, stop_after=1)]
-        assert {standing.votes["a"] for standing in (await store.standings(database))[0]} == {1}
+        assert {standing.votes["a"] for standing in (await poll_states(database))[0]} == {1}
     counts = [context(span) for span in named(recorded, "count")]
-    assert heard == ([f"default {spans.write(counts[0])}"] if collector else ["default"])
+    assert heard == ([f"default {format_traceparent(counts[0])}"] if collector else ["default"])
     assert [f"{count.trace_id:x}" for count in counts] == (["a" * 32] if collector else [])
 
 
@@ -220,8 +227,8 @@ async def vote_on(port: int, number: int) -> None:
 async def test_a_collector_that_does_not_take_spans_disturbs_no_vote_and_no_end(
     both: tuple[str, str], collector: Callable[[], AbstractContextManager[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spans, "FLUSH_SECONDS", 0.5)
-    monkeypatch.setattr(spans, "QUEUE", 256)
+    monkeypatch.setattr("voting.service.spans.FLUSH_SECONDS", 0.5)
+    monkeypatch.setattr("voting.service.spans.QUEUE", 256)
     with collector() as dead:
         async with running(both, *ALL, otel_exporter_otlp_endpoint=f"http://127.0.0.1:{dead}") as port:
             async with asyncio.timeout(60):  # waiting for the collector would take 2 s for each of 400 spans

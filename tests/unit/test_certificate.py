@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import require
-from voting.certificate import presented, validity, watch
-from voting.core import metrics
+from voting.operate.certificate import presented, validity, watch
+from voting.operate.certificate_metrics import CertificateMetrics
+from voting.service import metrics
 
 pytestmark = pytest.mark.anyio
 CASES = {"rsa": ["rsa:2048"], "ec": ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]}
@@ -62,7 +63,7 @@ async def test_a_certificate_that_nobody_signed_has_dates_as_well(tmp_path: Path
 
 async def test_a_proxy_that_goes_away_is_a_measure_and_not_an_end(tmp_path: Path) -> None:
     registry = metrics.registry("test")
-    measures = metrics.CertificateMetrics(registry)
+    measures = CertificateMetrics(registry)
 
     def served() -> float | None:
         return registry.get_sample_value("voting_certificate_served", {"host": "v.example"})

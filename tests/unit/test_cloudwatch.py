@@ -7,16 +7,19 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from tests.e2e.compose import ROOT
-from voting.core import metrics
+from voting.operate.certificate_metrics import CertificateMetrics
+from voting.result.metrics import ResultMetrics
+from voting.vote.metrics import VoteMetrics
+from voting.worker.metrics import WorkerMetrics
 
 FOLDER = ROOT / "deploy/cloudwatch"
 PROMETHEUS = json.loads((FOLDER / "agent.json").read_text())["logs"]["metrics_collected"]["prometheus"]
 DECLARATIONS = PROMETHEUS["emf_processor"]["metric_declaration"]
 EVERY = {
-    "vote": metrics.VoteMetrics,
-    "worker": metrics.WorkerMetrics,
-    "result": metrics.ResultMetrics,
-    "certificate": metrics.CertificateMetrics,
+    "vote": VoteMetrics,
+    "worker": WorkerMetrics,
+    "result": ResultMetrics,
+    "certificate": CertificateMetrics,
 }
 
 

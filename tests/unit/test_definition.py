@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voting.core.ballot import BadPoll, Option, Poll
-from voting.core.definition import Conflict, Definition, define
+from voting.database.definition import Definition, DefinitionConflict, default_poll
+from voting.polls import BadPoll, Option, Poll
 
 COLOURS = ("Red", "Green", "Blue")
 
@@ -21,72 +21,72 @@ def offered(poll: Poll) -> dict[str, str]:
 
 
 def test_a_new_poll_has_keys_in_order_and_the_defaults_where_nothing_is_given() -> None:
-    assert define(Definition(), None, {}) == Poll(
+    assert default_poll(Definition(), None, {}) == Poll(
         "default", "Cats or dogs?", (Option("a", "Cats"), Option("b", "Dogs"))
     )
-    assert labels(define(Definition(labels=COLOURS), None, {})) == {"a": "Red", "b": "Green", "c": "Blue"}
-    assert labels(define(Definition(second="Birds"), None, {})) == {"a": "Cats", "b": "Birds"}
+    assert labels(default_poll(Definition(labels=COLOURS), None, {})) == {"a": "Red", "b": "Green", "c": "Blue"}
+    assert labels(default_poll(Definition(second="Birds"), None, {})) == {"a": "Cats", "b": "Birds"}
 
 
-STORED = define(Definition("Which?", COLOURS), None, {})
+STORED = default_poll(Definition("Which?", COLOURS), None, {})
 VOTES = {"a": 6162, "c": 1}
 
 
 def test_what_is_not_given_stays() -> None:
-    assert define(Definition(), STORED, VOTES) == STORED
-    assert define(Definition(question="Which colour?"), STORED, VOTES).options == STORED.options
-    assert define(Definition(first="Red"), STORED, VOTES) == STORED
+    assert default_poll(Definition(), STORED, VOTES) == STORED
+    assert default_poll(Definition(question="Which colour?"), STORED, VOTES).options == STORED.options
+    assert default_poll(Definition(first="Red"), STORED, VOTES) == STORED
 
 
 def test_a_label_keeps_its_key_wherever_it_stands_and_a_new_one_gets_a_new_key() -> None:
-    changed = define(Definition(labels=("Blue", "White", "red", "Green")), STORED, VOTES)
+    changed = default_poll(Definition(labels=("Blue", "White", "red", "Green")), STORED, VOTES)
     assert labels(changed) == {"c": "Blue", "d": "White", "a": "red", "b": "Green"}
     assert [option.label for option in changed.options] == ["Blue", "White", "red", "Green"]
-    two = define(Definition(first="Dogs", second="Cats"), define(Definition(), None, {}), VOTES)
+    two = default_poll(Definition(first="Dogs", second="Cats"), default_poll(Definition(), None, {}), VOTES)
     assert two.options == (Option("b", "Dogs"), Option("a", "Cats"))
-    assert define(Definition(first="Dogs", second="Cats"), two, VOTES) == two
+    assert default_poll(Definition(first="Dogs", second="Cats"), two, VOTES) == two
 
 
 def test_a_key_with_votes_that_no_option_has_is_not_given_to_another() -> None:
     """Versions before this one dropped options and kept their votes."""
-    assert labels(define(Definition(labels=(*COLOURS, "White")), STORED, VOTES | {"d": 5}))["e"] == "White"
+    assert labels(default_poll(Definition(labels=(*COLOURS, "White")), STORED, VOTES | {"d": 5}))["e"] == "White"
 
 
 @pytest.mark.parametrize("given", [Definition(labels=("Blue", "Green")), Definition(first="Blue", second="Green")])
 def test_a_poll_with_votes_loses_no_option(given: Definition) -> None:
-    with pytest.raises(Conflict, match=r"votes: Red \(6,162 votes\)\. Nothing was changed"):
-        define(given, STORED, VOTES)
-    with pytest.raises(Conflict, match=r"Red \(0 votes\)"):
-        define(given, STORED, {"b": 1})
+    with pytest.raises(DefinitionConflict, match=r"votes: Red \(6,162 votes\)\. Nothing was changed"):
+        default_poll(given, STORED, VOTES)
+    with pytest.raises(DefinitionConflict, match=r"Red \(0 votes\)"):
+        default_poll(given, STORED, {"b": 1})
 
 
 def test_before_the_first_vote_an_option_is_retired_and_keeps_its_key() -> None:
-    changed = define(Definition(labels=("Tea", "Blue")), STORED, {})
+    changed = default_poll(Definition(labels=("Tea", "Blue")), STORED, {})
     assert offered(changed) == {"d": "Tea", "c": "Blue"}
     assert labels(changed) == {"a": "Red", "b": "Green", "c": "Blue", "d": "Tea"}
-    again = define(Definition(labels=("Red", "Coffee")), changed, {})
+    again = default_poll(Definition(labels=("Red", "Coffee")), changed, {})
     assert offered(again) == {"a": "Red", "e": "Coffee"}
     late = {"c": 1}  # for an option that was retired while the vote was on its way
-    assert define(Definition(labels=("Red", "Coffee")), again, late) == again
+    assert default_poll(Definition(labels=("Red", "Coffee")), again, late) == again
 
 
 def test_there_are_as_many_keys_as_letters_and_digits() -> None:
     poll: Poll | None = None
     for number in range(0, 36, 2):
-        poll = define(Definition(labels=(f"{number}", f"{number + 1}")), poll, {})
-    with pytest.raises(Conflict, match="36 options"):
-        define(Definition(labels=("New", "Newer")), poll, {})
+        poll = default_poll(Definition(labels=(f"{number}", f"{number + 1}")), poll, {})
+    with pytest.raises(DefinitionConflict, match="36 options"):
+        default_poll(Definition(labels=("New", "Newer")), poll, {})
 
 
 def test_an_option_is_renamed_and_renaming_it_again_changes_nothing() -> None:
     given = Definition(labels=("Crimson", "Green", "Blue"), renames={"Red": "Crimson"})
-    renamed = define(given, STORED, VOTES)
+    renamed = default_poll(given, STORED, VOTES)
     assert labels(renamed) == {"a": "Crimson", "b": "Green", "c": "Blue"}
-    assert define(given, renamed, VOTES) == renamed
-    with pytest.raises(Conflict, match="another option has that label"):
-        define(Definition(renames={"Red": "blue"}), STORED, VOTES)
-    with pytest.raises(Conflict, match=r"no option Rad\. The options are: Red, Green, Blue"):
-        define(Definition(renames={"Rad": "Crimson"}), STORED, VOTES)
+    assert default_poll(given, renamed, VOTES) == renamed
+    with pytest.raises(DefinitionConflict, match="another option has that label"):
+        default_poll(Definition(renames={"Red": "blue"}), STORED, VOTES)
+    with pytest.raises(DefinitionConflict, match=r"no option Rad\. The options are: Red, Green, Blue"):
+        default_poll(Definition(renames={"Rad": "Crimson"}), STORED, VOTES)
 
 
 NAMES = st.lists(st.sampled_from("ABCDEFGHabcdefgh"), min_size=2, max_size=8, unique_by=str.casefold).map(tuple)
@@ -101,8 +101,8 @@ def test_whatever_settings_follow_each_other_no_key_changes_its_label(
     for names, votes in settings:
         counted = {key: 1 for key in votes if key in meant}
         try:
-            poll = define(Definition(labels=names), poll, counted)
-        except Conflict:
+            poll = default_poll(Definition(labels=names), poll, counted)
+        except DefinitionConflict:
             continue
         for key, label in labels(poll).items():
             assert meant.setdefault(key, label).casefold() == label.casefold()

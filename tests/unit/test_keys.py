@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voting.core.keys import AcceptedKey, parse
+from voting.settings.keys import AcceptedKey, parse
 
 A, B = "a" * 32, "b" * 40
 

@@ -10,16 +10,16 @@ from babel.messages.pofile import read_po
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voting.core import language
+from voting.web import language
 
 SOURCE = Path(language.__file__).parents[1]
-KEYWORDS = {"_": None, "mark": None, "count": (1, 2), "forms": (1, 2)}
+KEYWORDS = {"_": None, "translatable": None, "count": (1, 2), "forms": (1, 2)}
 METHODS = [("**.py", "python"), ("**/pages/**.html", "jinja2.ext:babel_extract")]
 TRANSLATED = [code for code in language.NAMES if code != "en"]
 
 
 def catalogue(code: str) -> Catalog:
-    with (SOURCE / "core" / "languages" / f"{code}.po").open("rb") as file:
+    with (SOURCE / "web" / "languages" / f"{code}.po").open("rb") as file:
         return read_po(file, locale=code, abort_invalid=True)
 
 
@@ -75,12 +75,12 @@ def test_the_address_comes_before_the_earlier_choice_and_that_before_the_browser
     accept: str, cookie: str, query: str, code: str
 ) -> None:
     headers = {b"accept-language": accept.encode(), b"cookie": cookie.encode()}
-    assert language.choose(headers, query.encode()).code == code
+    assert language.negotiate(headers, query.encode()).code == code
 
 
 @given(st.binary(max_size=300), st.binary(max_size=100), st.binary(max_size=100))
 def test_any_header_gives_a_language(accept: bytes, cookie: bytes, query: bytes) -> None:
-    chosen = language.choose({b"accept-language": accept, b"cookie": cookie}, b"lang=" + query)
+    chosen = language.negotiate({b"accept-language": accept, b"cookie": cookie}, b"lang=" + query)
     assert chosen.code in language.NAMES
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voting.core import lifecycle
-from voting.core.lifecycle import Backoff
+from voting.service import lifecycle
+from voting.service.lifecycle import Backoff
 
 
 @given(st.integers(1, 100))

@@ -7,7 +7,7 @@ import sys
 
 import structlog
 
-from voting.core.logs import MAX_NAMES, RateLimit
+from voting.service.logs import MAX_NAMES, RateLimit
 
 
 class Clock:
@@ -70,7 +70,7 @@ def test_names_that_never_come_again_take_no_memory() -> None:
 
 PROGRAM = """
 import logging, time
-from voting.core import logs
+from voting.service import logs
 logs.configure("vote", form="json", level="info")
 for _ in range(100):
     logs.get().warning("entry.dead")

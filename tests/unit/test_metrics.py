@@ -4,9 +4,13 @@ import re
 
 from prometheus_client import CollectorRegistry
 
-from voting.core import metrics
+from voting.operate.certificate_metrics import CertificateMetrics
+from voting.result.metrics import ResultMetrics
+from voting.service import metrics
+from voting.vote.metrics import VoteMetrics
+from voting.worker.metrics import WorkerMetrics
 
-EVERY = (metrics.VoteMetrics, metrics.WorkerMetrics, metrics.ResultMetrics, metrics.CertificateMetrics)
+EVERY = (VoteMetrics, WorkerMetrics, ResultMetrics, CertificateMetrics)
 UNITS = ("_seconds", "_bytes", "_ratio", "_info", "_total")
 # Of things, which have no unit.
 COUNTS = ("_in_flight", "_length", "_lag", "_pending", "_size", "_viewers", "_served", "_missing")
@@ -26,7 +30,7 @@ def test_names_follow_the_rules_of_prometheus() -> None:
 
 def test_refusals_for_our_own_reasons_are_there_before_the_first() -> None:
     registry = CollectorRegistry()
-    metrics.VoteMetrics(registry)
+    VoteMetrics(registry)
     for reason in ("broker_away", "no_stream", "busy"):
         assert registry.get_sample_value("voting_votes_refused_total", {"reason": reason}) == 0
 
@@ -39,7 +43,7 @@ def test_each_service_says_its_version_and_what_its_process_uses() -> None:
 
 def test_the_disk_is_a_real_one() -> None:
     registry = CollectorRegistry()
-    metrics.WorkerMetrics(registry)
+    WorkerMetrics(registry)
     free, size = (registry.get_sample_value(f"voting_disk_{name}_bytes") for name in ("free", "size"))
     assert free is not None
     assert size is not None

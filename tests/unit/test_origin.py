@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from voting.core.origin import neighbour_url, same_site
-from voting.core.rendering import Problem
+from voting.web.origin import other_service_url, same_site
+from voting.web.problems import Problem
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def request(host: bytes | None, poll: str = "") -> Request:
     ],
 )
 def test_the_other_service_is_at_the_host_that_was_asked(host: bytes, url: str) -> None:
-    assert neighbour_url(request(host), "", 8081) == url
-    assert neighbour_url(request(host, "lunch"), "", 8081) == f"{url}p/lunch"
+    assert other_service_url(request(host), "", 8081) == url
+    assert other_service_url(request(host, "lunch"), "", 8081) == f"{url}p/lunch"
 
 
 BAD_HOSTS = [
@@ -91,15 +91,15 @@ BAD_HOSTS = [
 @pytest.mark.parametrize("host", BAD_HOSTS)
 def test_a_host_that_is_none_is_refused_unless_the_public_address_is_set(host: bytes | None) -> None:
     with pytest.raises(Problem) as refused:
-        neighbour_url(request(host), "", 8081)
+        other_service_url(request(host), "", 8081)
     assert refused.value.status == 400
-    assert neighbour_url(request(host), "https://result.example/", 8081) == "https://result.example/"
+    assert other_service_url(request(host), "https://result.example/", 8081) == "https://result.example/"
 
 
 @given(st.binary(max_size=300))
 def test_whatever_host_says_the_address_has_it_as_its_host_or_there_is_none(host: bytes) -> None:
     try:
-        url = neighbour_url(request(host), "", 8081)
+        url = other_service_url(request(host), "", 8081)
     except Problem:
         return
     parts = urlsplit(url)

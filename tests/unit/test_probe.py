@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import require
-from voting.core import probe
+from voting.service import probe
 
 pytestmark = pytest.mark.anyio
 

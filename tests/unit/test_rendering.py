@@ -2,7 +2,8 @@
 
 import pytest
 
-from voting.core.rendering import fill, prefers_json
+from voting.web.answers import prefers_json
+from voting.web.rendering import fill
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from voting import secrets
-from voting.core import keys
+from voting.operate import secrets
+from voting.settings import keys
 
 
 def laid_out(kept: Path) -> dict[str, str]:

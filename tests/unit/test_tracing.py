@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
-from voting.core import config, tracing
+from voting.service import tracing
+from voting.settings.services import ResultSettings
+from voting.settings.sources import BadSettings, load
+from voting.settings.tracing import TraceSettings
 
 SETTINGS = {
     "REDIS_URL": "redis://127.0.0.1:1/0",
@@ -17,14 +20,15 @@ SETTINGS = {
 }
 WHOLE_LIFE = """
 import asyncio, importlib, json, sys
-from voting.core import config
-from voting.core.lifecycle import Stop
-from voting.core.web import listen
+from voting.settings import services
+from voting.settings.sources import load
+from voting.service.lifecycle import Stop
+from voting.web.server import listen
 
 async def live(service):
     stop = Stop()
     stop.set()
-    settings = config.load(getattr(config, service.capitalize() + "Settings"))
+    settings = load(getattr(services, service.capitalize() + "Settings"))
     sockets = [listen("127.0.0.1:0"), listen("127.0.0.1:0")] if service == "vote" else []
     app = importlib.import_module(f"voting.{service}.app")
     app.listen = lambda _: listen("127.0.0.1:0")
@@ -64,13 +68,13 @@ def test_with_a_collector_it_is() -> None:
 @pytest.fixture
 def settings(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setenv("DATABASE_URL", "postgresql://db")
-    for field in tracing.TraceSettings.model_fields:
+    for field in TraceSettings.model_fields:
         monkeypatch.delenv(field.upper(), raising=False)
     return monkeypatch
 
 
 def test_tracing_is_off_by_default(settings: pytest.MonkeyPatch) -> None:  # noqa: ARG001 - it clears the environment
-    assert tracing.start(config.load(config.ResultSettings), "result") is None
+    assert tracing.start(load(ResultSettings), "result") is None
 
 
 @pytest.mark.parametrize(
@@ -86,8 +90,8 @@ def test_tracing_is_off_by_default(settings: pytest.MonkeyPatch) -> None:  # noq
 )
 def test_a_bad_setting_is_named_but_not_repeated(settings: pytest.MonkeyPatch, name: str, value: str) -> None:
     settings.setenv(name, value)
-    with pytest.raises(config.BadSettings) as caught:
-        config.load(config.ResultSettings)
+    with pytest.raises(BadSettings) as caught:
+        load(ResultSettings)
     (problem,) = caught.value.problems
     assert problem.startswith(f"{name}: ")
     assert "secret" not in problem
@@ -98,8 +102,8 @@ def test_where_opentelemetry_is_missing_the_message_says_how_to_get_it(settings:
     settings.setitem(sys.modules, "opentelemetry.exporter", None)
     for name in [name for name in sys.modules if name.startswith("opentelemetry.exporter.")]:
         settings.delitem(sys.modules, name)
-    with pytest.raises(config.BadSettings) as caught:
-        config.load(config.ResultSettings)
+    with pytest.raises(BadSettings) as caught:
+        load(ResultSettings)
     (problem,) = caught.value.problems
     assert problem.startswith("OTEL_EXPORTER_OTLP_ENDPOINT: traces need OpenTelemetry, which is not installed")
     assert "requirements/cloud.txt" in problem

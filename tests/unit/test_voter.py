@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voting.core.keys import AcceptedKey
+from voting.settings.keys import AcceptedKey
 from voting.vote.voter import DAY, Voters
 
 KEY, NEXT = "k" * 32, "n" * 32

@@ -71,7 +71,7 @@ async def _ask(socket: Path, command: bytes) -> bytes:
 
 
 async def foreign_installation(data: DataDir) -> str | None:
-    """Return the id of the installation that the broker belongs to, if the database does not; see core/installation."""
+    """Return the id of the installation that the broker belongs to, if the database does not."""
     try:
         held = (await _ask(data.sockets / "valkey.sock", b"GET installation")).decode().strip()
     except OSError:

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from voting.core.lifecycle import Backoff, pause
 from voting.local.datadir import DataDir
+from voting.service.lifecycle import Backoff, pause
 
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0

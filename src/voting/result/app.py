@@ -7,23 +7,24 @@ import asyncio
 
 from starlette.applications import Starlette
 
-from voting.core import health, lifecycle, logs, metrics, tracing
-from voting.core.config import ResultSettings
-from voting.core.lifecycle import Stop
-from voting.core.limits import guarded
-from voting.core.rendering import Pages, application
-from voting.core.web import connection_limit, listen, serve
+from voting.result.endpoints import ResultEndpoints
 from voting.result.hub import Hub
-from voting.result.screens import Screens
-from voting.result.viewer import Door
+from voting.result.metrics import ResultMetrics
+from voting.result.viewer_server import ViewerServer
 from voting.result.watcher import Watcher
+from voting.service import health, lifecycle, logs, metrics, tracing
+from voting.service.lifecycle import Stop
+from voting.settings.services import ResultSettings
+from voting.web.rate_limit import with_rate_limit
+from voting.web.rendering import Pages, application
+from voting.web.server import connection_limit, listen, serve
 
 log = logs.get()
 
 
 def create_app(settings: ResultSettings, pages: Pages, hub: Hub, stop: Stop) -> Starlette:
     """The public application; a `Watcher` must run beside it."""
-    screens = Screens(settings, pages, hub)
+    screens = ResultEndpoints(settings, pages, hub)
     probes = health.probes(lambda: hub.loaded and not stop.is_set())
     return application(pages, [*screens.routes(""), *screens.routes("/p/{poll}"), pages.route(), *probes])
 
@@ -36,7 +37,7 @@ def run(settings: ResultSettings) -> None:
 async def main(settings: ResultSettings, stop: Stop) -> None:
     """Show results until told to stop; viewers are told to come back (1012)."""
     registry = metrics.registry("result")
-    measures = metrics.ResultMetrics(registry)
+    measures = ResultMetrics(registry)
     hub = Hub(measures)
     pages = Pages("voting.result")
     app = create_app(settings, pages, hub, stop)
@@ -48,9 +49,9 @@ async def main(settings: ResultSettings, stop: Stop) -> None:
         tasks.create_task(serve(ops, listen(settings.metrics_listen), stop))
         public = listen(f"{settings.host}:{settings.result_port}")
         tasks.create_task(hub.run(stop))
-        front = guarded(app, settings, pages, measures.limited.inc)
+        front = with_rate_limit(app, settings, pages, measures.limited.inc)
         limit = connection_limit(settings.max_connections, shared=bool(settings.trusted_proxies))
-        viewers = Door(settings, hub, measures.limited.inc).viewer
+        viewers = ViewerServer(settings, hub, measures.limited.inc).viewer
         tasks.create_task(serve(front, public, stop, limit=limit, on_rejection=measures.reject, ws=viewers))
     if spans:
         spans.close()

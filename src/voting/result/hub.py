@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from websockets.frames import Frame, Opcode
 
-from voting.core.lifecycle import Stop, pause
-from voting.core.metrics import ResultMetrics
-from voting.core.store import Standing
+from voting.database.poll_state import PollState
+from voting.result.metrics import ResultMetrics
+from voting.service.lifecycle import Stop, pause
 
 if TYPE_CHECKING:
     from voting.result.viewer import Viewer
@@ -115,7 +115,7 @@ class Hub:
         """Whether there is anything to show."""
         return bool(self._channels)
 
-    def update(self, standings: list[Standing], kept: Container[str] = ()) -> None:
+    def update(self, standings: list[PollState], kept: Container[str] = ()) -> None:
         """Take over what the database says; viewers are woken only if they have something new to see.
 
         Args:
@@ -177,7 +177,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def snapshot_of(standing: Standing) -> Snapshot:
+def snapshot_of(standing: PollState) -> Snapshot:
     """What a viewer gets to see of a poll: the JSON contract of `/api/results` and `/ws`.
 
     An option that is retired is shown if it has votes after all.

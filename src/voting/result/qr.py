@@ -3,7 +3,7 @@
 import segno
 from markupsafe import Markup
 
-from voting.core.limits import RateLimit
+from voting.web.rate_limit import RateLimit
 
 KEPT = 64  # codes
 MADE_PER_SECOND, BURST = 4, 16

@@ -7,88 +7,33 @@ https://websockets.readthedocs.io/en/stable/howto/sansio.html
 """
 
 import asyncio
-import re
 import socket
-from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from websockets.frames import DATA_OPCODES, CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import CONNECTING, OPEN
 from websockets.server import ServerProtocol
 
-from voting.core.addresses import ConnectionLimit
-from voting.core.ballot import DEFAULT_POLL
-from voting.core.config import ResultSettings
-from voting.core.language import language
-from voting.core.limits import RateLimit, too_many
-from voting.core.origin import client_address, same_site
-from voting.core.rendering import PROBLEM, Problem
-from voting.result.hub import Channel, Hub
+from voting.web.language import language
+from voting.web.problems import PROBLEM, Problem
+
+if TYPE_CHECKING:
+    from voting.result.hub import Channel
+    from voting.result.viewer_server import ViewerServer
 
 STUCK_SECONDS = 10.0  # that a viewer's socket may take nothing
 PING_SECONDS = 10.0  # of silence, after which it is asked for a sign of life
 SILENT_SECONDS = 18.0  # without one
 CLOSING_SECONDS = 2.0  # that it has to answer our goodbye
-RETRY_SECONDS = 10  # after which a viewer for whom there was no room should try again
 MAX_MESSAGE = 1024
 MAX_RECEIVED = 1088  # bytes in a second; a browser sends a pong of 6 bytes for each ping, and one goodbye
 MAX_EVENTS = 16  # frames in a second
 WRITE_BUFFER = 4 * 1024  # bytes that wait in the process for a viewer that does not read
 SEND_BUFFER = 16 * 1024  # bytes that wait in the kernel, which doubles it
 POLL_DELETED = 4404  # a close code of our own (RFC 6455, section 7.4.2), since proxies send 1001
-_PATH = re.compile(r"(?:/p/([^/?]+))?/ws(?:\?.*)?")
 _PING = Frame(Opcode.PING, b"").serialize(mask=False)
-
-
-class Door:
-    """Lets viewers in, to the channel that they ask for.
-
-    Args:
-        settings: of the service.
-        hub: has the channels.
-        on_refusal: called for each viewer that is refused for its address (429) or the site that it comes from (403).
-    """
-
-    def __init__(self, settings: ResultSettings, hub: Hub, on_refusal: Callable[[], None]) -> None:
-        self._hub = hub
-        self._hops = settings.trusted_proxies
-        self._origins = settings.allowed_origins
-        self._limit = RateLimit(settings.rate_limit, settings.rate_burst) if settings.rate_limit else None
-        self.viewers = ConnectionLimit(settings.max_viewers, settings.most_per_address)
-        self._on_refusal = on_refusal
-
-    def viewer(self, server_state: Any, **_: object) -> "Viewer":
-        """What uvicorn calls for each upgrade: its setting `ws`."""
-        return Viewer(self, server_state.connections)
-
-    def admit(self, request: Request, peer: object) -> tuple[Channel, str]:
-        """The channel that a request asks for, and the address for which a seat is taken there.
-
-        Raises:
-            Problem: this viewer may not watch, or there is nothing to watch.
-        """
-        path = _PATH.fullmatch(request.path)
-        channel = self._hub.channel(path[1] or DEFAULT_POLL) if path else None
-        if channel is None:
-            raise Problem(404 if self._hub.loaded else 503, "unknown_poll")
-        try:
-            return channel, self._take(request, peer)
-        except Problem:
-            self._on_refusal()
-            raise
-
-    def _take(self, request: Request, peer: object) -> str:
-        headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in request.headers.raw_items()]
-        if not same_site(dict(headers), self._origins):
-            raise Problem(403, "cross_site", "This socket was opened by another site.")
-        address = client_address({"client": peer, "headers": headers}, self._hops)
-        if self._limit and (wait := self._limit.take(address)):
-            raise too_many(wait)
-        if not self.viewers.take(address):
-            raise too_many(RETRY_SECONDS)
-        return address
 
 
 class Viewer(asyncio.Protocol):
@@ -115,10 +60,10 @@ class Viewer(asyncio.Protocol):
     )
     _transport: asyncio.Transport
 
-    def __init__(self, door: Door, connections: set[Any]) -> None:
+    def __init__(self, door: "ViewerServer", connections: set[Any]) -> None:
         self._door, self._connections = door, connections
         self._socket = ServerProtocol(max_size=MAX_MESSAGE)
-        self._channel: Channel | None = None
+        self._channel: "Channel | None" = None
         self._address: str | None = None  # for which a place is taken
         self._closing: asyncio.TimerHandle | None = None
         self._shown = b""

@@ -9,14 +9,17 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from voting.core import logs, store
-from voting.core.config import ResultSettings, redacted
-from voting.core.lifecycle import Backoff, Stop, pause
-from voting.core.metrics import ResultMetrics
+from voting.database.connection import NOTIFY_CHANNEL, OUTAGES, Connection, connect, deadline
+from voting.database.poll_state import poll_states
 from voting.result.hub import Hub
+from voting.result.metrics import ResultMetrics
+from voting.service import logs
+from voting.service.lifecycle import Backoff, Stop, pause
+from voting.settings.services import ResultSettings
+from voting.settings.urls import redacted
 
 if TYPE_CHECKING:
-    from voting.core.spans import Spans
+    from voting.service.spans import SpanRecorder
 
 FRAME_SECONDS = 0.016  # a display's own pace
 POLL_SECONDS = 1.0
@@ -29,7 +32,7 @@ class Watcher:
     """Keeps a hub in step with the database."""
 
     def __init__(
-        self, settings: ResultSettings, hub: Hub, metrics: ResultMetrics, spans: "Spans | None" = None
+        self, settings: ResultSettings, hub: Hub, metrics: ResultMetrics, spans: "SpanRecorder | None" = None
     ) -> None:
         self._settings = settings
         self._hub = hub
@@ -45,25 +48,25 @@ class Watcher:
         while not stop.is_set():
             url = await self._settings.reread("database_url")
             try:
-                async with store.connect(url, name="result", patience=PATIENCE) as database:
+                async with connect(url, name="result", patience=PATIENCE) as database:
                     log.info("database.connected", database=redacted(url))
                     backoff.reset()
                     await self._watch(database, stop)
-            except store.OUTAGES as error:
+            except OUTAGES as error:
                 self._hub.mark_stale()
                 self._metrics.interruptions.inc()
                 log.warning("database.lost", error=f"{type(error).__name__}: {error}")
                 await pause(stop, backoff.next())
 
-    async def _watch(self, database: store.Connection, stop: Stop) -> None:
-        async with store.deadline(database, PATIENCE):
-            await database.execute(f"LISTEN {store.NOTIFY_CHANNEL}")
+    async def _watch(self, database: Connection, stop: Stop) -> None:
+        async with deadline(database, PATIENCE):
+            await database.execute(f"LISTEN {NOTIFY_CHANNEL}")
         second = time.monotonic()
         hints: list[str] = []
         while not stop.is_set():
             began, moment = time.monotonic(), time.time_ns()
-            async with store.deadline(database, PATIENCE):
-                standings, bad = await store.standings(database)
+            async with deadline(database, PATIENCE):
+                standings, bad = await poll_states(database)
             self._bad.note(bad)
             self._hub.update(standings, kept=bad)
             if self._spans:

@@ -14,30 +14,33 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from voting.core import health, logs, metrics, tracing
-from voting.core.config import VoteSettings
-from voting.core.lifecycle import Stop, pause
-from voting.core.limits import guarded
-from voting.core.origin import neighbour
-from voting.core.processes import Processes, available_cores
-from voting.core.rendering import Pages, application
-from voting.core.web import connection_limit, listen, serve
-from voting.vote.booth import Booth
+from voting.service import health, logs, metrics, tracing
+from voting.service.lifecycle import Stop, pause
+from voting.settings.services import VoteSettings
+from voting.vote.endpoint import VoteEndpoint
+from voting.vote.metrics import VoteMetrics
+from voting.vote.prefork import Processes, available_cores
+from voting.web.origin import redirect_to_other_service
+from voting.web.rate_limit import with_rate_limit
+from voting.web.rendering import Pages, application
+from voting.web.server import connection_limit, listen, serve
 
 if TYPE_CHECKING:
-    from voting.core.spans import Spans
+    from voting.service.spans import SpanRecorder
 
 OPENING_SECONDS = 1.0  # that the first voters may wait for the first answer of Redis
 
 log = logs.get()
 
 
-def create_app(settings: VoteSettings, pages: Pages, booth: Booth, stop: Stop, spans: "Spans | None" = None) -> ASGIApp:
+def create_app(
+    settings: VoteSettings, pages: Pages, booth: VoteEndpoint, stop: Stop, spans: "SpanRecorder | None" = None
+) -> ASGIApp:
     """The public application; `booth.box.run()` must run beside it."""
     ballot = spans.ballot(booth) if spans else booth
 
     async def results(request: Request) -> Response:
-        return neighbour(request, settings.result_url, settings.result_port)
+        return redirect_to_other_service(request, settings.result_url, settings.result_port)
 
     others = application(
         pages,
@@ -63,16 +66,16 @@ def run(settings: VoteSettings) -> None:
     """Serve votes in as many processes as WEB_CONCURRENCY says, all on the same sockets, until told to stop."""
     public, private = listen(f"{settings.host}:{settings.vote_port}"), listen(settings.metrics_listen)
     number = available_cores() if settings.web_concurrency == "auto" else settings.web_concurrency
-    Processes(lambda stop: main(settings, stop, public, private), metrics.forget).run(number)
+    Processes(lambda stop: main(settings, stop, public, private), metrics.process_ended).run(number)
 
 
 async def main(settings: VoteSettings, stop: Stop, public: socket, private: socket) -> None:
     """Serve votes until told to stop; then finish those in flight."""
     registry = metrics.registry("vote")
     pages = Pages("voting.vote")
-    measures = metrics.VoteMetrics(registry)
+    measures = VoteMetrics(registry)
     spans = tracing.start(settings, "vote")
-    booth = Booth(settings, pages, measures, spans)
+    booth = VoteEndpoint(settings, pages, measures, spans)
     app = create_app(settings, pages, booth, stop, spans)
     ops = health.ops_app(lambda: booth.box.ready and not stop.is_set(), registry)
     log.info("vote.starting", host=settings.host, port=settings.vote_port)
@@ -81,7 +84,7 @@ async def main(settings: VoteSettings, stop: Stop, public: socket, private: sock
         async with asyncio.TaskGroup() as servers:
             servers.create_task(serve(ops, private, stop))
             await _opening(booth, stop)
-            front = guarded(app, settings, pages, measures.limited.inc)
+            front = with_rate_limit(app, settings, pages, measures.limited.inc)
             limit = connection_limit(settings.max_connections, shared=bool(settings.trusted_proxies))
             servers.create_task(serve(front, public, stop, limit=limit, on_rejection=measures.reject))
         carrying.cancel()  # only now: what was in flight has its answer
@@ -90,7 +93,7 @@ async def main(settings: VoteSettings, stop: Stop, public: socket, private: sock
     log.info("vote.stopped")
 
 
-async def _opening(booth: Booth, stop: Stop) -> None:
+async def _opening(booth: VoteEndpoint, stop: Stop) -> None:
     """Wait until votes would be accepted, but not long; who comes meanwhile has to wait, and is not refused."""
     latest = time.monotonic() + OPENING_SECONDS
     while not booth.box.ready and not stop.is_set() and time.monotonic() < latest:

@@ -28,7 +28,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from voting.core.keys import AcceptedKey
+from voting.settings.keys import AcceptedKey
 
 DAY = 24 * 3600
 _ID_BYTES = 16

@@ -11,18 +11,25 @@ from typing import TYPE_CHECKING
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from voting.core import health, installation, lifecycle, logs, metrics, store, stream, tracing
-from voting.core.config import WorkerSettings, redacted
-from voting.core.lifecycle import Backoff, Stop, pause
-from voting.core.web import listen, serve
-from voting.worker.consumer import LEAST_BATCH, PATIENCE, Counter
+from voting.broker import stream
+from voting.broker.connection import redis_client
+from voting.database.connection import OUTAGES, Connection, connect, deadline
+from voting.database.status import report_backlog, report_stopped
+from voting.service import health, lifecycle, logs, metrics, tracing
+from voting.service.lifecycle import Backoff, Stop, pause
+from voting.settings.services import WorkerSettings
+from voting.settings.urls import redacted
+from voting.web.server import listen, serve
+from voting.worker.counter import LEAST_BATCH, PATIENCE, Counter
+from voting.worker.installation import wait_for_match
+from voting.worker.metrics import WorkerMetrics
 
 if TYPE_CHECKING:
-    from voting.core.spans import Spans
+    from voting.service.spans import SpanRecorder
 
 REPORT_SECONDS = 1.0
 READY_SECONDS = 3.0
-OUTAGES = (RedisError, *store.OUTAGES)
+STORE_OUTAGES = (RedisError, *OUTAGES)
 
 log = logs.get()
 
@@ -30,7 +37,7 @@ log = logs.get()
 class Worker:
     """The two loops of a worker, counting and reporting, and what its probe asks."""
 
-    def __init__(self, settings: WorkerSettings, measures: metrics.WorkerMetrics, spans: "Spans | None" = None) -> None:
+    def __init__(self, settings: WorkerSettings, measures: WorkerMetrics, spans: "SpanRecorder | None" = None) -> None:
         self._settings = settings
         self._metrics = measures
         self._spans = spans
@@ -53,13 +60,13 @@ class Worker:
         backoff = Backoff(0.1, 2)
         batch_size = settings.batch_size
         while not stop.is_set():
-            client = stream.connect(await settings.reread("redis_url"), timeout=5)
+            client = redis_client(await settings.reread("redis_url"), timeout=5)
             began = time.monotonic()
             try:
-                async with store.connect(
+                async with connect(
                     await settings.reread("database_url"), name=settings.worker_name, patience=PATIENCE
                 ) as database:
-                    if not await installation.matches(stop, database, client):
+                    if not await wait_for_match(stop, database, client):
                         return
                     log.info("worker.counting", redis=redacted(settings.redis_url))
                     counter = Counter(
@@ -68,7 +75,7 @@ class Worker:
                     await counter.run(
                         stop, batch_size=batch_size, most=settings.batch_size, reclaim=settings.reclaim_seconds
                     )
-            except OUTAGES as error:
+            except STORE_OUTAGES as error:
                 too_long = time.monotonic() - max(began, self._turned) > PATIENCE
                 least = min(LEAST_BATCH, settings.batch_size)
                 batch_size = max(batch_size // 2, least) if too_long else settings.batch_size
@@ -86,27 +93,35 @@ class Worker:
         settings = self._settings
         name = settings.worker_name
         while not stop.is_set():
-            client = stream.connect(await settings.reread("redis_url"), timeout=2)
+            client = redis_client(await settings.reread("redis_url"), timeout=2)
             url = await settings.reread("database_url")
             try:
-                async with store.connect(url, name=f"{name} report", patience=2) as database:
+                async with connect(url, name=f"{name} report", patience=2) as database:
                     await self._report_each_second(stop, database, client)
-            except OUTAGES as error:
+            except STORE_OUTAGES as error:
                 log.debug("report.interrupted", error=f"{type(error).__name__}: {error}")
                 await pause(stop, REPORT_SECONDS)
             finally:
                 await client.aclose()
 
-    async def _report_each_second(self, stop: Stop, database: store.Connection, client: Redis) -> None:
+    async def _report_each_second(self, stop: Stop, database: Connection, client: Redis) -> None:
         reported = self._processed
         while not stop.is_set():
             backlog = await stream.backlog(client)
             if backlog:
                 processed = self._processed
-                async with store.deadline(database, 2):
+                async with deadline(database, 2):
                     counted = processed > reported
                     name = self._settings.worker_name
-                    await store.report(database, name, backlog, works=self.works, counted=counted)
+                    await report_backlog(
+                        database,
+                        name,
+                        lag=backlog.lag,
+                        pending=backlog.pending,
+                        oldest=backlog.oldest,
+                        works=self.works,
+                        counted=counted,
+                    )
                 reported = processed
                 self._metrics.length.set(backlog.waiting)
                 self._metrics.lag.set(backlog.lag)
@@ -115,8 +130,8 @@ class Worker:
                 self._metrics.missing.set(backlog.missing)
                 self._reported = time.monotonic()
             await pause(stop, REPORT_SECONDS)
-        async with store.deadline(database, 2):
-            await store.retire(database, self._settings.worker_name)
+        async with deadline(database, 2):
+            await report_stopped(database, self._settings.worker_name)
 
     def _note(self, entries: int) -> None:
         self._processed += entries
@@ -132,7 +147,7 @@ async def main(settings: WorkerSettings, stop: Stop) -> None:
     """Count and report until told to stop; the batch in hand is finished first."""
     registry = metrics.registry("worker")
     spans = tracing.start(settings, "worker")
-    worker = Worker(settings, metrics.WorkerMetrics(registry), spans)
+    worker = Worker(settings, WorkerMetrics(registry), spans)
     ops = health.ops_app(lambda: worker.ready and not stop.is_set(), registry)
     log.info("worker.starting", name=settings.worker_name)
     async with asyncio.TaskGroup() as tasks:

@@ -1,0 +1,229 @@
+"""`voting backup` and `voting restore`: all votes, tallies, polls and dead letters in one file, and back again.
+
+A backup is of one moment (one REPEATABLE READ snapshot), needs no more rights than a worker has, and hinders nobody. It
+holds what is counted; votes that wait on the stream are in Redis. A restore is one transaction: all of it or nothing.
+It is checked against the file's sums and, poll by poll, tally against votes, before it is committed.
+"""
+
+import asyncio
+import os
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from voting import __version__
+from voting.database import counting, migrations
+from voting.database.connection import Connection, connect
+from voting.database.installations import add_installations, installations
+from voting.database.queries import statement
+from voting.operate.archive import PIECE, BadArchive, Digest, Reader, Writer
+from voting.polls import latest_ms
+
+# tallies refer to polls; columns that a later version adds keep their defaults.
+TABLES = {
+    "polls": ("slug", "question", "options", "revision", "entry_ms", "entry_seq", "created"),
+    "votes": ("poll", "voter", "choice", "entry_ms", "entry_seq"),
+    "tallies": ("poll", "choice", "votes"),
+    "dead_letters": ("entry_ms", "entry_seq", "reason", "fields", "arrived"),
+}
+CONNECT_SECONDS = 10
+LOCK_SECONDS = 30
+LOCK_TRIES = 5
+
+
+class CannotRestore(Exception):
+    """The database was left as it was; the message says why and what to do."""
+
+
+class Summary(NamedTuple):
+    """What was saved or restored."""
+
+    polls: int
+    votes: int
+    dead_letters: int
+    newest: str
+
+    def __str__(self) -> str:
+        """For a person."""
+        letters = f", {self.dead_letters:,} dead letters" if self.dead_letters else ""
+        return f"{self.votes:,} votes in {self.polls:,} polls{letters}; newest entry {self.newest}"
+
+
+@asynccontextmanager
+async def _connect(url: str, name: str) -> AsyncIterator[Connection]:
+    """A connection whose statements may take as long as they need, but not wait for a lock for ever."""
+    async with connect(url, name=name, patience=CONNECT_SECONDS) as connection:
+        await connection.execute("SET statement_timeout = 0")
+        await connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+        yield connection
+
+
+async def save(url: str, file: BinaryIO) -> Summary:
+    """Write a backup of the database.
+
+    Raises:
+        CannotRestore: tallies and votes do not match, so that this backup could not be restored.
+        psycopg.Error: the database does not answer, or the role may not read it all.
+        OSError: the file cannot be written.
+    """
+    async with _connect(url, "backup") as connection, connection.transaction():
+        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        await _check_tallies(connection)
+        about = {
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "version": __version__,
+            "migrations": await migrations.migrations(connection),
+            "installations": await installations(connection),
+        }
+        writer = Writer(file, about)
+        for table in TABLES:
+            await _copy_out(connection, table, writer)
+        writer.finish()
+        return await _summary(connection)
+
+
+async def _copy_out(connection: Connection, table: str, writer: Writer) -> None:
+    digest, number, piece = Digest(), 0, bytearray()
+
+    def put() -> None:
+        nonlocal number
+        digest.add(piece)
+        writer.piece(table, number, bytes(piece))
+        number += 1
+        piece.clear()
+
+    async with connection.cursor() as cursor:
+        async with cursor.copy(_copy("COPY {} ({}) TO STDOUT", table)) as rows:
+            async for row in rows:
+                piece += row
+                if len(piece) >= PIECE:
+                    put()
+        put()
+        writer.end_table(table, digest.contents(cursor.rowcount))
+
+
+def _copy(form: str, table: str) -> sql.Composed:
+    columns = sql.SQL(", ").join(map(sql.Identifier, TABLES[table]))
+    return sql.SQL(form).format(sql.Identifier(table), columns)
+
+
+async def load(url: str, file: BinaryIO, *, replace: bool) -> Summary:
+    """Put a backup into the database, whose schema is brought up to date first.
+
+    Args:
+        url: of the owner of the database, as for `voting migrate`.
+        file: the backup.
+        replace: give up what the database holds; else it must hold no votes and no dead letters.
+
+    Raises:
+        CannotRestore: the database is not empty, or the backup does not fit or does not add up.
+        archive.BadArchive: the file is no whole backup.
+        psycopg.Error: the database does not answer, or the role may not do this.
+    """
+    reader = Reader(file)
+    if unknown := set(reader.about["migrations"]) - set(migrations.known_migrations()):
+        raise CannotRestore(f"voting {reader.about['version']} made it (it has {max(unknown)}): update voting first")
+    async with _connect(url, "restore") as connection, connection.transaction():
+        await migrations.migrate(connection, None)
+        tables = sql.SQL(", ").join(map(sql.Identifier, TABLES))
+        await _lock(connection, tables)
+        held = await _summary(connection)
+        if (held.votes or held.dead_letters) and not replace:
+            raise CannotRestore(f"the database holds {held}: with --replace they would be given up for the backup's")
+        await connection.execute(sql.SQL("TRUNCATE {}").format(tables))
+        await connection.execute("ALTER TABLE polls DISABLE TRIGGER check_poll")  # polls from before it come back, too
+        await add_installations(connection, reader.about.get("installations", []))  # version 0.1 has none
+        await _copy_in(connection, reader)
+        await connection.execute("ALTER TABLE polls ENABLE TRIGGER check_poll")
+        await _check_tallies(connection)
+        await connection.execute(statement("restored"), {"now": int(time.time() * 1000)})
+        return await _summary(connection)
+
+
+async def _lock(connection: Connection, tables: sql.Composed) -> None:
+    """Have the tables to ourselves. Workers and result lock them in orders of their own: a deadlock is tried again."""
+    for attempt in range(LOCK_TRIES):
+        try:
+            async with connection.transaction():  # a savepoint: what is locked so far is let go
+                await connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(tables))
+        except psycopg.errors.DeadlockDetected:
+            if attempt + 1 == LOCK_TRIES:
+                raise
+        else:
+            return
+
+
+async def _copy_in(connection: Connection, reader: Reader) -> None:
+    digests = {table: Digest() for table in TABLES}
+    found = {}
+    pieces = reader.pieces()
+    table, data = next(pieces, ("", b""))
+    while table:
+        if table not in digests or table in found:
+            raise BadArchive(f"it has a part that does not belong there: {table}")
+        async with connection.cursor() as cursor:
+            current = table
+            try:
+                async with cursor.copy(_copy("COPY {} ({}) FROM STDIN", table)) as rows:
+                    while table == current:
+                        digests[current].add(data)
+                        await rows.write(data)
+                        table, data = next(pieces, ("", b""))
+            except (psycopg.DataError, psycopg.IntegrityError) as error:
+                raise BadArchive(f"its rows of {current} cannot be read ({error.diag.message_primary})") from None
+            found[current] = digests[current].contents(cursor.rowcount)
+    if found != reader.manifest or set(found) != set(TABLES):
+        raise BadArchive("its contents do not match its manifest: the file was damaged or changed")
+
+
+async def _check_tallies(connection: Connection) -> None:
+    cursor = await connection.execute(statement("drift"))
+    if rows := await cursor.fetchall():
+        drift = "; ".join(f"{poll} {choice}: tally {tally}, votes {votes}" for poll, choice, tally, votes in rows[:5])
+        raise CannotRestore(
+            f"tallies and votes do not match ({drift}): something else than a worker has changed the tables; "
+            "mend that first"
+        )
+
+
+async def _summary(connection: Connection) -> Summary:
+    cursor = await connection.execute(statement("summary"))
+    polls, votes, dead = await cursor.fetchone() or (0, 0, 0)
+    return Summary(polls, votes, dead, str(await counting.newest_entry(connection, latest_ms())))
+
+
+def write(url: str, target: Path) -> Summary:
+    """Save to a file, which appears only when it is whole, or for `-` to standard output."""
+    if str(target) == "-":
+        summary = asyncio.run(save(url, sys.stdout.buffer))
+        sys.stdout.flush()
+        return summary
+    if target.exists() and not target.is_file():
+        raise FileExistsError(f"{target} is not a file: use - for standard output")
+    # Only its owner may read it, from the start: it says who voted what, if only under pseudonyms.
+    descriptor, draft = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            summary = asyncio.run(save(url, file))
+            file.flush()
+            os.fsync(descriptor)
+        Path(draft).rename(target)
+    finally:
+        Path(draft).unlink(missing_ok=True)
+    return summary
+
+
+def read(url: str, source: Path, *, replace: bool) -> Summary:
+    """Load from a file, or for `-` from standard input."""
+    if str(source) == "-":
+        return asyncio.run(load(url, sys.stdin.buffer, replace=replace))
+    with source.open("rb") as file:
+        return asyncio.run(load(url, file, replace=replace))

@@ -1,0 +1,31 @@
+"""`voting migrate`: bring the schema up to date, define the default poll, and make the roles of the services."""
+
+from voting.database.connection import connect
+from voting.database.definition import Definition
+from voting.database.migrations import migrate
+from voting.database.roles import define_role
+from voting.settings.services import MigrateSettings
+
+TIMEOUT = 60.0  # seconds for one statement
+
+
+def definition_of(settings: MigrateSettings) -> Definition:
+    """Return what the settings say about the default poll."""
+    renames = dict(settings.rename_options)
+    return Definition(settings.poll_question, settings.options or None, settings.option_a, settings.option_b, renames)
+
+
+async def run(settings: MigrateSettings) -> list[str]:
+    """Migrate; return the names of the migrations applied.
+
+    Raises:
+        DefinitionConflict, BadPoll: the settings do not fit the stored poll; nothing was changed.
+        psycopg.Error: the database does not answer, or refuses.
+    """
+    async with connect(settings.database_url, name="migrate", patience=TIMEOUT) as connection:
+        applied = await migrate(connection, definition_of(settings))
+        if settings.worker_database_password:
+            await define_role(connection, "worker", settings.worker_database_password)
+        if settings.result_database_password:
+            await define_role(connection, "result", settings.result_database_password)
+        return applied

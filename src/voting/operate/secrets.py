@@ -1,0 +1,146 @@
+"""`voting secrets`: the passwords and keys of an installation, made once at random and laid out for each service.
+
+Each service gets a directory of its own with just the files that it needs, so that each can be mounted alone. What an
+operator gives as a file (`GIVEN` lists the names) is used instead of a random value; what was made before is kept.
+Redis gets only hashes of its users' passwords. A database elsewhere is given as `database_host`; connections to it are
+TLS, and its certificate is checked against `database_ca.pem`. See docs/operations.md.
+"""
+
+import hashlib
+import os
+import re
+import secrets
+from pathlib import Path
+
+from voting.settings import keys
+
+GIVEN = (
+    "secret_key",
+    "redis_vote_password",
+    "redis_worker_password",
+    "redis_health_password",
+    "postgres_password",
+    "postgres_worker_password",
+    "postgres_result_password",
+    "grafana_admin_password",
+)
+
+OLD_KEYS = "secret_key_old"  # is given, or is empty
+_OLD_KEYS_HEAD = "# Further keys that vote accepts, as SECRET_KEY_OLD; see docs/operations.md, Secrets\n"
+
+HOST, CA = "database_host", "database_ca.pem"
+
+# What each user of Redis may do, https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/
+_HANDSHAKE = "+ping +client|setinfo"
+ACL = {
+    "vote": f"%W~votes %R~polls -@all {_HANDSHAKE} +xadd +hgetall +info",
+    "worker": f"~votes ~polls -@all {_HANDSHAKE} +multi +exec +discard +watch +unwatch +exists +time "
+    "+info +config|get "  # `voting doctor`; no password is among the parameters
+    "+hgetall +hset +hdel "
+    "+xreadgroup +xautoclaim +xack +xdel +xpending +xinfo|stream +xinfo|groups +xgroup|create +xsetid "
+    "+del "  # to renew a stream that gives no usable ids any more
+    "(~{votes}:* -@all +get +set +incrby +expire) (~votes ~{votes}:* -@all +eval) "  # broker/removals.py
+    "(~installation -@all +get +set)",
+    "health": f"-@all {_HANDSHAKE} +info",
+}
+
+
+class BadSecret(Exception):
+    """A given secret cannot be used; the message says which and why."""
+
+
+def lay_out(kept: Path, given: Path) -> list[str]:
+    """Write every service's files below `kept`; return the names of secrets that are new.
+
+    Raises:
+        BadSecret: a given file is empty or has characters that a URL or an ACL would not take.
+    """
+    values = {name: _value(name, kept / "secrets" / name, given / name) for name in GIVEN}
+    old_keys = _old_keys(kept / "secrets" / OLD_KEYS, given / OLD_KEYS, values["secret_key"])
+    vote, worker = values["redis_vote_password"], values["redis_worker_password"]
+    health, owner = values["redis_health_password"], values["postgres_password"]
+    database = _database(given)
+    files = {
+        "vote/secret_key": values["secret_key"],
+        f"vote/{OLD_KEYS}": _OLD_KEYS_HEAD + old_keys,
+        "vote/redis_url": f"redis://vote:{vote}@redis:6379/0",
+        "worker/redis_url": f"redis://worker:{worker}@redis:6379/0",
+        "worker/database_url": database.format(role="voting_worker", password=values["postgres_worker_password"]),
+        "result/database_url": database.format(role="voting_result", password=values["postgres_result_password"]),
+        "migrate/database_url": database.format(role="voting", password=owner),
+        "migrate/worker_database_password": values["postgres_worker_password"],
+        "migrate/result_database_password": values["postgres_result_password"],
+        "db/password": owner,
+        "redis/health_password": health,
+        "grafana/admin_password": values["grafana_admin_password"],
+        "redis/users.acl": _acl({"vote": vote, "worker": worker, "health": health}),
+    }
+    if (given / CA).exists():
+        files |= {f"{service}/{CA}": (given / CA).read_text() for service in ("worker", "result", "migrate")}
+    held = {name: _content(kept / "secrets" / name) for name in GIVEN}
+    for name, content in (values | {OLD_KEYS: old_keys}).items():
+        _write(kept / "secrets" / name, content, 0o400)
+    for name, content in files.items():
+        _write(kept / name, content, 0o444)  # who may read is decided by who mounts the directory
+    return [name for name in GIVEN if values[name] != held[name]]
+
+
+def _content(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
+
+
+def _value(name: str, kept: Path, given: Path) -> str:
+    if given.exists():
+        value = given.read_text(encoding="utf-8").strip()
+        least = 32 if name == "secret_key" else 12
+        if len(value) < least or not value.isascii() or not value.replace("-", "").replace("_", "").isalnum():
+            raise BadSecret(f"{given}: use at least {least} letters, digits, - and _")
+        return value
+    return _content(kept) or secrets.token_hex(32)
+
+
+def _old_keys(kept: Path, given: Path, secret_key: str) -> str:
+    """Return the keys that are accepted besides `secret_key`: those given, else those from before."""
+    source = given if given.exists() else kept
+    text = _content(source) or ""
+    try:
+        accepted = keys.parse(text)
+    except ValueError as error:
+        raise BadSecret(f"{source}: {error}") from None
+    if secret_key in {each.key for each in accepted}:
+        raise BadSecret(f"{source}: it lists secret_key, which signs; list the key that signed before")
+    return text
+
+
+def _database(given: Path) -> str:
+    """The URL of the database, with places for role and password: the container's, unless a host is given.
+
+    Source of the parameters: https://www.postgresql.org/docs/current/libpq-ssl.html
+    """
+    if not (given / HOST).exists():
+        return "postgresql://{role}:{password}@db:5432/voting"
+    host = (given / HOST).read_text(encoding="utf-8").strip()
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?", host):
+        raise BadSecret(f"{given / HOST}: use a host name, or host:port")
+    authority = f"/run/secrets/{CA}" if (given / CA).exists() else "system"
+    return "postgresql://{role}:{password}@" + f"{host}/voting?sslmode=verify-full&sslrootcert={authority}"
+
+
+def _acl(passwords: dict[str, str]) -> str:
+    # `off`: nobody can log in as default. It keeps its rights, since Redis replays its append-only file as this user:
+    # without them it skips each EXEC in the file, and acknowledged entries come back with every restart.
+    lines = ["user default off resetpass ~* &* +@all"]
+    for user, password in passwords.items():
+        digest = hashlib.sha256(password.encode()).hexdigest()
+        lines.append(f"user {user} on #{digest} resetkeys resetchannels {ACL[user]}")
+    return "\n".join(lines) + "\n"
+
+
+def _write(path: Path, content: str, mode: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".new")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400), "w", encoding="utf-8") as file:
+        file.write(content)
+    draft.chmod(mode)
+    draft.rename(path)

@@ -1,0 +1,191 @@
+"""`voting status`: is each part up, and where is every vote, so that nobody has to guess why one does not show.
+
+It looks at both stores itself. Which ones, and where the web services are, it takes from the settings
+(REDIS_URL, DATABASE_URL, VOTE_URL, RESULT_URL), or from what `voting up` left in its data directory (`places`).
+"""
+
+import asyncio
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import psycopg
+from redis.exceptions import RedisError
+
+from voting.broker import stream
+from voting.broker.connection import redis_client
+from voting.database.connection import connect, deadline
+from voting.database.definition import poll_problems
+from voting.database.poll_state import read_definitions
+from voting.database.status import read_status
+from voting.operate import installation, target
+from voting.service import probe
+from voting.settings.urls import redacted
+
+PATIENCE = 3.0
+WORKER_SECONDS = 3.0  # a worker reports every second
+OLDEST_SECONDS = 10.0
+AGAIN_SECONDS = 2.0  # two reports of a worker
+
+
+@dataclass
+class Status:
+    """What was found; `problems` holds a sentence, with a way on, for everything that is not well."""
+
+    parts: dict[str, str] = field(default_factory=dict)  # name -> "up" or "down"
+    accepted: int | None = None
+    lag: int | None = None
+    pending: int | None = None
+    oldest_seconds: float | None = None
+    counted: int | None = None
+    dead_letters: int | None = None
+    last_count_seconds: float | None = None
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether votes wait and none was counted lately; unlike the age of the oldest, no clock of the broker's."""
+        lately = self.last_count_seconds is not None and self.last_count_seconds <= OLDEST_SECONDS
+        return bool(self.lag or self.pending) and not lately
+
+    def as_json(self) -> str:
+        """One JSON object."""
+        return json.dumps(asdict(self), indent=2)
+
+    def as_text(self) -> str:
+        """Lines for a person."""
+        rows = [*self.parts.items(), ("", "")]
+        facts = {
+            "votes accepted": self.accepted,
+            "waiting, not read": self.lag,
+            "waiting, being counted": self.pending,
+            "oldest waiting": _seconds(self.oldest_seconds if self.lag or self.pending else None),
+            "counted (one a voter)": self.counted,
+            "last count": _seconds(self.last_count_seconds, " ago"),
+            "dead letters": self.dead_letters,
+        }
+        rows += [
+            (name, "-" if fact is None else f"{fact:,}" if isinstance(fact, int) else fact)
+            for name, fact in facts.items()
+        ]
+        width = max(len(name) for name, _ in rows)
+        lines = [f"{name:<{width}}  {value}".rstrip() for name, value in rows]
+        return "\n".join([*lines, "", *(self.problems or ["All is well."])])
+
+
+def _seconds(value: float | None, suffix: str = "") -> str:
+    return "-" if value is None else f"{value:.1f} s{suffix}"
+
+
+async def look(
+    redis_url: str, database_url: str, services: dict[str, str], dead_letters_within: float | None = None
+) -> Status:
+    """Look at every part.
+
+    Args:
+        redis_url: of the broker.
+        database_url: of the database.
+        services: name -> address of the web services.
+        dead_letters_within: older dead letters (seconds) are not a problem; None: all are.
+    """
+    status = Status()
+    await _look_at_stores(status, redis_url, database_url, dead_letters_within)
+    if status.is_idle:  # the vote that waits may have come just now
+        await asyncio.sleep(AGAIN_SECONDS)
+        again = Status()
+        await _look_at_stores(again, redis_url, database_url, dead_letters_within)
+        if again.is_idle:
+            ago = _seconds(again.last_count_seconds, " ago")
+            status.problems.append(f"Votes wait and none is counted (last: {ago}): look at the log of a worker.")
+    if mismatch := await installation.find_mismatch(redis_url, database_url):
+        status.problems.append(f"{mismatch[:1].upper()}{mismatch[1:]}.")
+    for name, address in services.items():
+        trouble = await probe.trouble(address)
+        status.parts[name] = "down" if trouble else "up"
+        if trouble:
+            status.problems.append(f"{name} is not ready at {address} ({trouble}): look at its log.")
+    return status
+
+
+async def _look_at_stores(status: Status, redis_url: str, database_url: str, within: float | None) -> None:
+    await _look_at_broker(status, redis_url)
+    await _look_at_database(status, database_url, within)
+
+
+async def _look_at_broker(status: Status, url: str) -> None:
+    client = redis_client(url, timeout=PATIENCE)
+    status.parts["broker"] = "down"
+    try:
+        await client.ping()
+        backlog = await stream.backlog(client)
+    except (RedisError, OSError) as error:
+        status.problems.append(f"The broker at {redacted(url)} does not answer ({error}): no vote is accepted.")
+        return
+    finally:
+        await client.aclose()
+    status.parts["broker"] = "up"
+    if backlog is None:
+        status.problems.append("The stream does not exist yet: a worker has to start once before votes are accepted.")
+        return
+    status.accepted, status.lag, status.pending = backlog.accepted, backlog.lag, backlog.pending
+    if backlog.missing:
+        status.problems.append(
+            f"{backlog.missing} entries were removed from the stream within a day, and not by a worker: accepted "
+            "votes may be lost. See EntriesRemoved in docs/runbooks.md."
+        )
+    status.oldest_seconds = backlog.oldest
+    if backlog.waiting and backlog.oldest > OLDEST_SECONDS:
+        status.problems.append(f"Votes have waited {backlog.oldest:.0f} s to be counted: are enough workers up?")
+
+
+async def _look_at_database(status: Status, url: str, within: float | None) -> None:
+    status.parts["database"] = "down"
+    try:
+        async with (
+            connect(url, name="status", patience=PATIENCE) as connection,
+            deadline(connection, PATIENCE),
+        ):
+            found = await read_status(connection, within)
+            polls, bad_polls = await read_definitions(connection)
+    except psycopg.Error as error:
+        reason = str(error).splitlines()[0]
+        status.problems.append(
+            f"The database at {redacted(url)} does not answer ({reason}): votes are accepted, but not counted."
+        )
+        return
+    status.parts["database"] = "up"
+    status.counted, status.dead_letters, status.last_count_seconds = (
+        found["counted"],
+        found["dead"],
+        found["last_count"],
+    )
+    live = 0
+    for name, age in sorted(found["workers"].items()):
+        up = age < WORKER_SECONDS
+        live += up
+        status.parts[name] = "up" if up else f"down (last seen {age:.0f} s ago)"
+    if found["read_only"]:
+        status.problems.append(
+            "The database is read-only: votes are accepted and wait. Workers go on by themselves when it takes writes "
+            "again; if no failover is under way, look at default_transaction_read_only."
+        )
+    elif not live:
+        status.problems.append("No worker counts: votes are accepted and wait. Start one (voting worker).")
+    if found["dead_within"]:
+        status.problems.append(
+            f"{found['dead_within']} malformed entries were put aside: look into the table dead_letters for what wrote "
+            "them, and delete the rows once that is mended."
+        )
+    status.problems += [f"{fault[:1].upper()}{fault[1:]}; {fix}." for fault, fix in poll_problems(polls, bad_polls)]
+
+
+def main(data: Path, *, as_json: bool, dead_letters_within: float | None) -> int:
+    """Print the status; return 0 only when all is well.
+
+    Raises:
+        config.BadSettings: nobody says where to look.
+    """
+    found = target.find(data)
+    status = asyncio.run(look(found.redis_url, found.database_url, found.services, dead_letters_within))
+    print(status.as_json() if as_json else status.as_text())  # noqa: T201
+    return 1 if status.problems else 0

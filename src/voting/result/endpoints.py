@@ -1,0 +1,106 @@
+"""What people see of a result: the page, the big screen, the JSON and the WebSocket, for each poll."""
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from voting.polls import DEFAULT_POLL
+from voting.result.hub import Channel, Hub
+from voting.result.qr import Codes
+from voting.settings.services import ResultSettings
+from voting.web import language
+from voting.web.answers import HEADERS
+from voting.web.origin import other_service_url, redirect_to_other_service
+from voting.web.problems import Problem
+from voting.web.rendering import Pages
+
+MAX_PAGES = 32  # rendered pages kept for a poll; a Host header can ask for any number
+
+
+class ResultEndpoints:
+    """The endpoints of the result service."""
+
+    def __init__(self, settings: ResultSettings, pages: Pages, hub: Hub) -> None:
+        self._settings = settings
+        self._pages = pages
+        self._hub = hub
+        self._codes = Codes()
+
+    def routes(self, prefix: str) -> list[Route]:
+        """All that is below `prefix`: nothing for the default poll, `/p/{poll}` for the others."""
+        return [
+            Route(prefix or "/", self.page),
+            Route(f"{prefix}/present", self.present),
+            Route(f"{prefix}/api/results", self.results),
+            Route(f"{prefix}/vote", self.ballot),
+        ]
+
+    async def page(self, request: Request) -> Response:
+        """The live result."""
+        return self._render("result.html", request)
+
+    async def present(self, request: Request) -> Response:
+        """The same for a big screen, with the way to the ballot as a QR code."""
+        self._find(request)  # an unknown poll's name could be longer than a QR code can be
+        url = other_service_url(request, self._settings.vote_url, self._settings.vote_port)
+        return self._render("present.html", request, vote_url=url, qr=self._codes.get(url) or "")
+
+    async def results(self, request: Request) -> Response:
+        """The current snapshot."""
+        return JSONResponse(self._find(request).snapshot, headers=HEADERS)
+
+    async def ballot(self, request: Request) -> Response:
+        """The way to the ballot."""
+        return redirect_to_other_service(request, self._settings.vote_url, self._settings.vote_port)
+
+    def _find(self, request: Request) -> Channel:
+        channel = self._hub.channel(request.path_params.get("poll", DEFAULT_POLL))
+        if channel is None:
+            raise Problem(404, "unknown_poll") if self._hub.loaded else Problem(503, "no_polls")
+        return channel
+
+    def _render(self, template: str, request: Request, **more: str) -> Response:
+        """Answer with a page. It is rendered once for each language and kept until the poll's numbers change."""
+        channel = self._find(request)
+        query = request.scope["query_string"]
+        reader = language.negotiate(dict(request.scope["headers"]), query)
+        key = (template, request.scope["path"], reader.code, *more.values())
+        page = channel.pages.get(key)
+        if page is None:
+            page = self._pages.render(template, reader, **_context(channel, request), **more)
+            if len(channel.pages) < MAX_PAGES:
+                channel.pages[key] = page
+        headers = HEADERS | {"content-type": "text/html; charset=utf-8"}
+        if asked := language.from_query(query):
+            headers["set-cookie"] = language.cookie(asked).decode()
+        return Response(page, headers=headers)
+
+
+def _context(channel: Channel, request: Request) -> dict[str, Any]:
+    slug = request.path_params.get("poll")
+    prefix = f"/p/{slug}" if slug else ""
+    return {
+        "snapshot": channel.snapshot,
+        "shares": shares([option["votes"] for option in channel.snapshot["options"]]),
+        "rates": list(channel.rates),
+        "ws_path": f"{prefix}/ws",
+        "vote_href": f"{prefix}/vote",
+        "present_href": f"{prefix}/present",
+    }
+
+
+def shares(votes: list[int]) -> list[float]:
+    """Percentages with one decimal that add up to 100.0, by the largest remainder; all 0 without votes.
+
+    https://en.wikipedia.org/wiki/Quota_method
+    """
+    total = sum(votes)
+    if not total:
+        return [0.0] * len(votes)
+    tenths = [1000 * count // total for count in votes]
+    by_remainder = sorted(range(len(votes)), key=lambda n: (-(1000 * votes[n] % total), n))
+    for number in by_remainder[: 1000 - sum(tenths)]:
+        tenths[number] += 1
+    return [tenth / 10 for tenth in tenths]

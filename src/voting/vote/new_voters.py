@@ -1,0 +1,107 @@
+"""Voters of requests that carry no cookie: who becomes one, and how many of one address in an hour.
+
+A page hands out a cookie, and votes with the same cookie replace each other. A vote without a cookie is that of a new
+voter or, with an Idempotency-Key, of the voter that is derived from the key. Both take a place under
+NEW_VOTERS_PER_HOUR; a vote that is refused, and can never be counted, gives its place back. Places are counted in each
+process, and keys are not stored: a key that comes again without the cookie takes another place.
+"""
+
+import math
+import re
+
+from starlette.types import Scope
+
+from voting.settings.services import VoteSettings
+from voting.vote.voter import Voter, Voters
+from voting.web.language import Language, translatable
+from voting.web.origin import client_address
+from voting.web.problems import Problem
+from voting.web.rate_limit import RateLimit
+
+_FROM_PAGE = re.compile(rb"(?:^|&)ballot=")  # the hidden field of our page's form
+_IDEMPOTENCY_KEY = re.compile(rb'("?)([!#-~]{8,128})\1')  # with the quotes of RFC 9651, or without
+
+
+class NewVoters:
+    """Make voters, as far as BALLOT_POLICY and NEW_VOTERS_PER_HOUR allow.
+
+    Args:
+        settings: of the service.
+        voters: make the cookies.
+    """
+
+    def __init__(self, settings: VoteSettings, voters: Voters) -> None:
+        self._voters = voters
+        self._browsers_only = settings.ballot_policy == "browser"
+        self._hops = settings.trusted_proxies
+        most = settings.new_voters_per_hour
+        self._limit = RateLimit(most / 3600, most) if most else None
+
+    def for_page(self, scope: Scope) -> Voter:
+        """Return the voter whom a page makes known.
+
+        Raises:
+            Problem: too many have come from this address.
+        """
+        self._take_place(scope)
+        return self._voters.new()
+
+    def for_vote(self, scope: Scope, body: bytes, key: bytes | None) -> tuple[Voter, str]:
+        """Return the voter of a vote without a cookie, and the address for `give_back`.
+
+        Args:
+            scope: of ASGI.
+            body: the form; one that our page sent has the field `ballot`.
+            key: the value of Idempotency-Key, as `idempotency_key` returns it.
+
+        Raises:
+            Problem: the vote needs a cookie, or too many new voters have come from this address.
+        """
+        address = self._take_place(scope)
+        if self._browsers_only or (key is None and _FROM_PAGE.search(body)):
+            self.give_back(address)
+            message = translatable(
+                "Your vote was not taken: your browser did not send this site's cookie, and without it could vote "
+                "twice. Allow cookies for this site in your browser's settings, then open the ballot again and vote."
+            )
+            raise Problem(403, "no_cookie", message, title=translatable("Cookies are needed"))
+        return self._voters.new() if key is None else self._voters.derive(key), address
+
+    def give_back(self, address: str) -> None:
+        """Return the place of a voter whose vote can never be counted."""
+        if self._limit and address:
+            self._limit.give_back(address)
+
+    def _take_place(self, scope: Scope) -> str:
+        if self._limit is None:
+            return ""
+        address = client_address(scope, self._hops)
+        if wait := self._limit.take(address):
+            raise _too_many(wait)
+        return address
+
+
+def idempotency_key(header: bytes) -> bytes:
+    """Return the key in a header Idempotency-Key.
+
+    https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
+
+    Raises:
+        Problem: it is too short, too long or has other characters.
+    """
+    found = _IDEMPOTENCY_KEY.fullmatch(header)
+    if found is None:
+        message = translatable("Idempotency-Key takes 8 to 128 visible ASCII characters, such as a random UUID.")
+        raise Problem(400, "idempotency_key", message)
+    return found[2]
+
+
+def _too_many(wait: float) -> Problem:
+    def detail(reader: Language) -> str:
+        return reader.count(
+            "Many new voters have come from your network. You can vote in about {n} minute.",
+            "Many new voters have come from your network. You can vote in about {n} minutes.",
+            math.ceil(wait / 60),
+        )
+
+    return Problem(429, "new_voters", detail, title=translatable("Please wait"), retry_after=math.ceil(wait))

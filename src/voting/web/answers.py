@@ -1,0 +1,62 @@
+"""TODO voting.web.answers."""
+
+from collections.abc import Iterable, Mapping
+
+from starlette.types import Scope, Send
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cache-control": "no-store",
+}
+RAW_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+
+
+def wire_form(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return headers as they are sent."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
+OK = b"HTTP/1.1 200 OK\r\n" + wire_form(RAW_HEADERS)
+
+
+def prefers_json(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a program asks, by Accept: browsers name text/html, and curl's */* gets the page."""
+    accept = headers.get(b"accept", b"")
+    return (b"application/json" in accept or b"application/problem+json" in accept) and b"text/html" not in accept
+
+
+def _write_directly(send: Send, head: bytes, body: bytes) -> bool:
+    """Answer in one write if `send` is Uvicorn's own and nothing has to be waited for; else do nothing, and say False.
+
+    Uvicorn's `send` writes head and body apart, and looks for line ends in each header: a fifth of the work for a vote.
+
+    Args:
+        send: as an ASGI application gets it.
+        head: status line and headers in their wire form, with no value that comes from the request.
+        body: all of it.
+    """
+    cycle = getattr(send, "__self__", None)
+    if not isinstance(cycle, RequestResponseCycle) or cycle.flow.write_paused or cycle.disconnected:
+        return False
+    ours = [b"%b: %b\r\n" % header for header in cycle.default_headers]
+    ours.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
+    cycle.transport.write(b"".join([head, *ours, body]))
+    cycle.response_started = cycle.response_complete = True
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
+    return True
+
+
+async def send_ok(scope: Scope, send: Send, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    """Answer 200 with our usual headers and these, of which no value comes from the request."""
+    if scope["method"] == "HEAD":
+        body = b""
+    if not _write_directly(send, OK + wire_form(headers), body):
+        await send({"type": "http.response.start", "status": 200, "headers": RAW_HEADERS + headers})
+        await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,77 @@
+"""TODO voting.web.problems."""
+
+import json
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Literal
+
+from voting.web.language import Language, translatable
+
+TITLES = {
+    400: translatable("Not understood"),
+    403: translatable("Not allowed"),
+    404: translatable("Not here"),
+    405: translatable("Not like this"),
+    409: translatable("The poll has changed"),
+    413: translatable("Too large"),
+    415: translatable("Not a form"),
+    429: translatable("Too many requests"),
+    503: translatable("Not just now"),
+}
+_MESSAGES = {
+    400: translatable("The address in this request cannot be right. Open the poll's page instead."),
+    404: translatable("There is no such page or poll. Check the address, or go back to the poll."),
+    405: translatable("This address does not take that kind of request. Open the poll's page instead."),
+    429: translatable("Too much has come from your address. Wait a moment, then try again."),
+    503: translatable("There is nothing to show yet. Please try again in a moment."),
+}
+PROBLEM = "application/problem+json"
+
+
+class Problem(Exception):
+    """A request that is answered with a no.
+
+    Args:
+        status: of HTTP.
+        reason: a word for the metrics.
+        message: a sentence for the reader, in English, with {names} for `values`, or a function that returns it in
+            the reader's language; by default the status's own.
+        title: of the page; by default the status's own.
+        counted: of a vote, whether it may be counted nevertheless.
+        again: the form fields of a vote that is worth sending once more.
+        cookie: makes the voter known, so that sending again is the same voter.
+        retry_after: seconds; None where waiting would not help.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        message: str | Callable[[Language], str] = "",
+        *,
+        title: str = "",
+        counted: Literal["no", "unknown"] = "no",
+        again: Mapping[str, str] | None = None,
+        cookie: bytes | None = None,
+        retry_after: int | None = None,
+        **values: object,
+    ) -> None:
+        super().__init__(reason)
+        self.status, self.reason, self.counted, self.again, self.cookie = status, reason, counted, again, cookie
+        self.retry_after = 1 if status == 503 else retry_after
+        self.title = title or TITLES[status]
+        self._message, self._values = message or _MESSAGES[status], values
+
+    def detail(self, reader: Language) -> str:
+        """Return the sentence for a reader."""
+        if isinstance(self._message, str):
+            return reader.text(self._message).format(**self._values)
+        return self._message(reader)
+
+    def document(self, reader: Language, method: str) -> bytes:
+        """Return the problem details for a program; those of a POST, which is a vote, say whether it is counted."""
+        told = {"type": "about:blank", "title": HTTPStatus(self.status).phrase, "status": self.status}
+        told |= {"detail": self.detail(reader), "reason": self.reason}
+        if method == "POST":
+            told["counted"] = self.counted
+        return json.dumps(told, ensure_ascii=False).encode()
