@@ -14,7 +14,7 @@ import redis
 from prometheus_client import CollectorRegistry
 
 from tests.integration.broker import Broker
-from tests.integration.test_ballotbox import POLL, open_poll, until
+from tests.integration.test_producer import POLL, open_poll, until
 from voting.broker.stream import STREAM
 from voting.service.lifecycle import Stop
 from voting.settings.services import VoteSettings

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from tests.integration.broker import Broker
-from tests.integration.test_ballotbox import POLL, open_poll
 from tests.integration.test_hub import standing
+from tests.integration.test_producer import POLL, open_poll
 from tests.waiting import eventually
 from voting.broker.connection import redis_client
 from voting.broker.poll_hash import POLLS, read_polls

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import psycopg
 import pytest
 
-from tests.integration.test_consumer import Bench, until, working
+from tests.integration.test_counter import Bench, until, working
 from voting.database import roles
 from voting.database.connection import connect
 from voting.polls import AHEAD_SECONDS, latest_ms

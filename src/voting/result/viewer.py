@@ -63,7 +63,7 @@ class Viewer(asyncio.Protocol):
     def __init__(self, door: "ViewerServer", connections: set[Any]) -> None:
         self._door, self._connections = door, connections
         self._socket = ServerProtocol(max_size=MAX_MESSAGE)
-        self._channel: "Channel | None" = None
+        self._channel: Channel | None = None
         self._address: str | None = None  # for which a place is taken
         self._closing: asyncio.TimerHandle | None = None
         self._shown = b""
