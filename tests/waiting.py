@@ -1,7 +1,9 @@
-"""Waiting for an effect, with a deadline instead of a sleep that hopes."""
+"""Wait for an effect, with a deadline instead of a fixed sleep."""
 
+import asyncio
+import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import httpx
@@ -29,3 +31,14 @@ def eventually(check: Callable[[], T], *, within: float = 30, every: float = 0.0
         if time.monotonic() > end:
             raise AssertionError(f"not within {within} s: {check}") from failure
         time.sleep(every)
+
+
+async def until(check: Callable[[], object | Awaitable[object]], within: float = 30) -> None:
+    """Call `check` until it returns something true.
+
+    A coroutine function is awaited in the event loop; any other runs in a thread, so it may block. The check's own
+    errors are raised at once; when time is up, TimeoutError is.
+    """
+    async with asyncio.timeout(within):
+        while not (await check() if inspect.iscoroutinefunction(check) else await asyncio.to_thread(check)):
+            await asyncio.sleep(0.01)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,8 @@ import psycopg
 import pytest
 import redis
 
+from tests.measured import value_of
+from tests.waiting import until
 from voting.broker import stream
 from voting.broker.connection import redis_client
 from voting.broker.poll_hash import POLLS, read_polls
@@ -84,12 +86,6 @@ def is_usable(entry: EntryId) -> bool:
     return entry.ms < latest_ms() and entry.seq < MAX_SEQ
 
 
-async def until(check: Callable[[], bool], within: float = 10) -> None:
-    async with asyncio.timeout(within):
-        while not await asyncio.to_thread(check):
-            await asyncio.sleep(0.02)
-
-
 async def test_a_lone_vote_is_counted_at_once(bench: Bench) -> None:
     async with working(bench.settings()) as (worker,):
         await until(lambda: worker.ready)
@@ -113,7 +109,7 @@ async def test_good_entries_are_counted_and_each_bad_one_is_put_aside_once_with_
     bench.cast(7, b"b")
     async with working(bench.settings()) as (worker,):
         await until(lambda: bench.left() == (0, 0) and bool(bench.tallies()))
-        assert worker._metrics.interruptions._value.get() == 0
+        assert value_of(worker._metrics.interruptions) == 0
     assert bench.tallies() == {"a": 1, "b": 1}
     assert [reason for (reason,) in bench.rows("SELECT reason FROM dead_letters ORDER BY entry_ms, entry_seq")] == [
         "missing field: voter",
@@ -168,7 +164,7 @@ async def test_a_row_that_becomes_unreadable_stops_no_worker_and_takes_no_vote(b
             bench.cast(number, poll=(b"lunch", b"default")[number % 2])
         async with working(bench.settings()) as (worker,):  # which has only what was published to go by
             await until(lambda: bench.left() == (0, 0))
-            assert worker._metrics.interruptions._value.get() == 0
+            assert value_of(worker._metrics.interruptions) == 0
     assert bench.rows("SELECT poll, votes FROM tallies ORDER BY poll") == [("default", 1), ("lunch", 3)]
     assert bench.rows("SELECT count(*) FROM dead_letters") == [(0,)]
 
@@ -184,7 +180,7 @@ async def test_several_workers_at_once_give_exact_tallies_under_revotes(bench: B
     settings = [bench.settings(f"w{number}", batch_size=50) for number in range(workers)]
     async with working(*settings) as running:
         await until(lambda: bench.left() == (0, 0) and bool(bench.tallies()), within=30)
-    shares = [worker._metrics.entries._value.get() for worker in running]
+    shares = [value_of(worker._metrics.entries) for worker in running]
     assert sum(shares) == 6000
     assert all(shares)
     held = {bytes(name): choice for name, choice in bench.rows("SELECT voter, choice FROM votes")}
@@ -250,7 +246,7 @@ async def test_a_commit_whose_acknowledgement_was_lost_is_not_counted_twice(
             patch.setattr(stream.Consumer, "done", lost)
             bench.cast(1)
             bench.cast(2, b"b")
-            await until(lambda: bool(bench.tallies()) and worker._metrics.interruptions._value.get() > 2)
+            await until(lambda: bool(bench.tallies()) and value_of(worker._metrics.interruptions) > 2)
             waiting, pending = bench.left()
             assert waiting == 2
             assert pending >= 1

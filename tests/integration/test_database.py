@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.waiting import until
 from voting.broker.stream import Backlog
 from voting.database import counting, migrations, roles
 from voting.database.connection import Connection, connect, deadline
@@ -313,9 +314,11 @@ async def test_a_default_poll_that_cannot_be_read_stops_only_a_change_of_it(data
 
 async def waits_for_a_lock(other: Connection, waiting: Connection) -> None:
     query = "SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
-    async with asyncio.timeout(5):
-        while not (await other.execute(query, [waiting.info.backend_pid])).rowcount:
-            await asyncio.sleep(0.01)
+
+    async def waits() -> bool:
+        return (await other.execute(query, [waiting.info.backend_pid])).rowcount > 0
+
+    await until(waits)
 
 
 async def test_an_update_by_hand_cannot_change_what_votes_mean(database_url: str) -> None:

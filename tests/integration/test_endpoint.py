@@ -14,7 +14,8 @@ import redis
 from prometheus_client import CollectorRegistry
 
 from tests.integration.broker import Broker
-from tests.integration.test_producer import POLL, open_poll, until
+from tests.integration.test_producer import POLL, open_poll
+from tests.waiting import until
 from voting.broker.stream import STREAM
 from voting.service.lifecycle import Stop
 from voting.settings.services import VoteSettings
@@ -131,9 +132,11 @@ async def test_a_vote_that_was_never_sent_is_certainly_not_counted_and_gives_no_
 
 
 async def until_refused(client: httpx.AsyncClient, reason: str) -> None:
-    async with asyncio.timeout(5):
-        while (await client.post("/", data={"vote": "a"})).json().get("reason") != reason:
-            await asyncio.sleep(0.01)
+    async def is_refused() -> bool:
+        answer = await client.post("/", data={"vote": "a"})
+        return bool(answer.json().get("reason") == reason)
+
+    await until(is_refused)
 
 
 @pytest.mark.parametrize(

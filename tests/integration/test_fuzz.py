@@ -25,6 +25,7 @@ from prometheus_client import CollectorRegistry
 from tests.integration.broker import Broker
 from tests.integration.test_hub import standing
 from tests.integration.test_producer import POLL, open_poll
+from tests.measured import value_of
 from tests.waiting import eventually
 from voting.broker.connection import redis_client
 from voting.broker.poll_hash import POLLS, read_polls
@@ -372,7 +373,7 @@ def test_no_frame_harms_the_viewers(services: Services, sent: bytes, extra: byte
 
 
 def test_all_viewers_leave(services: Services) -> None:
-    eventually(lambda: services.viewers[0].viewers._value.get() == 0, within=5)
+    eventually(lambda: value_of(services.viewers[0].viewers) == 0, within=5)
     services.are_well()
 
 

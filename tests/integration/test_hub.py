@@ -18,6 +18,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import CloseCode
 from websockets.http11 import Request
 
+from tests.measured import value_of
+from tests.waiting import until
 from voting.database.poll_state import PollState
 from voting.polls import Option, Poll
 from voting.result.hub import Hub
@@ -55,12 +57,6 @@ async def serving(**settings: int) -> AsyncIterator[tuple[Hub, ResultMetrics, in
             stop.set()
 
 
-async def until(check: object, within: float = 5) -> None:
-    async with asyncio.timeout(within):
-        while not check():  # type: ignore[operator]
-            await asyncio.sleep(0.01)
-
-
 async def deaf(port: int) -> asyncio.StreamWriter:
     """A client that opens a WebSocket and never reads again; it answers no ping either."""
     raw = socket.socket()
@@ -89,7 +85,7 @@ async def test_a_viewer_gets_the_snapshot_at_once_and_then_only_what_changed() -
         hub.update([standing(2, 5)])
         seen = json.loads(await viewer.recv())
         assert (seen["revision"], seen["total"]) == (2, 5)
-        assert measures.viewers._value.get() == 1
+        assert value_of(measures.viewers) == 1
 
 
 async def test_a_viewer_that_lags_skips_to_the_newest() -> None:
@@ -98,7 +94,7 @@ async def test_a_viewer_that_lags_skips_to_the_newest() -> None:
         for revision in range(2, 502):
             hub.update([standing(revision, revision)])
         assert json.loads(await viewer.recv())["revision"] == 501
-        assert measures.frames._value.get() <= 3
+        assert value_of(measures.frames) <= 3
 
 
 async def test_staleness_is_told_to_every_viewer_and_taken_back() -> None:
@@ -118,15 +114,15 @@ async def test_a_viewer_that_never_reads_is_cut_and_the_others_never_wait(monkey
     async with serving() as (hub, measures, port), connect(f"ws://127.0.0.1:{port}/ws", max_size=None) as viewer:
         await viewer.recv()
         stuck = [await deaf(port) for _ in range(5)]
-        await until(lambda: measures.viewers._value.get() == 6)
+        await until(lambda: value_of(measures.viewers) == 6)
         revision, slowest = 1, 0.0
-        while measures.viewers._value.get() > 1:
+        while value_of(measures.viewers) > 1:
             revision += 1
             began = time.monotonic()
             hub.update([standing(revision, 0, question="long " * 50_000)])
             assert json.loads(await asyncio.wait_for(viewer.recv(), 5))["revision"] == revision
             slowest = max(slowest, time.monotonic() - began)
-        assert measures.cut._value.get() == 5
+        assert value_of(measures.cut) == 5
         assert slowest < 1
         for writer in stuck:
             writer.close()
@@ -140,9 +136,9 @@ async def test_a_dead_connection_is_cut_when_it_answers_no_ping_and_a_living_one
     monkeypatch.setattr("voting.result.hub.LOOK_SECONDS", 0.1)
     async with serving() as (_, measures, port), connect(f"ws://127.0.0.1:{port}/ws") as viewer:
         writer = await deaf(port)
-        await until(lambda: measures.viewers._value.get() == 2)
-        await until(lambda: measures.viewers._value.get() == 1)
-        assert measures.cut._value.get() == 1
+        await until(lambda: value_of(measures.viewers) == 2)
+        await until(lambda: value_of(measures.viewers) == 1)
+        assert value_of(measures.cut) == 1
         assert json.loads(await viewer.recv())["revision"] == 1
         assert (await viewer.ping()) is not None
         writer.close()
@@ -170,8 +166,8 @@ async def test_a_viewer_that_leaves_is_forgotten() -> None:
     async with serving() as (_, measures, port):
         async with connect(f"ws://127.0.0.1:{port}/ws") as viewer:
             await viewer.recv()
-            assert measures.viewers._value.get() == 1
-        await until(lambda: measures.viewers._value.get() == 0)
+            assert value_of(measures.viewers) == 1
+        await until(lambda: value_of(measures.viewers) == 0)
 
 
 async def test_nothing_is_kept_of_the_request_that_opened_a_socket() -> None:
@@ -179,7 +175,7 @@ async def test_nothing_is_kept_of_the_request_that_opened_a_socket() -> None:
         viewers = [await deaf(port) for _ in range(5)]
         gc.collect()
         assert not [each for each in gc.get_objects() if isinstance(each, Request)]
-        assert measures.viewers._value.get() == 5
+        assert value_of(measures.viewers) == 5
         for viewer in viewers:
             viewer.transport.abort()
 
@@ -207,7 +203,7 @@ async def test_a_viewer_that_sends_too_much_is_told_so_and_closed(flood: bytes) 
         assert close
         assert int.from_bytes(rest[1:3], "big") == CloseCode.POLICY_VIOLATION
         writer.close()
-        await until(lambda: measures.viewers._value.get() == 0)
+        await until(lambda: value_of(measures.viewers) == 0)
 
 
 async def test_a_viewer_may_ping_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,10 +245,10 @@ async def test_a_viewer_that_is_refused_is_counted(
     settings: dict[str, int], headers: dict[str, str], status: int
 ) -> None:
     async with serving(**settings) as (_, measures, port), connect(f"ws://127.0.0.1:{port}/ws"):
-        before = measures.limited._value.get()
+        before = value_of(measures.limited)
         with pytest.raises(InvalidStatus) as refused:
             await connect(f"ws://127.0.0.1:{port}/ws", additional_headers=headers)
-        after = measures.limited._value.get()
+        after = value_of(measures.limited)
     assert refused.value.response.status_code == status
     assert (before, after) == (0, 1)
 
@@ -261,7 +257,7 @@ async def test_an_unknown_poll_is_not_counted_as_a_limit() -> None:
     async with serving() as (_, measures, port):
         with pytest.raises(InvalidStatus):
             await connect(f"ws://127.0.0.1:{port}/p/none/ws")
-    assert measures.limited._value.get() == 0
+    assert value_of(measures.limited) == 0
 
 
 async def test_the_viewers_of_a_poll_that_is_deleted_are_closed_and_those_of_others_stay() -> None:
@@ -278,4 +274,4 @@ async def test_the_viewers_of_a_poll_that_is_deleted_are_closed_and_those_of_oth
             assert closed.value.rcvd
             assert closed.value.rcvd.code == POLL_DELETED
             assert hub.channel("lunch") is None
-            await until(lambda: measures.viewers._value.get() == 1)
+            await until(lambda: value_of(measures.viewers) == 1)

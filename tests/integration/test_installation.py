@@ -10,6 +10,7 @@ import redis
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
+from tests.waiting import until
 from voting.broker import stream
 from voting.broker.connection import redis_client
 from voting.broker.installation import InstallationMismatch, check_installation, read_installation
@@ -39,12 +40,6 @@ async def database(database_url: str) -> AsyncIterator[Connection]:
 async def broker(redis_url: str) -> AsyncIterator[Redis]:
     async with redis_client(redis_url, timeout=5) as client:
         yield client
-
-
-async def until(condition: object, seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
-        while not await condition():  # type: ignore[operator]
-            await asyncio.sleep(0.01)
 
 
 async def test_a_broker_without_an_id_gets_that_of_the_database_and_keeps_it(

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import psycopg
 import pytest
 
-from tests.integration.test_counter import Bench, until, working
+from tests.integration.test_counter import Bench, working
+from tests.measured import value_of
+from tests.waiting import until
 from voting.database import roles
 from voting.database.connection import connect
 from voting.polls import AHEAD_SECONDS, latest_ms
@@ -48,8 +50,8 @@ class Installation:
     def interruptions(self) -> dict[str, float]:
         """How often each service lost the database."""
         return {
-            "worker": self.worker._metrics.interruptions._value.get(),
-            "result": self.result.interruptions._value.get(),
+            "worker": value_of(self.worker._metrics.interruptions),
+            "result": value_of(self.result.interruptions),
         }
 
     def shows(self, votes: dict[str, int]) -> bool:

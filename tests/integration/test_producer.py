@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from tests.integration.broker import Broker
+from tests.waiting import until
 from voting.broker import stream
 from voting.broker.connection import redis_client
 from voting.broker.poll_hash import publish_polls
@@ -47,12 +48,6 @@ async def running(
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-
-
-async def until(check: Callable[[], bool], within: float = 5) -> None:
-    async with asyncio.timeout(within):
-        while not check():
-            await asyncio.sleep(0.01)
 
 
 async def cast(box: VoteProducer, number: int, first: int = 0) -> list[bytes | BaseException]:

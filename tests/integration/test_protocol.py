@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from tests.waiting import until
 from voting.service.lifecycle import Stop
 from voting.web import protocol
 from voting.web.addresses import ConnectionLimit
@@ -68,12 +69,6 @@ async def serving(limit: ConnectionLimit | None = None) -> AsyncIterator[tuple[E
         finally:
             stop.set()
             await task
-
-
-async def until(check: object, within: float = 5) -> None:
-    async with asyncio.timeout(within):
-        while not check():  # type: ignore[operator]
-            await asyncio.sleep(0.01)
 
 
 async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
@@ -311,7 +306,8 @@ async def test_one_connection_too_many_is_told_so_and_others_go_on() -> None:
         second = [await ask("127.0.0.3") for _ in range(2)]
         assert [status for status, _ in second] == [200, 503]
         first[0][1].close()
-        await until(lambda: limit.take("127.0.0.3"))
+        while not limit.take("127.0.0.3"):
+            await asyncio.sleep(0.01)
         assert app.rejected == [503, 503]
         for _, writer in (*first, *second):
             writer.close()

@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanContext
 
+from tests.waiting import until
 from voting.broker import stream
 from voting.broker.connection import redis_client
 from voting.broker.poll_hash import publish_polls
@@ -70,12 +71,6 @@ async def running(servers: tuple[str, str], *services: str, **given: object) -> 
         async with asyncio.timeout(60):
             await asyncio.gather(*tasks)
         public.close()
-
-
-async def until(check: Callable[[], bool], within: float = 60) -> None:
-    async with asyncio.timeout(within):
-        while not await asyncio.to_thread(check):
-            await asyncio.sleep(0.02)
 
 
 @pytest.fixture
