@@ -38,9 +38,9 @@ async def serving(broker: Broker, **given: Any) -> AsyncIterator[Client]:
     await open_poll(broker.url)
     settings = VoteSettings.model_validate({"redis_url": broker.url, "secret_key": "k" * 32} | given)
     pages, metrics = Pages("voting.vote"), VoteMetrics(CollectorRegistry())
-    booth = VoteEndpoint(settings, pages, metrics)
-    app = with_rate_limit(create_app(settings, pages, booth, Stop()), settings, pages, metrics.limited.inc)
-    carrying = asyncio.create_task(booth.box.run())
+    endpoint = VoteEndpoint(settings, pages, metrics)
+    app = with_rate_limit(create_app(settings, pages, endpoint, Stop()), settings, pages, metrics.limited.inc)
+    publishing = asyncio.create_task(endpoint.producer.run())
     async with contextlib.AsyncExitStack() as clients:
 
         def client() -> httpx.AsyncClient:
@@ -49,12 +49,12 @@ async def serving(broker: Broker, **given: Any) -> AsyncIterator[Client]:
             return made
 
         try:
-            await until(lambda: booth.box.ready)
+            await until(lambda: endpoint.producer.ready)
             yield client
         finally:
-            carrying.cancel()
+            publishing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await carrying
+                await publishing
 
 
 def stored(broker: Broker) -> list[tuple[bytes, bytes]]:

@@ -108,8 +108,8 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         await open_poll(broker.url)
         pages = Pages("voting.vote"), Pages("voting.result")
         given = VoteSettings.model_validate({"redis_url": broker.url, "secret_key": "k" * 32, "trusted_proxies": 1})
-        booth = VoteEndpoint(given, pages[0], VoteMetrics(CollectorRegistry()))
-        vote = with_rate_limit(vote_app.create_app(given, pages[0], booth, stop), given, pages[0], lambda: None)
+        endpoint = VoteEndpoint(given, pages[0], VoteMetrics(CollectorRegistry()))
+        vote = with_rate_limit(vote_app.create_app(given, pages[0], endpoint, stop), given, pages[0], lambda: None)
         measures = ResultMetrics(CollectorRegistry())
         hub = Hub(measures)
         hub.update([standing(1, 0)])
@@ -119,14 +119,14 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         sockets = [listen("127.0.0.1:0") for _ in range(3)]
         found.vote_port, found.result_port, found.private_port = (sock.getsockname()[1] for sock in sockets)
         found.viewers.append(measures)
-        carrying = asyncio.create_task(booth.box.run())
+        carrying = asyncio.create_task(endpoint.producer.run())
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(hub.run(stop))
             limits = [connection_limit(1000, shared=True) for _ in sockets]
             tasks.create_task(serve(vote, sockets[0], stop, limit=limits[0]))
             tasks.create_task(serve(result, sockets[1], stop, limit=limits[1], ws=door.viewer))
             tasks.create_task(serve(health.ops_app(lambda: True, CollectorRegistry()), sockets[2], stop))
-            while not booth.box.ready:
+            while not endpoint.producer.ready:
                 await asyncio.sleep(0.01)
             started.set()
         carrying.cancel()

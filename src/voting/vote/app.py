@@ -1,7 +1,7 @@
-"""The vote service: takes votes on port 8080 and puts them on the stream. It talks to Redis alone.
+"""The vote service: accepts votes on port 8080 and publishes them on the Redis stream. It connects to Redis only.
 
-It says yes only to a vote that Redis has on disk. While Redis is away it answers 503 at once, and takes
-votes again by itself within a second of Redis coming back.
+A vote is acknowledged only when Redis has it on disk. While Redis is away the service responds with 503 at once, and it
+accepts votes again within a second of Redis coming back.
 """
 
 import asyncio
@@ -28,73 +28,73 @@ from voting.web.server import connection_limit, listen, serve
 if TYPE_CHECKING:
     from voting.service.spans import SpanRecorder
 
-OPENING_SECONDS = 1.0  # that the first voters may wait for the first answer of Redis
+STARTUP_SECONDS = 1.0  # that the first requests may wait for the first reply of Redis
 
 log = logs.get()
 
 
 def create_app(
-    settings: VoteSettings, pages: Pages, booth: VoteEndpoint, stop: Stop, spans: "SpanRecorder | None" = None
+    settings: VoteSettings, pages: Pages, endpoint: VoteEndpoint, stop: Stop, spans: "SpanRecorder | None" = None
 ) -> ASGIApp:
-    """The public application; `booth.box.run()` must run beside it."""
-    ballot = spans.ballot(booth) if spans else booth
+    """Return the application of the public port; `endpoint.producer.run()` must run beside it."""
+    ballot = spans.ballot(endpoint) if spans else endpoint
 
     async def results(request: Request) -> Response:
         return redirect_to_other_service(request, settings.result_url, settings.result_port)
 
-    others = application(
+    router = application(
         pages,
         [
-            Route("/", ballot, methods=["GET", "POST"]),  # for the answer to other methods
+            Route("/", ballot, methods=["GET", "POST"]),  # responds to other methods with 405
             Route("/p/{poll}", ballot, methods=["GET", "POST"]),
             Route("/results", results),
             Route("/p/{poll}/results", results),
             pages.route(),
-            *health.probes(lambda: booth.box.ready and not stop.is_set()),
+            *health.probes(lambda: endpoint.producer.ready and not stop.is_set()),
         ],
     )
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        # The ballot goes the short way: routing would be a seventh of the work for a vote.
+        # The default poll bypasses the router, which would be a seventh of the work for a vote.
         is_ballot = scope["path"] == "/" and scope["method"] in {"POST", "GET"}
-        await (ballot if is_ballot else others)(scope, receive, send)
+        await (ballot if is_ballot else router)(scope, receive, send)
 
     return app
 
 
 def run(settings: VoteSettings) -> None:
-    """Serve votes in as many processes as WEB_CONCURRENCY says, all on the same sockets, until told to stop."""
+    """Serve votes in WEB_CONCURRENCY processes that share their sockets, until SIGTERM or SIGINT."""
     public, private = listen(f"{settings.host}:{settings.vote_port}"), listen(settings.metrics_listen)
     number = available_cores() if settings.web_concurrency == "auto" else settings.web_concurrency
     Processes(lambda stop: main(settings, stop, public, private), metrics.process_ended).run(number)
 
 
 async def main(settings: VoteSettings, stop: Stop, public: socket, private: socket) -> None:
-    """Serve votes until told to stop; then finish those in flight."""
+    """Serve votes until `stop` is set; then finish the requests in flight."""
     registry = metrics.registry("vote")
     pages = Pages("voting.vote")
-    measures = VoteMetrics(registry)
+    vote_metrics = VoteMetrics(registry)
     spans = tracing.start(settings, "vote")
-    booth = VoteEndpoint(settings, pages, measures, spans)
-    app = create_app(settings, pages, booth, stop, spans)
-    ops = health.ops_app(lambda: booth.box.ready and not stop.is_set(), registry)
+    endpoint = VoteEndpoint(settings, pages, vote_metrics, spans)
+    app = create_app(settings, pages, endpoint, stop, spans)
+    ops = health.ops_app(lambda: endpoint.producer.ready and not stop.is_set(), registry)
     log.info("vote.starting", host=settings.host, port=settings.vote_port)
     async with asyncio.TaskGroup() as tasks:
-        carrying = tasks.create_task(booth.box.run())
+        publishing = tasks.create_task(endpoint.producer.run())
         async with asyncio.TaskGroup() as servers:
             servers.create_task(serve(ops, private, stop))
-            await _opening(booth, stop)
-            front = with_rate_limit(app, settings, pages, measures.limited.inc)
+            await _wait_until_ready(endpoint, stop)
+            limited_app = with_rate_limit(app, settings, pages, vote_metrics.limited.inc)
             limit = connection_limit(settings.max_connections, shared=bool(settings.trusted_proxies))
-            servers.create_task(serve(front, public, stop, limit=limit, on_rejection=measures.reject))
-        carrying.cancel()  # only now: what was in flight has its answer
+            servers.create_task(serve(limited_app, public, stop, limit=limit, on_rejection=vote_metrics.reject))
+        publishing.cancel()  # only now, when every request in flight has its response
     if spans:
         spans.close()
     log.info("vote.stopped")
 
 
-async def _opening(booth: VoteEndpoint, stop: Stop) -> None:
-    """Wait until votes would be accepted, but not long; who comes meanwhile has to wait, and is not refused."""
-    latest = time.monotonic() + OPENING_SECONDS
-    while not booth.box.ready and not stop.is_set() and time.monotonic() < latest:
+async def _wait_until_ready(endpoint: VoteEndpoint, stop: Stop) -> None:
+    """Wait until votes would be accepted, at most `STARTUP_SECONDS`; connections meanwhile wait and are not refused."""
+    deadline = time.monotonic() + STARTUP_SECONDS
+    while not endpoint.producer.ready and not stop.is_set() and time.monotonic() < deadline:
         await pause(stop, 0.02)

@@ -1,7 +1,7 @@
-"""The way of one vote through the vote service: from a request to an entry on the stream, and its answer.
+"""The endpoint that shows the ballot and accepts votes.
 
-This is the hot path, so it is a bare ASGI application: what can be made once (pages, headers, the bodies that
-a form can send) is made when a poll arrives, and a request costs little more than its cookie's HMAC.
+This is the hot path, so it is a bare ASGI application. Pages, and the bodies that a form can send, are prepared when a
+poll arrives. The main cost of a request is the HMAC of its cookie.
 """
 
 import functools
@@ -27,14 +27,19 @@ from voting.web.rendering import Pages
 if TYPE_CHECKING:
     from voting.service.spans import SpanRecorder
 
-MAX_BODY = 4096
+MAX_BODY = 4096  # bytes
 _FORM = b"application/x-www-form-urlencoded"
 _HTML = b"text/html; charset=utf-8"
 _JSON = b"application/json"
 
+Content = tuple[Voter, bytes, bytes]  # the voter, the media type and the body of a 200
+
 
 class VoteEndpoint:
-    """The ASGI application behind `/` and `/p/{poll}`: GET gives the ballot, POST takes a vote."""
+    """The ASGI application for `/` and `/p/{poll}`: GET returns the ballot, POST accepts a vote.
+
+    `producer.run()` must run beside it.
+    """
 
     def __init__(
         self, settings: VoteSettings, pages: Pages, metrics: VoteMetrics, spans: "SpanRecorder | None" = None
@@ -45,97 +50,98 @@ class VoteEndpoint:
             settings.secret_key, settings.secret_key_old, https=settings.https, days=settings.voter_lifetime
         )
         self._new_voters = NewVoters(settings, self._voters)
-        self._origins = settings.allowed_origins
-        self._papers: dict[str, PreparedBallot] = {}
-        self.box = VoteProducer(
+        self._allowed_origins = settings.allowed_origins
+        self._ballots: dict[str, PreparedBallot] = {}
+        self.producer = VoteProducer(
             functools.partial(settings.reread, "redis_url"),
             limit=settings.max_in_flight,
-            on_polls=self._prepare,
+            on_polls=self._prepare_ballots,
             on_look=metrics.in_flight.set,
             on_memory=metrics.memory.set,
             on_lost=metrics.interruptions.inc,
         )
-        self._cast = spans.cast(self.box.cast) if spans else self.box.cast
+        self._publish = spans.cast(self.producer.cast) if spans else self.producer.cast
 
-    def _prepare(self, polls: dict[str, Poll]) -> None:
-        self._papers = {slug: PreparedBallot(poll, self._pages) for slug, poll in polls.items()}
+    def _prepare_ballots(self, polls: dict[str, Poll]) -> None:
+        self._ballots = {slug: PreparedBallot(poll, self._pages) for slug, poll in polls.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; see https://asgi.readthedocs.io/en/latest/specs/www.html."""
-        started = time.perf_counter()
+        """Respond to one request; see https://asgi.readthedocs.io/en/latest/specs/www.html."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        voter = self._voters.recognise(headers.get(b"cookie"))
+        is_post = scope["method"] == "POST"
         try:
-            paper = self._paper(scope.get("path_params", {}).get("poll", DEFAULT_POLL))
-            if scope["method"] == "POST":
-                voter, kind, body = await self._vote(paper, scope, headers, voter, receive)
-                self._metrics.accepted.inc()
-                self._metrics.seconds.observe(time.perf_counter() - started)
+            ballot = self._ballot(scope.get("path_params", {}).get("poll", DEFAULT_POLL))
+            if is_post:
+                voter, media_type, body = await self._post(ballot, scope, headers, receive)
             else:
-                if voter is None:
-                    voter = self._new_voters.for_page(scope)
-                kind, body = _HTML, paper.page(language.negotiate(headers, scope["query_string"]))
+                voter, media_type, body = self._get(ballot, scope, headers)
         except Problem as problem:
-            if scope["method"] == "POST":
+            if is_post:
                 self._metrics.refused.labels(problem.reason).inc()
-            back = scope["path"] if problem.reason != "unknown_poll" else "/"
-            await self._pages.refusal(problem, scope, back)(scope, receive, send)
+            link = scope["path"] if problem.reason != "unknown_poll" else "/"
+            await self._pages.refusal(problem, scope, link)(scope, receive, send)
             return
-        extra = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
-        if voter is not None and voter.cookie is not None:
-            extra.append((b"set-cookie", voter.cookie))
-        if asked := language.from_query(scope["query_string"]):
-            extra.append((b"set-cookie", language.cookie(asked)))
-        await send_ok(scope, send, extra, body)
+        response_headers = [(b"content-type", media_type), (b"content-length", b"%d" % len(body))]
+        if voter.cookie is not None:
+            response_headers.append((b"set-cookie", voter.cookie))
+        if code := language.from_query(scope["query_string"]):
+            response_headers.append((b"set-cookie", language.cookie(code)))
+        await send_ok(scope, send, response_headers, body)
 
-    def _paper(self, slug: str) -> PreparedBallot:
-        paper = self._papers.get(slug)
-        if paper is not None:
-            return paper
-        if not self._papers:
+    def _ballot(self, slug: str) -> PreparedBallot:
+        ballot = self._ballots.get(slug)
+        if ballot is not None:
+            return ballot
+        if not self._ballots:
             raise Problem(503, "no_polls", translatable("Voting has not opened yet. Please try again in a moment."))
         raise Problem(404, "unknown_poll")
 
-    async def _vote(
-        self, paper: PreparedBallot, scope: Scope, headers: dict[bytes, bytes], voter: Voter | None, receive: Receive
-    ) -> tuple[Voter, bytes, bytes]:
-        """Take one vote; return the voter and the answer.
+    def _get(self, ballot: PreparedBallot, scope: Scope, headers: dict[bytes, bytes]) -> Content:
+        """Return the ballot; a new voter gets a cookie with it.
 
         Raises:
-            Problem: it was not taken, for the reason that the problem names.
+            Problem: too many new voters have come from this address.
         """
-        if not same_site(headers, self._origins):
+        voter = self._voters.recognise(headers.get(b"cookie")) or self._new_voters.for_page(scope)
+        return voter, _HTML, ballot.page(language.negotiate(headers, scope["query_string"]))
+
+    async def _post(
+        self, ballot: PreparedBallot, scope: Scope, headers: dict[bytes, bytes], receive: Receive
+    ) -> Content:
+        """Accept one vote and return its receipt.
+
+        Raises:
+            Problem: the vote was refused.
+        """
+        started = time.perf_counter()
+        if not same_site(headers, self._allowed_origins):
             message = translatable("This vote was sent by another site. Open the ballot and vote there.")
             raise Problem(403, "cross_site", message)
         if not headers.get(b"content-type", b"").startswith(_FORM):
             message = translatable("Send the vote as a form: {type} with the field vote.")
             raise Problem(415, "media_type", message, type=_FORM.decode())
-        body = await _read(headers, receive)
-        choice = paper.choices.get(body) or paper.choice(body)
+        form = await _read_body(headers, receive)
+        choice = ballot.plain_forms.get(form) or ballot.parse_choice(form)
         key = idempotency_key(headers[b"idempotency-key"]) if b"idempotency-key" in headers else None
-        address = ""
+        voter, address = self._voters.recognise(headers.get(b"cookie")), ""
         if voter is None:
-            voter, address = self._new_voters.for_vote(scope, body, key)
+            voter, address = self._new_voters.for_vote(scope, form, key)
         try:
-            receipt = await self._cast(paper.slug, voter.pseudonym(paper.slug), choice)
+            receipt = await self._publish(ballot.slug, voter.pseudonym(ballot.slug), choice)
         except Refused as refused:
-            again = {"ballot": paper.ballot, "vote": choice.decode()}
             if not refused.sent:
-                self._new_voters.give_back(address)
-                message = translatable("The vote could not be stored just now. Please send it again in a moment.")
-                raise Problem(503, refused.reason, message, again=again) from None
-            message = translatable(
-                "It is not known whether your vote was counted. Please send it again: it counts once."
-            )
-            cookie = voter.cookie
-            raise Problem(503, refused.reason, message, counted="unknown", again=again, cookie=cookie) from None
+                self._new_voters.refund(address)
+            raise _not_published(refused, ballot, choice, voter) from None
         if prefers_json(headers):
-            return voter, _JSON, paper.document(choice, receipt)
-        return voter, _HTML, paper.page(language.negotiate(headers), choice, receipt)
+            media_type, body = _JSON, ballot.receipt(choice, receipt)
+        else:
+            media_type, body = _HTML, ballot.page(language.negotiate(headers), choice, receipt)
+        self._metrics.accepted.inc()
+        self._metrics.seconds.observe(time.perf_counter() - started)
+        return voter, media_type, body
 
 
-async def _read(headers: dict[bytes, bytes], receive: Receive) -> bytes:
-    """The request's body, if it is small enough to be a vote."""
+async def _read_body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
     length = headers.get(b"content-length", b"0")
     if not length.isdigit() or int(length) > MAX_BODY:
         raise _too_large()
@@ -154,3 +160,16 @@ async def _read(headers: dict[bytes, bytes], receive: Receive) -> bytes:
 def _too_large() -> Problem:
     message = translatable("A vote has at most {size} bytes. Send only the form field vote.")
     return Problem(413, "too_large", message, size=MAX_BODY)
+
+
+def _not_published(refused: Refused, ballot: PreparedBallot, choice: bytes, voter: Voter) -> Problem:
+    """Return the response to a vote that the stream may not have, with the form to send it again.
+
+    A vote that Redis may have is answered with the voter's cookie: sent again with it, it is the same vote.
+    """
+    fields = {"ballot": ballot.digest, "vote": choice.decode()}
+    if not refused.sent:
+        message = translatable("The vote could not be stored just now. Please send it again in a moment.")
+        return Problem(503, refused.reason, message, again=fields)
+    message = translatable("It is not known whether your vote was counted. Please send it again: it counts once.")
+    return Problem(503, refused.reason, message, counted="unknown", again=fields, cookie=voter.cookie)

@@ -1,9 +1,9 @@
-"""Voters of requests that carry no cookie: who becomes one, and how many of one address in an hour.
+"""New voters: which requests without a cookie get one, and how many of one address in an hour.
 
-A page hands out a cookie, and votes with the same cookie replace each other. A vote without a cookie is that of a new
-voter or, with an Idempotency-Key, of the voter that is derived from the key. Both take a place under
-NEW_VOTERS_PER_HOUR; a vote that is refused, and can never be counted, gives its place back. Places are counted in each
-process, and keys are not stored: a key that comes again without the cookie takes another place.
+A page sets a cookie, and votes with the same cookie replace each other. A vote without a cookie belongs to a new voter
+or, with an Idempotency-Key, to the voter derived from the key. Pages and such votes both count towards
+NEW_VOTERS_PER_HOUR; a vote that can never be counted is refunded. Each process counts for itself. Keys are not stored,
+so a key that comes again without the cookie counts again.
 """
 
 import math
@@ -18,48 +18,43 @@ from voting.web.origin import client_address
 from voting.web.problems import Problem
 from voting.web.rate_limit import RateLimit
 
-_FROM_PAGE = re.compile(rb"(?:^|&)ballot=")  # the hidden field of our page's form
+_FROM_PAGE = re.compile(rb"(?:^|&)ballot=")  # the hidden field of the page's form
 _IDEMPOTENCY_KEY = re.compile(rb'("?)([!#-~]{8,128})\1')  # with the quotes of RFC 9651, or without
 
 
 class NewVoters:
-    """Make voters, as far as BALLOT_POLICY and NEW_VOTERS_PER_HOUR allow.
-
-    Args:
-        settings: of the service.
-        voters: make the cookies.
-    """
+    """Creates voters, as far as BALLOT_POLICY and NEW_VOTERS_PER_HOUR allow."""
 
     def __init__(self, settings: VoteSettings, voters: Voters) -> None:
         self._voters = voters
         self._browsers_only = settings.ballot_policy == "browser"
         self._hops = settings.trusted_proxies
-        most = settings.new_voters_per_hour
-        self._limit = RateLimit(most / 3600, most) if most else None
+        per_hour = settings.new_voters_per_hour
+        self._limit = RateLimit(per_hour / 3600, per_hour) if per_hour else None
 
     def for_page(self, scope: Scope) -> Voter:
-        """Return the voter whom a page makes known.
+        """Return the voter whose cookie a page sets.
 
         Raises:
-            Problem: too many have come from this address.
+            Problem: too many new voters have come from this address.
         """
-        self._take_place(scope)
+        self._check_limit(scope)
         return self._voters.new()
 
-    def for_vote(self, scope: Scope, body: bytes, key: bytes | None) -> tuple[Voter, str]:
-        """Return the voter of a vote without a cookie, and the address for `give_back`.
+    def for_vote(self, scope: Scope, form: bytes, key: bytes | None) -> tuple[Voter, str]:
+        """Return the voter of a vote without a cookie, and the address for `refund`.
 
         Args:
-            scope: of ASGI.
-            body: the form; one that our page sent has the field `ballot`.
-            key: the value of Idempotency-Key, as `idempotency_key` returns it.
+            scope: the ASGI scope of the request.
+            form: its body; a form that our page sent has the field `ballot`.
+            key: as `idempotency_key` returns it.
 
         Raises:
             Problem: the vote needs a cookie, or too many new voters have come from this address.
         """
-        address = self._take_place(scope)
-        if self._browsers_only or (key is None and _FROM_PAGE.search(body)):
-            self.give_back(address)
+        address = self._check_limit(scope)
+        if self._browsers_only or (key is None and _FROM_PAGE.search(form)):
+            self.refund(address)
             message = translatable(
                 "Your vote was not taken: your browser did not send this site's cookie, and without it could vote "
                 "twice. Allow cookies for this site in your browser's settings, then open the ballot again and vote."
@@ -67,12 +62,12 @@ class NewVoters:
             raise Problem(403, "no_cookie", message, title=translatable("Cookies are needed"))
         return self._voters.new() if key is None else self._voters.derive(key), address
 
-    def give_back(self, address: str) -> None:
-        """Return the place of a voter whose vote can never be counted."""
+    def refund(self, address: str) -> None:
+        """Undo the count of a new voter whose vote can never be counted."""
         if self._limit and address:
             self._limit.give_back(address)
 
-    def _take_place(self, scope: Scope) -> str:
+    def _check_limit(self, scope: Scope) -> str:
         if self._limit is None:
             return ""
         address = client_address(scope, self._hops)
@@ -82,12 +77,12 @@ class NewVoters:
 
 
 def idempotency_key(header: bytes) -> bytes:
-    """Return the key in a header Idempotency-Key.
+    """Return the key of an Idempotency-Key header.
 
     https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
 
     Raises:
-        Problem: it is too short, too long or has other characters.
+        Problem: the key is too short or too long, or it has a character that is not allowed.
     """
     found = _IDEMPOTENCY_KEY.fullmatch(header)
     if found is None:

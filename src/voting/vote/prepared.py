@@ -1,4 +1,4 @@
-"""TODO voting.vote.prepared."""
+"""A poll's ballot, prepared so that a request renders no template and a plain form needs no parsing."""
 
 import json
 from urllib.parse import parse_qsl
@@ -8,61 +8,64 @@ from voting.web.language import Language, translatable
 from voting.web.problems import Problem
 from voting.web.rendering import Pages
 
-RECEIPT = "0000000000000-receipt"  # stands for the entry id in prepared pages
+PLACEHOLDER = "0000000000000-receipt"  # stands for the receipt (an entry id) in prepared responses
 
 
 class PreparedBallot:
-    """A poll made ready to be voted on: its pages, and the choice that each plain form body means."""
+    """The pages of one poll, the JSON of its receipts, and the choice that each plain form stands for.
+
+    `digest` identifies the poll's question and options; the page sends it back in the form field `ballot`.
+    """
 
     def __init__(self, poll: Poll, pages: Pages) -> None:
         self.slug = poll.slug.encode()
-        self.ballot = poll.digest  # the hidden field of the page's form says which ballot was shown
-        self.keys = {option.key: option.key.encode() for option in poll.offered}
-        self.choices = {
+        self.digest = poll.digest
+        self._keys = {option.key: option.key.encode() for option in poll.offered}
+        self.plain_forms = {
             f"{ballot}vote={key}".encode(): choice
-            for key, choice in self.keys.items()
-            for ballot in ("", f"ballot={self.ballot}&")
+            for key, choice in self._keys.items()
+            for ballot in ("", f"ballot={self.digest}&")
         }
-        self._documents = {
-            key: json.dumps({"poll": poll.slug, "choice": choice, "receipt": RECEIPT}).encode().split(RECEIPT.encode())
-            for choice, key in self.keys.items()
+        self._receipts = {
+            choice: json.dumps({"poll": poll.slug, "choice": key, "receipt": PLACEHOLDER}).encode()
+            for key, choice in self._keys.items()
         }
-        self.expected = ", ".join(f"{option.key} ({option.label})" for option in poll.offered)
+        self._expected = ", ".join(f"{option.key} ({option.label})" for option in poll.offered)
         self._context = {"poll": poll, "action": poll.path or "/", "results_href": f"{poll.path}/results"}
-        self._context["ballot"] = self.ballot
+        self._context["ballot"] = self.digest
         self._pages = pages
-        self._ready: dict[tuple[str, bytes | None], list[bytes]] = {}
+        self._rendered: dict[tuple[str, bytes | None], list[bytes]] = {}
 
     def page(self, reader: Language, choice: bytes | None = None, receipt: bytes = b"") -> bytes:
-        """The ballot in the reader's language, with a choice and its receipt if there is one; all else is made once."""
-        pieces = self._ready.get((reader.code, choice))
-        if pieces is None:
-            chosen, place = (choice.decode(), RECEIPT) if choice else (None, None)
-            page = self._pages.render("ballot.html", reader, choice=chosen, receipt=place, **self._context)
-            pieces = self._ready[reader.code, choice] = page.split(RECEIPT.encode())
-        return receipt.join(pieces)
+        """Return the ballot in the reader's language, with the accepted choice and its receipt if there is one."""
+        parts = self._rendered.get((reader.code, choice))
+        if parts is None:
+            key, placeholder = (choice.decode(), PLACEHOLDER) if choice else (None, None)
+            page = self._pages.render("ballot.html", reader, choice=key, receipt=placeholder, **self._context)
+            parts = self._rendered[reader.code, choice] = page.split(PLACEHOLDER.encode())
+        return receipt.join(parts)
 
-    def document(self, choice: bytes, receipt: bytes) -> bytes:
-        """Return the answer to a program whose vote was accepted."""
-        return receipt.join(self._documents[choice])
+    def receipt(self, choice: bytes, receipt: bytes) -> bytes:
+        """Return the JSON receipt of an accepted vote."""
+        return self._receipts[choice].replace(PLACEHOLDER.encode(), receipt)
 
-    def choice(self, body: bytes) -> bytes:
-        """Return the option that a form body chooses.
+    def parse_choice(self, form: bytes) -> bytes:
+        """Return the key of the option that a form chooses.
 
         Raises:
-            Problem: it chooses none, several, or one that the poll does not have; or the poll has changed since its
-                page was made.
+            Problem: the form chooses no option, several, or one that the poll does not have; or the poll has changed
+                since its page was loaded.
         """
         try:
-            fields = parse_qsl(body.decode(), keep_blank_values=True)
+            fields = parse_qsl(form.decode(), keep_blank_values=True)
         except UnicodeDecodeError:
             fields = []
-        if any(name == "ballot" and value != self.ballot for name, value in fields):
+        if any(name == "ballot" and value != self.digest for name, value in fields):
             raise Problem(
                 409, "poll_changed", translatable("This poll has changed since you opened it. Open it again and vote.")
             )
-        given = [value for name, value in fields if name == "vote"]
-        if len(given) != 1 or given[0] not in self.keys:
+        chosen = [value for name, value in fields if name == "vote"]
+        if len(chosen) != 1 or chosen[0] not in self._keys:
             message = translatable("Choose exactly one option: send the form field vote as one of {expected}.")
-            raise Problem(400, "bad_choice", message, expected=self.expected)
-        return self.keys[given[0]]
+            raise Problem(400, "bad_choice", message, expected=self._expected)
+        return self._keys[chosen[0]]
