@@ -132,7 +132,7 @@ def test_a_rotated_parameter_is_read_again_and_the_last_value_stays_while_there_
     second = URL.replace("first", "second")
     put("DATABASE_URL", second, "SecureString")
     assert asyncio.run(settings.reread("database_url")) == URL  # read a moment ago
-    monkeypatch.setattr(parameters, "FRESH_SECONDS", 0)
+    monkeypatch.setattr(parameters, "CACHE_SECONDS", 0)
     monkeypatch.setattr("voting.settings.sources.REREAD_SECONDS", 10)
     assert asyncio.run(settings.reread("database_url")) == second
     put("DATABASE_URL", "not an address")

@@ -34,8 +34,8 @@ def test_keys_stand_on_lines_or_between_commas_and_may_have_an_end(text: str, ke
         (f"{A},short-secret", "key 2 has 12 characters, and at least 32 are needed"),
         (f"short until 2027-01-31,{A}", "key 1 has 5 characters"),
         (f"{A}\n{B}\n{A} until 2027-01-31", "keys 1 and 3 are the same"),
-        (f"{A} until 2027-02-30", "key 1: the word after `until` has to be a date such as 2027-01-31"),
-        (f"{A} until tomorrow", "key 1: the word after `until`"),
+        (f"{A} until 2027-02-30", "key 1: expected a date such as 2027-01-31 after `until`"),
+        (f"{A} until tomorrow", "key 1: expected a date"),
     ],
 )
 def test_a_mistake_is_named_by_the_number_of_the_key_and_never_with_the_key(text: str, message: str) -> None:
@@ -46,8 +46,8 @@ def test_a_mistake_is_named_by_the_number_of_the_key_and_never_with_the_key(text
 
 
 def test_a_key_with_a_date_is_accepted_to_the_end_of_that_day_in_utc() -> None:
-    assert AcceptedKey(A, date(2027, 1, 31)).ends == datetime(2027, 2, 1, tzinfo=UTC).timestamp()
-    assert AcceptedKey(A).ends == float("inf")
+    assert AcceptedKey(A, date(2027, 1, 31)).expires_at == datetime(2027, 2, 1, tzinfo=UTC).timestamp()
+    assert AcceptedKey(A).expires_at == float("inf")
 
 
 @given(st.text())

@@ -82,10 +82,10 @@ def test_an_old_key_that_is_too_short_or_the_one_that_signs_is_refused(
 
 def test_cookies_last_a_year_unless_new_voters_are_limited_or_their_days_are_set() -> None:
     given = {"secret_key": "s" * 32, "redis_url": "redis://broker:6379/0"}
-    assert VoteSettings.model_validate(given).voter_lifetime == 365
+    assert VoteSettings.model_validate(given).cookie_days == 365
     limited = given | {"new_voters_per_hour": "100"}
-    assert VoteSettings.model_validate(limited).voter_lifetime == LIMITED_VOTER_DAYS == 7
-    assert VoteSettings.model_validate(limited | {"voter_days": "2"}).voter_lifetime == 2
+    assert VoteSettings.model_validate(limited).cookie_days == LIMITED_VOTER_DAYS == 7
+    assert VoteSettings.model_validate(limited | {"voter_days": "2"}).cookie_days == 2
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_cookies_last_a_year_unless_new_voters_are_limited_or_their_days_are_set
     ],
 )
 def test_an_address_has_a_quarter_of_all_viewers_unless_it_is_set(given: dict[str, int], most: int) -> None:
-    assert ResultSettings(database_url="postgresql://db", **given).most_per_address == most  # type: ignore[arg-type]
+    assert ResultSettings(database_url="postgresql://db", **given).max_viewers_per_address == most  # type: ignore[arg-type]
 
 
 def test_a_missing_setting_says_both_ways_to_give_it() -> None:
@@ -192,7 +192,7 @@ def test_a_broker_whose_host_or_port_cannot_be_read_is_refused_without_repeating
     monkeypatch.setenv("SECRET_KEY", "k" * 40)
     with pytest.raises(BadSettings) as caught:
         load(VoteSettings)
-    assert caught.value.problems == ["REDIS_URL: needs one host, and a port from 0 to 65535 if any"]
+    assert caught.value.problems == ["REDIS_URL: expected one host and, if any, a port from 0 to 65535"]
 
 
 @pytest.mark.parametrize("url", ["https://vote.example.org:99999", "https://user:secret@vote.example.org"])

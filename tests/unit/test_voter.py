@@ -65,7 +65,7 @@ def test_a_pseudonym_depends_on_the_key() -> None:
     assert (
         len(
             {
-                voters._issue(voters._keys[0], voter_id).pseudonym(POLL)
+                voters._create(voters._keys[0], voter_id).pseudonym(POLL)
                 for voters in (VOTERS, Voters(NEXT, (), https=False))
             }
         )
@@ -176,7 +176,7 @@ def test_a_token_with_any_byte_changed_is_not_recognised(position: int, byte: in
 
 
 def test_a_token_has_one_form() -> None:
-    cookie = VOTERS._issue(VOTERS._keys[0], b"\xff" * 16).cookie
+    cookie = VOTERS._create(VOTERS._keys[0], b"\xff" * 16).cookie
     assert cookie is not None
     written = cookie.split(b";")[0]
     assert b"____" in written

@@ -22,7 +22,7 @@ from voting.local.datadir import Busy, DataDir
 from voting.local.servers import CannotRun
 from voting.local.supervisor import Failed, Part, Supervisor, end_leftover
 from voting.service import probe
-from voting.settings.environment import passed_on
+from voting.settings.environment import inherited_environment
 
 
 def say(line: str) -> None:
@@ -161,5 +161,5 @@ def _service(data: DataDir, name: str, environment: dict[str, str]) -> Part:
     """One of our own services, and how to ask whether it is ready."""
     address = f"unix:{data.sockets / name}.sock"
     command = [sys.executable, "-m", "voting", name.partition("-")[0]]
-    given = passed_on() | environment | {"METRICS_LISTEN": address}
+    given = inherited_environment() | environment | {"METRICS_LISTEN": address}
     return Part(name, command, functools.partial(probe.is_ready, address), given)

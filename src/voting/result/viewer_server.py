@@ -33,7 +33,7 @@ class ViewerServer:
         self._hops = settings.trusted_proxies
         self._origins = settings.allowed_origins
         self._limit = RateLimit(settings.rate_limit, settings.rate_burst) if settings.rate_limit else None
-        self.viewers = ConnectionLimit(settings.max_viewers, settings.most_per_address)
+        self.viewers = ConnectionLimit(settings.max_viewers, settings.max_viewers_per_address)
         self._on_refusal = on_refusal
 
     def viewer(self, server_state: Any, **_: object) -> "Viewer":

@@ -1,23 +1,20 @@
-"""TODO voting.settings.environment."""
+"""The environment that `voting up` passes on to the services it starts."""
 
 import os
 
-OWN_OF_UP = frozenset(
-    f"{name}{suffix}"
-    for name in (
-        "REDIS_URL",
-        "DATABASE_URL",
-        "SECRET_KEY",
-        "HOST",
-        "VOTE_PORT",
-        "RESULT_PORT",
-        "METRICS_LISTEN",
-        "WORKER_NAME",
-    )
-    for suffix in ("", "_FILE")
+SET_BY_UP = (
+    "REDIS_URL",
+    "DATABASE_URL",
+    "SECRET_KEY",
+    "HOST",
+    "VOTE_PORT",
+    "RESULT_PORT",
+    "METRICS_LISTEN",
+    "WORKER_NAME",
 )
 
 
-def passed_on() -> dict[str, str]:
-    """The environment that `voting up` hands to its children: ours, without what it decides for each of them."""
-    return {name: value for name, value in os.environ.items() if name not in OWN_OF_UP}
+def inherited_environment() -> dict[str, str]:
+    """Return the environment of this process without the settings that `voting up` makes for each service."""
+    removed = {f"{name}{suffix}" for name in SET_BY_UP for suffix in ("", "_FILE")}
+    return {name: value for name, value in os.environ.items() if name not in removed}

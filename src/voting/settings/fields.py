@@ -1,4 +1,4 @@
-"""TODO voting.settings.fields."""
+"""Types of settings: how their text is parsed and checked."""
 
 import contextlib
 import json
@@ -11,52 +11,52 @@ from voting.polls import clean
 from voting.settings import keys
 
 
-def split_list(value: object) -> object:
-    """Turn `a, b,c` into ("a", "b", "c"); a real sequence passes through."""
+def parse_list(value: object) -> object:
+    """Turn the text `a, b,c` into ("a", "b", "c"); other types are returned as they are, here and below."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
 
 
-def split_keys(value: object) -> object:
-    """Read SECRET_KEY_OLD; what is no text passes through."""
+def parse_keys(value: object) -> object:
+    """Turn the text of SECRET_KEY_OLD into keys."""
     return keys.parse(value) if isinstance(value, str) else value
 
 
-def split_labels(value: object) -> object:
-    """Turn `a, b` or, for labels with commas, `["a, b", "c"]` into a tuple."""
+def parse_labels(value: object) -> object:
+    """Turn the text `a, b` or, for labels with commas, `["a, b", "c"]` into a tuple."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             return tuple(json.loads(value))
         except (ValueError, RecursionError):
             raise ValueError('expected a JSON list such as ["Red, warm", "Blue"], or labels with commas') from None
-    return split_list(value)
+    return parse_list(value)
 
 
-def split_renames(value: object) -> object:
-    """Turn `a=b, c=d` into pairs."""
-    parts = split_labels(value)
+def parse_renames(value: object) -> object:
+    """Turn the text `a=b, c=d` into pairs."""
+    parts = parse_labels(value)
     if isinstance(value, str) and isinstance(parts, tuple):
         if not all(isinstance(part, str) and "=" in part for part in parts):
-            raise ValueError(f"expected OLD=NEW, with commas between several, such as Cats=Kittens, and not {value}")
+            raise ValueError(f"expected OLD=NEW, separated by commas, such as Cats=Kittens, not {value}")
         return tuple(part.split("=", 1) for part in parts)
     return value
 
 
-def with_valid_port(url: str) -> str:
-    """Refuse a URL whose host or port Python's parser does not take; the message does not repeat it."""
+def check_host_and_port(url: str) -> str:
+    """Return the URL if Python's parser accepts its host and port; the error does not repeat it."""
     with contextlib.suppress(ValueError):
-        urlsplit(url).port  # noqa: B018 - reading it is the check
+        urlsplit(url).port  # noqa: B018 - the property parses
         return url
-    raise ValueError("needs one host, and a port from 0 to 65535 if any")
+    raise ValueError("expected one host and, if any, a port from 0 to 65535")
 
 
-CommaList = Annotated[tuple[str, ...], BeforeValidator(split_list)]
+CommaList = Annotated[tuple[str, ...], BeforeValidator(parse_list)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Label = Annotated[str, AfterValidator(clean)]
-LabelList = Annotated[tuple[Label, ...], BeforeValidator(split_labels)]
+LabelList = Annotated[tuple[Label, ...], BeforeValidator(parse_labels)]
 PublicUrl = Annotated[
     str,
     Field(pattern=r"^(https?://[^/?#@\s]+(/[^?#\s]*)?)?$", max_length=500, examples=["https://vote.example.org"]),
-    AfterValidator(with_valid_port),
+    AfterValidator(check_host_and_port),
 ]

@@ -1,78 +1,76 @@
-"""Settings from AWS Systems Manager Parameter Store: `SSM_PREFIX=/voting/prod` makes NAME come from /voting/prod/NAME.
+"""Settings from AWS Systems Manager Parameter Store: `SSM_PREFIX=/voting/prod` reads NAME from /voting/prod/NAME.
 
-Only the names asked for are read, so a role needs no more than `ssm:GetParameters` on its own parameters (and
-`kms:Decrypt` for a SecureString under a key of one's own). Region, credentials and endpoint are found as boto3 finds
-them. boto3 is imported here alone and only when it is used; it comes with the extra `cloud`.
+Parameters are read by name, so a role needs no more than `ssm:GetParameters` on those of its service (and `kms:Decrypt`
+for a SecureString under a key of your own). boto3 finds region, credentials and endpoint. It is imported in this module
+only, when it is needed; the extra `cloud` installs it.
 https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameters.html
 """
 
 import time
 from typing import Any
 
-AT_ONCE = 10  # names that one GetParameters takes
-FRESH_SECONDS = 10.0  # a value read so lately is not asked for again, whoever connects how often
+MAX_NAMES = 10  # of one GetParameters call
+CACHE_SECONDS = 10.0  # for which a value is not read again, however many connections are made
 
 
 class Unavailable(Exception):
-    """Parameter Store did not give what it was asked for; the message names the fix."""
+    """Parameter Store could not be read; the message names the fix."""
 
 
 class Parameters:
-    """The parameters below one prefix.
-
-    Args:
-        prefix: such as /voting/prod.
-    """
+    """The parameters below one prefix, such as /voting/prod."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix.rstrip("/")
-        self._held: dict[str, tuple[float, str]] = {}
+        self._cache: dict[str, tuple[float, str]] = {}
 
     def read(self, names: list[str]) -> dict[str, str]:
-        """Those of the named parameters that exist, decrypted.
+        """Return those of the named parameters that exist, decrypted.
 
         Raises:
-            Unavailable: boto3, region, credentials or a permission is missing, or there is no answer within seconds.
+            Unavailable: boto3, region, credentials or a permission is missing, or AWS does not respond within seconds.
         """
         client = self._client()
         found: dict[str, str] = {}
-        for start in range(0, len(names), AT_ONCE):
-            found |= self._ask(client, names[start : start + AT_ONCE])
+        for start in range(0, len(names), MAX_NAMES):
+            found |= self._get(client, names[start : start + MAX_NAMES])
         now = time.monotonic()
-        self._held |= {name: (now, value) for name, value in found.items()}
+        self._cache |= {name: (now, value) for name, value in found.items()}
         return found
 
-    def again(self, name: str) -> str:
-        """One parameter that was read before, as it is now or was `FRESH_SECONDS` ago; as it was, if it has gone.
+    def reread(self, name: str) -> str:
+        """Return the current value of a parameter that was read before, at most `CACHE_SECONDS` old.
+
+        Return the previous value of a parameter that was deleted.
 
         Raises:
-            Unavailable: as for `read`; it is not asked for again before `FRESH_SECONDS` have passed either.
+            Unavailable: as for `read`; the next call within `CACHE_SECONDS` returns the previous value.
         """
-        read_at, value = self._held[name]
-        if time.monotonic() - read_at < FRESH_SECONDS:
+        read_at, value = self._cache[name]
+        if time.monotonic() - read_at < CACHE_SECONDS:
             return value
-        self._held[name] = time.monotonic(), value  # whoever connects meanwhile does not wait for the answer
+        self._cache[name] = time.monotonic(), value  # connections made meanwhile do not wait for the response
         return self.read([name]).get(name, value)
 
     def _client(self) -> Any:
-        """A client for one use: sessions are not for several threads, nor their sockets for several processes."""
+        """Return a new client: a session must not be shared by threads, nor its sockets by processes."""
         try:
-            import boto3  # noqa: PLC0415 - only installations that use it have it
+            import boto3  # noqa: PLC0415 - an optional dependency
             from botocore import config, exceptions  # noqa: PLC0415
         except ImportError:
             raise Unavailable(
                 "SSM_PREFIX is set, but boto3 is not installed; install voting[cloud], or build the image with "
                 "LOCK=cloud"
             ) from None
-        patience = config.Config(connect_timeout=1, read_timeout=2, retries={"mode": "standard", "max_attempts": 3})
+        limits = config.Config(connect_timeout=1, read_timeout=2, retries={"mode": "standard", "max_attempts": 3})
         try:
-            return boto3.session.Session().client("ssm", config=patience)
+            return boto3.session.Session().client("ssm", config=limits)
         except exceptions.NoRegionError:
-            raise Unavailable("SSM_PREFIX is set, but no region; set AWS_DEFAULT_REGION") from None
+            raise Unavailable("SSM_PREFIX is set, but no region is; set AWS_DEFAULT_REGION") from None
         except (exceptions.BotoCoreError, ValueError) as error:
-            raise Unavailable(f"SSM_PREFIX: boto3 cannot be used as it is set up: {error}") from None
+            raise Unavailable(f"SSM_PREFIX: boto3 is not configured correctly: {error}") from None
 
-    def _ask(self, client: Any, names: list[str]) -> dict[str, str]:
+    def _get(self, client: Any, names: list[str]) -> dict[str, str]:
         from botocore import exceptions  # noqa: PLC0415 - as above
 
         paths = [f"{self._prefix}/{name}" for name in names]
@@ -84,13 +82,13 @@ class Parameters:
                 "limit of 2 for IMDSv2), or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             ) from None
         except exceptions.ClientError as error:
-            raise Unavailable(self._sentence(error.response["Error"], paths)) from None
+            raise Unavailable(self._explain(error.response["Error"], paths)) from None
         except exceptions.BotoCoreError as error:
             raise Unavailable(f"SSM_PREFIX: Parameter Store does not answer: {error}") from None
         return {each["Name"].removeprefix(f"{self._prefix}/"): each["Value"] for each in answer["Parameters"]}
 
-    def _sentence(self, error: dict[str, str], paths: list[str]) -> str:
-        """What is wrong, and its fix."""
+    def _explain(self, error: dict[str, str], paths: list[str]) -> str:
+        """Return what is wrong and how to fix it."""
         code, message = error.get("Code", ""), error.get("Message", "")
         shown = ", ".join(paths)
         is_denied = "AccessDenied" in f"{code} {message}"

@@ -1,6 +1,7 @@
-"""Settings: what each service may be told, and what it has to be. `sources.load` finds and checks them.
+"""The settings of each service: name, type, bounds, default and meaning. `sources.load` reads and checks them.
 
 There is no default password or key. Each service has its own class, so none holds a credential it does not need.
+The string below a setting is its description in docs/reference.md (`python -m tests.reference`).
 """
 
 import socket
@@ -16,73 +17,110 @@ from voting.settings.fields import (
     LabelList,
     Port,
     PublicUrl,
-    split_keys,
-    split_renames,
-    with_valid_port,
+    check_host_and_port,
+    parse_keys,
+    parse_renames,
 )
 from voting.settings.sources import Settings
 from voting.settings.tracing import TraceSettings
 
-LIMITED_VOTER_DAYS = 7  # for which a cookie is accepted where NEW_VOTERS_PER_HOUR is set
+LIMITED_VOTER_DAYS = 7  # the default of VOTER_DAYS where NEW_VOTERS_PER_HOUR is set
 
 
 class ProbeSettings(Settings):
-    """Where a service answers probes and Prometheus; never from Parameter Store, for health checks ask all the time."""
+    """What a health check needs."""
 
     metrics_listen: Annotated[
         str, Field(pattern=r"^(unix:/.+|.+:\d+)$", examples=["0.0.0.0:9100", "unix:/run/voting.sock"])
     ] = "0.0.0.0:9100"
+    """The private address for probes and metrics; never read from Parameter Store, since health checks are frequent."""
 
 
 class ServiceSettings(ProbeSettings):
-    """What every service has besides: how it logs."""
+    """Settings of every service."""
 
     log_format: Literal["auto", "json", "console"] = "auto"
+    """The format of log lines; `auto` is `console` on a terminal and `json` elsewhere."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The lowest level that is logged; libraries log warnings and errors only."""
 
 
 class RedisSettings(Settings):
-    """Where the message broker is: redis://, rediss:// (TLS) or unix://."""
+    """The message broker."""
 
     redis_url: Annotated[
         str,
-        Field(pattern=r"^(redis|rediss|unix)://.+", examples=["redis://host:6379/0"]),
-        AfterValidator(with_valid_port),
+        Field(
+            pattern=r"^(redis|rediss|unix)://.+",
+            examples=["redis://host:6379/0", "rediss://host:6379/0", "unix:///run/redis.sock"],
+        ),
+        AfterValidator(check_host_and_port),
     ]
+    """The URL of Redis; `rediss://` is verified TLS, with `?ssl_ca_certs=FILE` for an authority of your own. A changed
+    file or parameter is used for the next connection."""
 
 
 class DatabaseSettings(Settings):
-    """Where the system of record is: a libpq URI."""
+    """The system of record."""
 
     database_url: Annotated[str, Field(pattern=r"^postgres(ql)?://.*", examples=["postgresql://user@host:5432/voting"])]
+    """The libpq URI of PostgreSQL; for verified TLS add `?sslmode=verify-full&sslrootcert=FILE`. A changed file or
+    parameter is used for the next connection."""
 
 
 class WebSettings(ServiceSettings, TraceSettings):
-    """What both web services have: where they listen, and where people find the two pages."""
+    """Settings of both web services."""
 
-    host: str = "0.0.0.0"  # noqa: S104 - a container publishes its port; `voting up` narrows this to loopback
+    host: Annotated[str, Field(examples=["127.0.0.1"])] = "0.0.0.0"  # noqa: S104 - containers publish one port
+    """The address to listen on."""
     vote_port: Port = 8080
+    """The port of the vote service."""
     result_port: Port = 8081
+    """The port of the result service."""
     vote_url: PublicUrl = ""
+    """The public URL of the ballot, for links and the QR code; set it where the public can reach you. Without it, links
+    lead to the host of the request, at `VOTE_PORT`."""
     result_url: PublicUrl = ""
+    """The public URL of the result, for links; without it, links lead to the host of the request, at `RESULT_PORT`."""
     https: bool = False
-    allowed_origins: CommaList = ()
+    """Whether browsers reach the ballot over HTTPS: its cookie is then `Secure` and has the prefix `__Host-`. Used by
+    vote only; in containers `VOTE_HOST` sets it (docs/operations.md#https)."""
+    allowed_origins: Annotated[CommaList, Field(examples=["https://a.example.org, https://b.example.org"])] = ()
+    """Public origins from which votes and WebSockets are accepted; needed where a proxy changes `Host`."""
     trusted_proxies: Annotated[int, Field(ge=0, le=10)] = 0
+    """The number of your proxies that add to `X-Forwarded-For`; with 0 the header is ignored."""
     rate_limit: Annotated[float, Field(ge=0, le=1_000_000)] = 0
+    """Requests a second from one address (with IPv6 a /64; a /48 gets 16 times as many); more get 429. 0 is off."""
     rate_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 50
+    """Requests that one address may send at once under `RATE_LIMIT`."""
     max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+    """Open connections of one process; more get 503. Where `TRUSTED_PROXIES` is 0, one address may hold three quarters
+    of them, and at most 6,000."""
 
 
 class VoteSettings(WebSettings, RedisSettings):
     """Settings of the vote service."""
 
-    secret_key: Annotated[str, Field(min_length=keys.LEAST_KEY)]
-    secret_key_old: Annotated[tuple[keys.AcceptedKey, ...], BeforeValidator(split_keys)] = ()
+    secret_key: Annotated[str, Field(min_length=keys.MIN_LENGTH)]
+    """The key that signs voters' cookies."""
+    secret_key_old: Annotated[
+        tuple[keys.AcceptedKey, ...], BeforeValidator(parse_keys), Field(examples=["KEY", "KEY until 2027-01-31"])
+    ] = ()
+    """More keys whose cookies are accepted: earlier ones, and the next before it signs. Separate several by commas or
+    line ends; `until` is the last day, in UTC (docs/operations.md#the-key-of-cookies)."""
     ballot_policy: Literal["open", "browser"] = "open"
+    """With `open`, a vote without a cookie belongs to a new voter; with `browser`, only browsers that loaded the page
+    may vote."""
     web_concurrency: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = 1
+    """The number of processes; `auto` is one for each core of the machine or container."""
     max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 4096
+    """Votes of one process that may wait for Redis at the same time; more are refused with 503."""
     new_voters_per_hour: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """New voters from one address in an hour, counted when a page sets a cookie or a vote without one is accepted; more
+    get 429 with the wait, and known voters can still change their votes. 0 is off."""
     voter_days: Annotated[int, Field(ge=1, le=365)] | None = None
+    """Days for which a browser stays the same voter, at least as long as a poll is open: 365 by default, 7 with
+    `NEW_VOTERS_PER_HOUR` (docs/decisions.md#a-cookie-ends-and-that-bounds-what-can-be-saved-up)."""
 
     @model_validator(mode="after")
     def _distinct_keys(self) -> Self:
@@ -94,8 +132,8 @@ class VoteSettings(WebSettings, RedisSettings):
         return self
 
     @property
-    def voter_lifetime(self) -> int:
-        """Days for which a voter's cookie is accepted; fewer where new voters are limited (docs/decisions.md)."""
+    def cookie_days(self) -> int:
+        """Days for which a voter's cookie is accepted."""
         return self.voter_days or (LIMITED_VOTER_DAYS if self.new_voters_per_hour else 365)
 
 
@@ -103,49 +141,65 @@ class ResultSettings(WebSettings, DatabaseSettings):
     """Settings of the result service."""
 
     max_viewers: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+    """Open WebSockets."""
     viewers_per_address: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    """Open WebSockets from one address, by default a quarter of `MAX_VIEWERS`; a /48 of IPv6 may have up to half of
+    all. 0 is no limit."""
 
     @property
-    def most_per_address(self) -> int:
-        """Viewers of one address: a quarter of all unless it is set; 0 is without a limit."""
+    def max_viewers_per_address(self) -> int:
+        """Viewers that one address may have; 0 is no limit."""
         return max(1, self.max_viewers // 4) if self.viewers_per_address is None else self.viewers_per_address
 
 
 class WorkerSettings(ServiceSettings, TraceSettings, RedisSettings, DatabaseSettings):
-    """Settings of a worker. Workers of one group need distinct names; a container's host name is one."""
+    """Settings of the worker."""
 
     worker_name: Annotated[
         str, Field(pattern=r"^[\w.-]{1,100}$", examples=["worker-1"], default_factory=socket.gethostname)
     ]
+    """The worker's name in the consumer group: different for each worker, and the same after a restart."""
     batch_size: Annotated[int, Field(ge=1, le=50_000)] = 5000
+    """The maximum number of entries in a batch."""
     reclaim_seconds: Annotated[float, Field(gt=0, le=3600)] = 10
+    """The time after which entries of a dead worker are claimed by another."""
 
 
 class MigrateSettings(ServiceSettings, DatabaseSettings):
-    """Settings of the schema migration, which also writes the default poll, and the roles whose passwords are given."""
+    """Settings of the schema migration, which also writes the default poll and the roles whose passwords are set."""
 
     worker_database_password: str = ""
+    """Creates the role `voting_worker` with this password."""
     result_database_password: str = ""
+    """Creates the role `voting_result` with this password."""
 
     poll_question: Label | None = None
+    """The question; like the options, it stays as it is stored where this is not set. `Cats or dogs?` in a new
+    database."""
     option_a: Label | None = None
+    """The first option, with the key `a` in a new database: `Cats` there by default."""
     option_b: Label | None = None
-    options: LabelList = ()
-    rename_options: Annotated[tuple[tuple[str, str], ...], BeforeValidator(split_renames)] = ()
+    """The second option, with the key `b` in a new database: `Dogs` there by default."""
+    options: Annotated[LabelList, Field(examples=["Red, Green, Blue", '["Red, warm", "Blue"]'])] = ()
+    """2 to 20 options in place of `OPTION_A` and `OPTION_B`; labels with commas need a JSON list."""
+    rename_options: Annotated[
+        tuple[tuple[str, str], ...], BeforeValidator(parse_renames), Field(examples=["Old label=New label, Gren=Green"])
+    ] = ()
+    """Renames options, which keep their votes (docs/decisions.md#a-poll-with-votes-keeps-its-meaning)."""
 
     @field_validator("options")
     @classmethod
     def _enough_options(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
         if labels and not 2 <= len(labels) <= MAX_OPTIONS:
-            raise ValueError(f"needs 2 to {MAX_OPTIONS} labels, separated by commas, and has {len(labels)}")
+            raise ValueError(f"expected 2 to {MAX_OPTIONS} labels, separated by commas, not {len(labels)}")
         return labels
 
     @field_validator("rename_options")
     @classmethod
-    def _pairs(cls, given: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-        pairs = tuple((clean(old), clean(new)) for old, new in given)
+    def _clean_renames(cls, renames: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        pairs = tuple((clean(old), clean(new)) for old, new in renames)
         if {fold(old) for old, _ in pairs} & {fold(new) for old, new in pairs if fold(old) != fold(new)}:
-            raise ValueError("a label is both old and new, so that each start would rename again")
+            raise ValueError("a label is both an old and a new one, so each start would rename it again")
         return pairs
 
     @model_validator(mode="after")
@@ -157,7 +211,7 @@ class MigrateSettings(ServiceSettings, DatabaseSettings):
 
 
 class StatusSettings(RedisSettings, DatabaseSettings):
-    """What `voting status` needs to look at the whole; it asks the web services only if it knows their addresses."""
+    """Settings of `voting status`, which asks the web services only where their URLs are set."""
 
     vote_url: PublicUrl = ""
     result_url: PublicUrl = ""

@@ -1,8 +1,7 @@
-"""Where settings come from: the environment, files that it names, or Parameter Store. Only this and `config` read it.
+"""Reads settings from the environment, from files that it names, or from Parameter Store.
 
 A setting comes from NAME; else from NAME_FILE, the path of a file that holds the value, as container secrets are; else,
-where SSM_PREFIX is set, from Parameter Store; else it has its default. `load` checks all settings of a service and
-reports every bad one at once: `BadSettings`.
+where SSM_PREFIX is set, from Parameter Store; else it has its default. `load` reports every bad setting at once.
 """
 
 import asyncio
@@ -18,9 +17,9 @@ from pydantic import BaseModel, PrivateAttr, ValidationError
 
 from voting.settings.parameters import Parameters, Unavailable
 
-REREAD_SECONDS = 1.0
+REREAD_SECONDS = 1.0  # that a connection may wait for a setting to be read again
 
-Origins = dict[str, Callable[[], str]]
+Readers = dict[str, Callable[[], str]]
 
 
 class BadSettings(Exception):
@@ -32,23 +31,23 @@ class BadSettings(Exception):
 
 
 class Settings(BaseModel, validate_assignment=True, defer_build=True):
-    """Settings of one service; they know how those from a file or from Parameter Store are read again.
+    """Settings of one service, of which those from a file or from Parameter Store can be read again.
 
-    A class's validator is made when it is first used, since a process uses one of them: that saves it 12 MiB.
+    Pydantic builds a class's validator on first use (`defer_build`), since a process uses one class: this saves 12 MiB.
     """
 
-    _origins: Origins = PrivateAttr(default_factory=dict)
+    _readers: Readers = PrivateAttr(default_factory=dict)
 
     async def reread(self, setting: str) -> str:
-        """What a setting says now: asked before each new connection, so that a rotated password needs no restart.
+        """Return the current value of a setting; called before each new connection, so a password can be rotated.
 
-        What cannot be read within a second or would not be valid leaves the value from before: the connection then
-        tells what is wrong, and the next one asks again.
+        If the value is not read within `REREAD_SECONDS` or is not valid, return the previous one: the connection then
+        reports what is wrong, and the next connection reads again.
         """
-        if origin := self._origins.get(setting):
+        if reader := self._readers.get(setting):
             with contextlib.suppress(OSError, ValueError, Unavailable):
                 async with asyncio.timeout(REREAD_SECONDS):
-                    setattr(self, setting, await asyncio.to_thread(origin))
+                    setattr(self, setting, await asyncio.to_thread(reader))
         value: str = getattr(self, setting)
         return value
 
@@ -60,9 +59,9 @@ def load(settings_class: type[S]) -> S:
     """Read the settings of one service.
 
     Raises:
-        BadSettings: with a sentence for every setting that is missing, unreadable or wrong.
+        BadSettings: one or more settings are missing, unreadable or wrong.
     """
-    found = _find(settings_class)
+    found = _read_all(settings_class)
     reported = {name for name, value in found.values.items() if not value}
     try:
         settings = settings_class.model_validate(found.values)
@@ -71,43 +70,43 @@ def load(settings_class: type[S]) -> S:
             name = str(detail["loc"][0]) if detail["loc"] else ""
             if name not in reported:
                 examples = settings_class.model_fields[name].examples if name else None
-                found.problems.append(_sentence(name, detail["type"], detail["msg"], examples or []))
+                found.problems.append(_message(name, detail["type"], detail["msg"], examples or []))
         raise BadSettings(found.problems) from None
     if found.problems:
         raise BadSettings(found.problems)
-    settings._origins = found.origins  # noqa: SLF001 - our own class
+    settings._readers = found.readers  # noqa: SLF001 - our own class
     return settings
 
 
 @dataclass
 class _Found:
-    """What is given for each field (empty if it could not be read), how to read it again, and what is wrong."""
+    """The text of each field (empty if it could not be read), how to read it again, and what is wrong."""
 
     values: dict[str, str] = field(default_factory=dict)
-    origins: Origins = field(default_factory=dict)
+    readers: Readers = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
 
-def _find(settings_class: type[Settings]) -> _Found:
+def _read_all(settings_class: type[Settings]) -> _Found:
     found = _Found()
     for name in settings_class.model_fields:
-        _look_into_environment(found, name)
+        _read_environment(found, name)
     prefix = os.environ.get("SSM_PREFIX")
-    asked = {name.upper(): name for name in settings_class.model_fields if name not in found.values}
-    asked.pop("METRICS_LISTEN", None)
-    if prefix and asked:
-        _look_into_parameters(found, Parameters(prefix), asked)
+    missing = {name.upper(): name for name in settings_class.model_fields if name not in found.values}
+    missing.pop("METRICS_LISTEN", None)  # a health check reads it every few seconds
+    if prefix and missing:
+        _read_parameters(found, Parameters(prefix), missing)
     return found
 
 
-def _look_into_environment(found: _Found, setting: str) -> None:
+def _read_environment(found: _Found, setting: str) -> None:
     name = setting.upper()
     path = os.environ.get(f"{name}_FILE")
     if path and name in os.environ:
         found.problems.append(f"{name} and {name}_FILE are both set; keep one")
     if path:
         found.values[setting] = ""
-        found.origins[setting] = functools.partial(_read_file, path)
+        found.readers[setting] = functools.partial(_read_file, path)
         try:
             found.values[setting] = _read_file(path)
         except (OSError, UnicodeDecodeError) as error:
@@ -119,24 +118,24 @@ def _look_into_environment(found: _Found, setting: str) -> None:
         found.values[setting] = os.environ[name]
 
 
-def _look_into_parameters(found: _Found, parameters: Parameters, asked: dict[str, str]) -> None:
+def _read_parameters(found: _Found, parameters: Parameters, fields: dict[str, str]) -> None:
     try:
-        values = parameters.read(list(asked))
+        values = parameters.read(list(fields))
     except Unavailable as error:
         found.problems.append(str(error))
-        found.values |= dict.fromkeys(asked.values(), "")
+        found.values |= dict.fromkeys(fields.values(), "")
         return
     for name, value in values.items():
-        found.values[asked[name]] = value
-        found.origins[asked[name]] = functools.partial(parameters.again, name)
+        found.values[fields[name]] = value
+        found.readers[fields[name]] = functools.partial(parameters.reread, name)
 
 
 def _read_file(path: str) -> str:
     return Path(path).read_text(encoding="utf-8").strip()
 
 
-def _sentence(setting: str, kind: str, message: str, examples: list[str]) -> str:
-    """Say what is wrong with one setting, without repeating a value that may be secret."""
+def _message(setting: str, kind: str, message: str, examples: list[str]) -> str:
+    """Return what is wrong with one setting, without its value, which may be secret."""
     message = message.removeprefix("Value error, ")
     if not setting:
         return message

@@ -1,4 +1,4 @@
-"""Settings for OpenTelemetry traces: off unless a collector is named."""
+"""Settings of OpenTelemetry traces, which are off unless a collector is set."""
 
 import importlib
 from typing import Annotated
@@ -11,7 +11,7 @@ EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 
 
 class TraceSettings(Settings):
-    """Where traces go, under the names that OpenTelemetry gave these settings.
+    """Settings of tracing, with the names and meanings that OpenTelemetry defines.
 
     https://opentelemetry.io/docs/specs/otel/protocol/exporter/
     """
@@ -19,14 +19,17 @@ class TraceSettings(Settings):
     otel_exporter_otlp_endpoint: Annotated[
         str, Field(pattern=r"^(https?://[^/?#@\s]+(/[^?#\s]*)?)?$", max_length=500, examples=["http://collector:4318"])
     ] = ""
+    """The OpenTelemetry collector (OTLP over HTTP) that traces are sent to; tracing is off without it."""
     otel_exporter_otlp_headers: Annotated[
         str, Field(pattern=r"^([^=,\s]+=[^,\s]+(,[^=,\s]+=[^,\s]+)*)?$", examples=["authorization=Bearer%20…,tenant=1"])
     ] = ""
+    """Headers that the collector requires, percent-encoded."""
     otel_traces_sampler_arg: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """The share of votes that are traced; used by vote only."""
 
     @field_validator("otel_exporter_otlp_endpoint")
     @classmethod
-    def _can_be_reached(cls, url: str) -> str:
+    def _exporter_is_installed(cls, url: str) -> str:
         if url:
             try:
                 importlib.import_module(EXPORTER)

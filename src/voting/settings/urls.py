@@ -1,4 +1,4 @@
-"""TODO voting.settings.urls."""
+"""URLs of the stores, as logs and messages may show them."""
 
 import re
 
@@ -9,10 +9,9 @@ _STORE_URL = re.compile(
 
 
 def redacted(url: str) -> str:
-    """Return the address of a store for logs and messages: scheme, hosts and path, and never a user or a password.
+    """Return scheme, hosts and path of a store's URL, without user, password and query.
 
-    Of a text that can be read in another way (an `@` after the hosts, as in a password that was not quoted), only
-    the scheme is returned.
+    Where the URL is ambiguous (an `@` after the hosts, as in a password that was not quoted), return only its scheme.
     """
     if found := _STORE_URL.fullmatch(url):
         return "{}://{}{}".format(*found.groups(""))

@@ -47,7 +47,7 @@ class VoteEndpoint:
         self._pages = pages
         self._metrics = metrics
         self._voters = Voters(
-            settings.secret_key, settings.secret_key_old, https=settings.https, days=settings.voter_lifetime
+            settings.secret_key, settings.secret_key_old, https=settings.https, days=settings.cookie_days
         )
         self._new_voters = NewVoters(settings, self._voters)
         self._allowed_origins = settings.allowed_origins

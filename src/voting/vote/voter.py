@@ -1,23 +1,24 @@
-"""Who votes: a signed random cookie, and the pseudonyms under which its votes are stored.
+"""Voters: their signed random cookies, and the pseudonyms under which votes are stored.
 
 The cookie is one string of 48 characters, base64url without padding:
 
     16 bytes   the voter's id, random
-     4 bytes   when it was made, in seconds since the epoch, big-endian
-    16 bytes   signature: the first half of HMAC-SHA256 over the bytes before
+     4 bytes   the time of creation, in seconds since the epoch, big-endian
+    16 bytes   the signature: the first half of HMAC-SHA256 over the bytes before
 
 A pseudonym is a keyed hash (BLAKE2s, 16 bytes) of the id and the poll's slug. It differs from poll to poll, so stored
-votes do not tell which of them are one browser's. Without the key nobody can compute a pseudonym from a cookie, nor a
-cookie from a pseudonym. The time is not part of it. BLAKE2s takes a third of the time of an HMAC, and each vote needs
-one: https://www.rfc-editor.org/rfc/rfc7693
+votes do not show which of them came from one browser. Without the key nobody can compute a pseudonym from a cookie, or
+a cookie from a pseudonym. The time is not part of it. Each vote needs a pseudonym, and BLAKE2s takes a third of the
+time of an HMAC: https://www.rfc-editor.org/rfc/rfc7693
 
-A cookie is accepted for `days` after it was made. Where new voters are limited, the limit for these days is therefore
-the most voters that can be collected before they vote. A browser whose cookie has ended is a new voter.
+A cookie is accepted for `days` after its creation; then its browser is a new voter. So where new voters are limited,
+nobody can collect more cookies before voting than the limit allows in these days.
 
-A cookie keeps the key that signed it while that key is accepted, so a browser stays the same voter while keys rotate.
+A cookie stays valid while the key that signed it is accepted, so a browser stays the same voter while keys are rotated.
 
-Cookies of the earlier format, `<id>.<signature>` of 22 characters each, have no time and one pseudonym for all polls,
-the second half of the HMAC that signs them. Browsers and databases have them: they are accepted as long as their key.
+Cookies of the earlier format, `<id>.<signature>` with 22 characters each, have no time and one pseudonym for all polls:
+the second half of the HMAC that signs them. Browsers and databases still have them, so they are accepted as long as
+their key.
 """
 
 import binascii
@@ -35,14 +36,14 @@ _ID_BYTES = 16
 _SIGNED_BYTES = _ID_BYTES + 4
 _LENGTH = 48
 _EARLIER_LENGTH = 45
-_FROM_URL = bytes.maketrans(b"-_+/=", b"+/!!!")  # `!` is in no base64: each token has one form
+_FROM_URL = bytes.maketrans(b"-_+/=", b"+/!!!")  # `!` is invalid, so each token has one form
 _TO_URL = bytes.maketrans(b"+/", b"-_")
 
 
 class _Key(NamedTuple):
-    """A key, made ready for each of its purposes, and the moment from which it is not accepted."""
+    """The keyed hashes of one accepted key, ready to be copied."""
 
-    ends: float
+    expires_at: float  # seconds since the epoch
     cookie: hmac.HMAC
     pseudonym: hashlib.blake2s
     earlier: hmac.HMAC
@@ -52,35 +53,35 @@ class Voter(NamedTuple):
     """One browser.
 
     Args:
-        voter_id: what its cookie says.
-        key: computes its pseudonyms.
-        cookie: the Set-Cookie value; None when the browser has it already.
-        everywhere: its pseudonym in all polls, if its cookie has the earlier format.
+        voter_id: the random part of its cookie.
+        key: the keyed hash of its pseudonyms.
+        cookie: the Set-Cookie value; None if the browser has the cookie already.
+        fixed_pseudonym: its pseudonym in all polls, if its cookie has the earlier format.
     """
 
     voter_id: bytes
     key: hashlib.blake2s
     cookie: bytes | None = None
-    everywhere: bytes | None = None
+    fixed_pseudonym: bytes | None = None
 
     def pseudonym(self, poll: bytes) -> bytes:
         """Return the 16 bytes under which its vote in this poll (a slug) is stored."""
-        if self.everywhere is not None:
-            return self.everywhere
-        keyed = self.key.copy()
-        keyed.update(self.voter_id + poll)
-        return keyed.digest()
+        if self.fixed_pseudonym is not None:
+            return self.fixed_pseudonym
+        digest = self.key.copy()
+        digest.update(self.voter_id + poll)
+        return digest.digest()
 
 
 class Voters:
-    """Makes and recognises voters.
+    """Creates and recognises voters.
 
     Args:
         key: signs new cookies.
-        accepted: further keys whose cookies are accepted.
-        https: makes the cookie Secure, with the `__Host-` prefix.
-        days: for which a cookie is accepted after it was made.
-        clock: gives the seconds since the epoch.
+        accepted: more keys whose cookies are accepted.
+        https: whether the cookie is Secure, with the prefix `__Host-`.
+        days: for which a cookie is accepted after its creation.
+        clock: returns the seconds since the epoch.
     """
 
     def __init__(
@@ -99,11 +100,11 @@ class Voters:
         self._attributes = b"; Path=/; Max-Age=%d; HttpOnly; SameSite=Lax%s" % (self._lifetime, secure)
 
     def new(self) -> Voter:
-        """Return a voter never seen before, with the cookie that makes it known."""
-        return self._issue(self._keys[0], os.urandom(_ID_BYTES))
+        """Return a new voter with its cookie."""
+        return self._create(self._keys[0], os.urandom(_ID_BYTES))
 
     def recognise(self, cookies: bytes | None) -> Voter | None:
-        """Return the voter that a Cookie header names; None when there is none that we signed, or it has ended."""
+        """Return the voter of a Cookie header; None if it has no cookie that we signed, or an expired one."""
         if cookies is None:
             return None
         for part in cookies.split(b";"):
@@ -115,7 +116,7 @@ class Voters:
                     return None
         return None
 
-    def _issue(self, key: _Key, voter_id: bytes) -> Voter:
+    def _create(self, key: _Key, voter_id: bytes) -> Voter:
         signed = voter_id + int(self._clock()).to_bytes(4, "big")
         token = binascii.b2a_base64(signed + _digest(key.cookie, signed)[:16], newline=False).translate(_TO_URL)
         return Voter(voter_id, key.pseudonym, b"%b=%b%b" % (self._name, token, self._attributes))
@@ -129,7 +130,7 @@ class Voters:
         if now >= int.from_bytes(signed[_ID_BYTES:], "big") + self._lifetime:
             return None
         for key in self._keys:
-            if now < key.ends and hmac.compare_digest(_digest(key.cookie, signed)[:16], given):
+            if now < key.expires_at and hmac.compare_digest(_digest(key.cookie, signed)[:16], given):
                 return Voter(signed[:_ID_BYTES], key.pseudonym)
         return None
 
@@ -141,24 +142,26 @@ class Voters:
         now = self._clock()
         for key in self._keys:
             digest = _digest(key.earlier, voter_id)
-            if now < key.ends and hmac.compare_digest(digest[:16], given):
-                return Voter(voter_id, key.pseudonym, everywhere=digest[16:])
+            if now < key.expires_at and hmac.compare_digest(digest[:16], given):
+                return Voter(voter_id, key.pseudonym, fixed_pseudonym=digest[16:])
         return None
 
     def derive(self, key: bytes) -> Voter:
-        """Return the voter of an idempotency key, with a cookie: the same at every replica while a key is rotated.
+        """Return the voter of an idempotency key, with its cookie.
 
-        The HMAC's input is longer than what a cookie is signed for, so no idempotency key gives the id of a cookie.
+        The key that expires first is used, or the signing key if none expires: it is the same at every replica while
+        keys are rotated. The HMAC's input is longer than that of a cookie's signature, so no idempotency key leads to
+        the id of a cookie.
         """
         now = self._clock()
-        lasting = min((each for each in self._keys if now < each.ends), key=lambda each: each.ends)
-        return self._issue(lasting, _digest(lasting.cookie, b"voting.idempotency:" + key)[:_ID_BYTES])
+        first = min((each for each in self._keys if now < each.expires_at), key=lambda each: each.expires_at)
+        return self._create(first, _digest(first.cookie, b"voting.idempotency:" + key)[:_ID_BYTES])
 
 
 def _prepare(accepted: AcceptedKey) -> _Key:
     secret = accepted.key.encode()
     return _Key(
-        accepted.ends,
+        accepted.expires_at,
         cookie=hmac.new(secret, b"voting.cookie:", "sha256"),
         pseudonym=hashlib.blake2s(key=hmac.digest(secret, b"voting.pseudonym:", "sha256"), digest_size=16),
         earlier=hmac.new(secret, b"voting.voter_id:", "sha256"),

@@ -69,7 +69,7 @@ def _examine_settings(report: Report) -> None:
 
 def _examine_keys(report: Report, settings: VoteSettings) -> None:
     for number, accepted in enumerate(settings.secret_key_old, 1):
-        if accepted.ends <= time.time():
+        if accepted.expires_at <= time.time():
             what = f"SECRET_KEY_OLD: key {number} ended on {accepted.until}; its browsers are new voters"
             report.advise(
                 "settings", what, "take it out, or give it a later date if a poll from that time is still open"
