@@ -80,7 +80,7 @@ class WebSettings(ServiceSettings, TraceSettings):
     vote_url: PublicUrl = ""
     """The public URL of the ballot, for links and the QR code; set it where the public can reach you. Without it, links
     lead to the host of the request, at `VOTE_PORT`."""
-    result_url: PublicUrl = ""
+    result_url: Annotated[PublicUrl, Field(examples=["https://result.example.org"])] = ""
     """The public URL of the result, for links; without it, links lead to the host of the request, at `RESULT_PORT`."""
     https: bool = False
     """Whether browsers reach the ballot over HTTPS: its cookie is then `Secure` and has the prefix `__Host-`. Used by
@@ -94,8 +94,8 @@ class WebSettings(ServiceSettings, TraceSettings):
     rate_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 50
     """Requests that one address may send at once under `RATE_LIMIT`."""
     max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
-    """Open connections of one process; more get 503. Where `TRUSTED_PROXIES` is 0, one address may hold three quarters
-    of them, and at most 6,000."""
+    """The maximum number of open connections of one process; more get 503. Where `TRUSTED_PROXIES` is 0, one address
+    may hold three quarters of them, and at most 6,000."""
 
 
 class VoteSettings(WebSettings, RedisSettings):
@@ -114,7 +114,7 @@ class VoteSettings(WebSettings, RedisSettings):
     web_concurrency: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = 1
     """The number of processes; `auto` is one for each core of the machine or container."""
     max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 4096
-    """Votes of one process that may wait for Redis at the same time; more are refused with 503."""
+    """The maximum number of votes of one process that wait for Redis at the same time; more are refused with 503."""
     new_voters_per_hour: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """New voters from one address in an hour, counted when a page sets a cookie or a vote without one is accepted; more
     get 429 with the wait, and known voters can still change their votes. 0 is off."""
@@ -141,9 +141,9 @@ class ResultSettings(WebSettings, DatabaseSettings):
     """Settings of the result service."""
 
     max_viewers: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
-    """Open WebSockets."""
+    """The maximum number of open WebSockets."""
     viewers_per_address: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
-    """Open WebSockets from one address, by default a quarter of `MAX_VIEWERS`; a /48 of IPv6 may have up to half of
+    """The maximum number from one address, by default a quarter of `MAX_VIEWERS`; a /48 of IPv6 may have up to half of
     all. 0 is no limit."""
 
     @property
@@ -169,17 +169,18 @@ class MigrateSettings(ServiceSettings, DatabaseSettings):
     """Settings of the schema migration, which also writes the default poll and the roles whose passwords are set."""
 
     worker_database_password: str = ""
-    """Creates the role `voting_worker` with this password."""
+    """The password of the role `voting_worker`, which is created where this is set."""
     result_database_password: str = ""
-    """Creates the role `voting_result` with this password."""
+    """The password of the role `voting_result`, which is created where this is set."""
 
     poll_question: Label | None = None
-    """The question; like the options, it stays as it is stored where this is not set. `Cats or dogs?` in a new
-    database."""
+    """The question: `Cats or dogs?` in a new database. Where it is not set, the stored one stays, as with options."""
     option_a: Label | None = None
-    """The first option, with the key `a` in a new database: `Cats` there by default."""
+    """The first option: in a new database `Cats`, with the key `a`. Without `OPTION_B`, the other stored options
+    stay."""
     option_b: Label | None = None
-    """The second option, with the key `b` in a new database: `Dogs` there by default."""
+    """The second option: in a new database `Dogs`, with the key `b`. Without `OPTION_A`, the other stored options
+    stay."""
     options: Annotated[LabelList, Field(examples=["Red, Green, Blue", '["Red, warm", "Blue"]'])] = ()
     """2 to 20 options in place of `OPTION_A` and `OPTION_B`; labels with commas need a JSON list."""
     rename_options: Annotated[
