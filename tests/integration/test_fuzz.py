@@ -125,7 +125,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
             limits = [connection_limit(1000, shared=True) for _ in sockets]
             tasks.create_task(serve(vote, sockets[0], stop, limit=limits[0]))
             tasks.create_task(serve(result, sockets[1], stop, limit=limits[1], ws=door.viewer))
-            tasks.create_task(serve(health.ops_app(lambda: True, CollectorRegistry()), sockets[2], stop))
+            tasks.create_task(serve(health.private_app(lambda: True, CollectorRegistry()), sockets[2], stop))
             while not endpoint.producer.ready:
                 await asyncio.sleep(0.01)
             started.set()

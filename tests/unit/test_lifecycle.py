@@ -48,5 +48,5 @@ def test_the_limit_of_open_files_is_raised_as_far_as_the_system_lets_us(
 
     monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(now))
     monkeypatch.setattr(resource, "setrlimit", setrlimit)
-    lifecycle._allow_open_files()
+    lifecycle._raise_open_files_limit()
     assert now == [becomes, hard]

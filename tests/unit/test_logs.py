@@ -7,7 +7,7 @@ import sys
 
 import structlog
 
-from voting.service.logs import MAX_NAMES, RateLimit
+from voting.service.logs import MAX_NAMES, RepeatLimit
 
 
 class Clock:
@@ -19,7 +19,7 @@ class Clock:
         return self.now
 
 
-def passes(limit: RateLimit, name: str, **fields: object) -> dict[str, object] | None:
+def passes(limit: RepeatLimit, name: str, **fields: object) -> dict[str, object] | None:
     try:
         return dict(limit(None, "warning", {"event": name, **fields}))
     except structlog.DropEvent:
@@ -33,7 +33,7 @@ def record(message: str, *values: object, exc_info: bool = False) -> logging.Log
 
 def test_one_line_a_second_of_each_event_passes_and_says_how_many_did_not() -> None:
     clock = Clock()
-    limit = RateLimit(clock)
+    limit = RepeatLimit(clock)
     assert passes(limit, "entry.dead", reason="x") == {"event": "entry.dead", "reason": "x"}
     assert [passes(limit, "entry.dead") for _ in range(5)] == [None] * 5
     assert passes(limit, "broker.refused") == {"event": "broker.refused"}
@@ -47,7 +47,7 @@ def test_one_line_a_second_of_each_event_passes_and_says_how_many_did_not() -> N
 
 
 def test_lines_of_libraries_are_limited_by_their_message_without_its_values() -> None:
-    limit = RateLimit(Clock())
+    limit = RepeatLimit(Clock())
     assert limit.filter(record("Invalid HTTP request received."))
     assert not limit.filter(record("Invalid HTTP request received."))
     assert limit.filter(record("callback of %s", 1))
@@ -55,17 +55,17 @@ def test_lines_of_libraries_are_limited_by_their_message_without_its_values() ->
 
 
 def test_every_traceback_passes() -> None:
-    limit = RateLimit(Clock())
+    limit = RepeatLimit(Clock())
     for _ in range(3):
         assert passes(limit, "bug", exc_info=True)
         assert limit.filter(record("bug", exc_info=True))
 
 
 def test_names_that_never_come_again_take_no_memory() -> None:
-    limit = RateLimit(Clock())
+    limit = RepeatLimit(Clock())
     for number in range(3 * MAX_NAMES):
         limit.filter(record(f"message {number}"))
-    assert len(limit._seen) <= MAX_NAMES
+    assert len(limit._passed) <= MAX_NAMES
 
 
 PROGRAM = """

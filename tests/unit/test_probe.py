@@ -46,8 +46,8 @@ def tls(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
 async def test_a_url_is_asked_below_its_path_and_by_its_host() -> None:
     heads: list[bytes] = []
     async with server(heads) as port:
-        assert await probe.trouble(f"http://localhost:{port}/a b/ü/") is None
-        assert await probe.trouble(f"127.0.0.1:{port}") is None
+        assert await probe.failure(f"http://localhost:{port}/a b/ü/") is None
+        assert await probe.failure(f"127.0.0.1:{port}") is None
     assert heads[0].startswith(f"GET /a%20b/%C3%BC/readyz HTTP/1.1\r\nHost: localhost:{port}\r\n".encode())
     assert heads[1].startswith(b"GET /readyz ")
 
@@ -56,7 +56,7 @@ async def test_an_ipv6_address_is_asked_in_every_form() -> None:
     heads: list[bytes] = []
     async with server(heads, host="::1") as port:
         for address in (f"http://[::1]:{port}", f"[::1]:{port}", f":::{port}"):
-            assert await probe.trouble(address) is None
+            assert await probe.failure(address) is None
     assert b"\r\nHost: [::1]:%d\r\n" % port in heads[0]
 
 
@@ -65,16 +65,16 @@ async def test_https_is_asked_by_https_and_needs_a_valid_certificate(
 ) -> None:
     context, authority = tls
     async with server([], ssl=context) as port:
-        assert "certificate verify failed" in (await probe.trouble(f"https://localhost:{port}") or "")
+        assert "certificate verify failed" in (await probe.failure(f"https://localhost:{port}") or "")
         monkeypatch.setenv("SSL_CERT_FILE", str(authority))
-        assert await probe.trouble(f"https://localhost:{port}") is None
-        assert "certificate is not valid for '127.0.0.1'" in (await probe.trouble(f"https://127.0.0.1:{port}") or "")
-        assert await probe.trouble(f"http://localhost:{port}") is not None
+        assert await probe.failure(f"https://localhost:{port}") is None
+        assert "certificate is not valid for '127.0.0.1'" in (await probe.failure(f"https://127.0.0.1:{port}") or "")
+        assert await probe.failure(f"http://localhost:{port}") is not None
 
 
 async def test_whatever_is_wrong_is_said() -> None:
     async with server([], b"503 Service Unavailable") as port:
-        assert await probe.trouble(f"127.0.0.1:{port}") == "HTTP/1.1 503 Service Unavailable"
-    assert "refused" in (await probe.trouble(f"127.0.0.1:{port}") or "")
+        assert await probe.failure(f"127.0.0.1:{port}") == "HTTP/1.1 503 Service Unavailable"
+    assert "refused" in (await probe.failure(f"127.0.0.1:{port}") or "")
     for nonsense in ("http://" + "a" * 100 + ".example", "http://[::1", "nothing", "https://host:99999"):
-        assert await probe.trouble(nonsense)
+        assert await probe.failure(nonsense)

@@ -72,7 +72,7 @@ class VoteProducer:
         self._on_polls = on_polls
         self._on_look, self._on_memory, self._on_lost = on_look, on_memory, on_lost
         self._polls: dict[str, Poll] = {}
-        self._bad = logs.BadPolls()
+        self._bad = logs.BadPollLog()
         self._pipeline: Pipeline  # as long as there is no outage
         self._outage: str | None = "starting"
         self._pressure: str | None = None
@@ -157,7 +157,7 @@ class VoteProducer:
                 async with redis_client(await self._address(), timeout=TIMEOUT) as client:
                     while True:
                         polls, bad = await read_polls(client)
-                        self._bad.note(bad)
+                        self._bad.log(bad)
                         polls |= {slug: self._polls[slug] for slug in bad if slug in self._polls}
                         memory = await client.info("memory")
                         self._take_note(polls, memory["used_memory"], memory["maxmemory"])

@@ -100,7 +100,7 @@ async def look(
     if mismatch := await installation.find_mismatch(redis_url, database_url):
         status.problems.append(f"{mismatch[:1].upper()}{mismatch[1:]}.")
     for name, address in services.items():
-        trouble = await probe.trouble(address)
+        trouble = await probe.failure(address)
         status.parts[name] = "down" if trouble else "up"
         if trouble:
             status.problems.append(f"{name} is not ready at {address} ({trouble}): look at its log.")

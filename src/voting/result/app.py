@@ -42,7 +42,7 @@ async def main(settings: ResultSettings, stop: Stop) -> None:
     pages = Pages("voting.result")
     app = create_app(settings, pages, hub, stop)
     spans = tracing.start(settings, "result")
-    ops = health.ops_app(lambda: hub.loaded and not stop.is_set(), registry)
+    ops = health.private_app(lambda: hub.loaded and not stop.is_set(), registry)
     log.info("result.starting", host=settings.host, port=settings.result_port)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(Watcher(settings, hub, measures, spans).run(stop))

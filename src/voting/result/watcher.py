@@ -39,7 +39,7 @@ class Watcher:
         self._metrics = metrics
         self._spans = spans
         self._read_at = float("-inf")
-        self._bad = logs.BadPolls()
+        self._bad = logs.BadPollLog()
         metrics.age.set_function(lambda: time.monotonic() - self._read_at)
 
     async def run(self, stop: Stop) -> None:
@@ -67,7 +67,7 @@ class Watcher:
             began, moment = time.monotonic(), time.time_ns()
             async with deadline(database, PATIENCE):
                 standings, bad = await poll_states(database)
-            self._bad.note(bad)
+            self._bad.log(bad)
             self._hub.update(standings, kept=bad)
             if self._spans:
                 self._spans.snapshot(hints, moment)

@@ -1,7 +1,7 @@
-"""Probes: is the process alive, can it do its work, and what does it measure.
+"""Liveness, readiness and metrics over HTTP.
 
-`/livez` answers while the process's event loop turns. `/readyz` is 200 while the service's own check holds and
-it is not stopping, else 503. `/metrics` is for Prometheus and never on a public port.
+`/livez` responds while the event loop runs. `/readyz` is 200 while the service can do its work and is not stopping,
+else 503. `/metrics` is for Prometheus and never on a public port.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from voting.service.metrics import exposition
 
 
 def probes(is_ready: Callable[[], bool]) -> list[Route]:
-    """The routes `/livez` and `/readyz`."""
+    """Return the routes `/livez` and `/readyz`."""
 
     async def livez(_: Request) -> Response:
         return PlainTextResponse("alive\n")
@@ -27,8 +27,8 @@ def probes(is_ready: Callable[[], bool]) -> list[Route]:
     return [Route("/livez", livez), Route("/readyz", readyz)]
 
 
-def ops_app(is_ready: Callable[[], bool], registry: CollectorRegistry) -> Starlette:
-    """What a service answers on its private port, METRICS_LISTEN."""
+def private_app(is_ready: Callable[[], bool], registry: CollectorRegistry) -> Starlette:
+    """Return the application of a service's private address, METRICS_LISTEN."""
 
     async def metrics(_: Request) -> Response:
         return Response(exposition(registry), headers={"content-type": CONTENT_TYPE_LATEST})

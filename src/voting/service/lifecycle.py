@@ -1,8 +1,8 @@
-"""How a service lives: signals, backoff, and an end that loses nothing.
+"""Start and stop of a service, and backoff.
 
-`run` starts a service's main coroutine on uvloop and hands it an event that SIGTERM or SIGINT sets. A service
-that sees the event stops taking work, finishes what it holds and returns; the process then exits 0. A bug is
-not caught here: it ends the process with its traceback, and whatever runs the process starts it again.
+`run` starts a service's main coroutine on uvloop with an event that SIGTERM or SIGINT sets. When it is set, the service
+accepts no more work, finishes the work in flight and returns; the process then exits with 0. Unexpected exceptions are
+not caught: they end the process with a traceback, and its supervisor starts it again.
 """
 
 import asyncio
@@ -26,40 +26,40 @@ log = logs.get()
 
 
 def run(main: Callable[[Stop], Awaitable[None]]) -> None:
-    """Run a service until it returns; SIGTERM and SIGINT set the event that it gets."""
-    _allow_open_files()
+    """Run a service until it returns; SIGTERM and SIGINT set its `Stop` event."""
+    _raise_open_files_limit()
 
-    async def supervised() -> None:
+    async def main_with_signals() -> None:
         stop = Stop()
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, stop.set)
         await main(stop)
 
-    _settle()
-    uvloop.run(supervised())
+    _freeze_imports()
+    uvloop.run(main_with_signals())
 
 
-def _allow_open_files() -> None:
-    """Raise the limit of open files as far as the system lets us: a shell's usual 1,024 would be 1,000 viewers.
+def _raise_open_files_limit() -> None:
+    """Raise the limit of open files as far as the system allows: 1,024, usual in a shell, would be 1,000 viewers.
 
-    An infinite hard limit does not mean that any number is accepted: macOS refuses more than OPEN_MAX (setrlimit(2)).
+    With an infinite hard limit macOS still refuses more than OPEN_MAX (setrlimit(2)).
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    for most in MAX_OPEN_FILES:
-        wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        if soft == resource.RLIM_INFINITY or wanted <= soft:
+    for maximum in MAX_OPEN_FILES:
+        limit = maximum if hard == resource.RLIM_INFINITY else min(maximum, hard)
+        if soft == resource.RLIM_INFINITY or limit <= soft:
             return
         with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
             return
     log.warning("open_files.limited", soft=soft, hard=hard)
 
 
-def _settle() -> None:
-    """Once all is imported: it is never garbage, and what only importing needed goes back to the system.
+def _freeze_imports() -> None:
+    """Exclude what was imported from garbage collection, and return the memory that only importing needed.
 
-    Not walking the modules again and again saves a worker a third of its time; giving back saves 2 MiB a process.
+    Not scanning the modules again and again saves a worker a third of its time; returning memory saves 2 MiB a process.
     """
     gc.collect()
     gc.freeze()
@@ -68,15 +68,15 @@ def _settle() -> None:
 
 
 async def pause(stop: Stop, seconds: float) -> None:
-    """Wait, but not past the moment when the service has to stop."""
+    """Wait for some seconds, or until the service has to stop."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)
 
 
 def raise_if_cancelled() -> None:
-    """Raise `CancelledError` if this task was cancelled and a library has swallowed that.
+    """Raise `CancelledError` if this task was cancelled and a library has suppressed that.
 
-    Before Python 3.12 `asyncio.wait_for`, which redis-py uses, does so if what it waits for is done at that moment.
+    Before Python 3.12 `asyncio.wait_for`, which redis-py uses, does so if its awaitable is done at that moment.
     https://github.com/python/cpython/issues/86296
     """
     task = asyncio.current_task()
@@ -85,21 +85,21 @@ def raise_if_cancelled() -> None:
 
 
 class Backoff:
-    """Growing waits between tries: doubled each time up to a cap, with full jitter.
+    """Waits between attempts: doubled each time up to a cap, with full jitter.
 
     Source: https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/
     """
 
     def __init__(self, first: float, cap: float) -> None:
         self._first, self._cap = first, cap
-        self._tries = 0
+        self._attempts = 0
 
     def reset(self) -> None:
-        """Start over: the last try succeeded."""
-        self._tries = 0
+        """Start over, after an attempt that succeeded."""
+        self._attempts = 0
 
     def next(self) -> float:
-        """Seconds to wait before the next try; at least a tenth of the step, so that no loop spins."""
-        step = min(self._cap, self._first * float(2 ** min(self._tries, 30)))
-        self._tries += 1
+        """Return the seconds to wait before the next attempt: at least a tenth of the step, so that no loop spins."""
+        step = min(self._cap, self._first * float(2 ** min(self._attempts, 30)))
+        self._attempts += 1
         return step * random.uniform(0.1, 1)  # noqa: S311 - jitter, not a secret

@@ -1,8 +1,8 @@
 """Logs: one event a line, with a fixed name and fields; JSON, or a readable form on a terminal.
 
-A flood of one event, such as that of bad requests, is one line a second: see `RateLimit`.
+An event that repeats quickly, such as that of bad requests, is logged once a second: see `RepeatLimit`.
 
-Nothing that belongs to a voter is ever passed to a logger: no cookie, no address, no choice.
+Nothing of a voter is ever passed to a logger: no cookie, no address, no choice.
 """
 
 import logging
@@ -12,49 +12,46 @@ from collections.abc import Callable
 from typing import Literal
 
 _is_absent = sys.modules.setdefault("rich", None) is None  # type: ignore[arg-type]
-import structlog  # noqa: E402 - with rich, which no service needs, each process would be 3 MiB larger
+import structlog  # noqa: E402 - without rich, which no service needs, each process is 3 MiB smaller
 from structlog.typing import FilteringBoundLogger  # noqa: E402
 
 if _is_absent:
     del sys.modules["rich"]
 
-LINE_SECONDS = 1.0
+REPEAT_SECONDS = 1.0
 MAX_NAMES = 1000
-MAX_NAME = 200  # characters of an event and its error
+MAX_NAME_LENGTH = 200  # characters of an event and its error
 
 
-class RateLimit(logging.Filter):
-    """Lets one line a second through for each event and error, with the number of those `suppressed` since the last.
+class RepeatLimit(logging.Filter):
+    """Passes one line a second for each event and error, with the number of lines `suppressed` since the last.
 
-    Lines with a traceback always pass. It is a processor of structlog, and a filter for libraries that use `logging`,
-    whose event name is the message before its values are put in. The last lines of a flood are only counted in the
-    next such line, whenever it comes.
-
-    Args:
-        clock: gives seconds.
+    Lines with a traceback always pass. This is a processor of structlog, and a filter for libraries that use `logging`,
+    whose event name is the message without its arguments. Lines that were suppressed at the end of a burst are reported
+    by the next such line, however late.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        self._seen: dict[str, tuple[float, int]] = {}  # name -> when a line passed, and how many have not since
+        self._passed: dict[str, tuple[float, int]] = {}  # name -> time of the last line, number suppressed since
 
     def _admit(self, name: str) -> int | None:
-        """Return how many lines were suppressed before this one; None if this one is."""
+        """Return how many lines were suppressed before this one; None if this line is suppressed too."""
         now = self._clock()
-        passed, suppressed = self._seen.get(name, (float("-inf"), 0))
-        if now - passed < LINE_SECONDS:
-            self._seen[name] = passed, suppressed + 1
+        passed, suppressed = self._passed.get(name, (float("-inf"), 0))
+        if now - passed < REPEAT_SECONDS:
+            self._passed[name] = passed, suppressed + 1
             return None
-        if len(self._seen) >= MAX_NAMES:
-            self._seen.clear()
-        self._seen[name] = now, 0
+        if len(self._passed) >= MAX_NAMES:
+            self._passed.clear()
+        self._passed[name] = now, 0
         return suppressed
 
     def __call__(self, _logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        """Pass an event of ours on, or drop it."""
+        """Return an event of ours, or drop it (a processor of structlog)."""
         if not event.get("exc_info"):
-            suppressed = self._admit(f"{event['event']} {event.get('error', '')}"[:MAX_NAME])
+            suppressed = self._admit(f"{event['event']} {event.get('error', '')}"[:MAX_NAME_LENGTH])
             if suppressed is None:
                 raise structlog.DropEvent
             if suppressed:
@@ -62,7 +59,7 @@ class RateLimit(logging.Filter):
         return event
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether a library's line is shown."""
+        """Return whether a library's line passes (`logging.Filter`)."""
         if record.exc_info:
             return True
         suppressed = self._admit(f"{record.name} {record.msg}")
@@ -72,8 +69,8 @@ class RateLimit(logging.Filter):
 
 
 def configure(service: str, *, form: Literal["auto", "json", "console"], level: str) -> None:
-    """Set up logging of this process, to standard error; libraries that use `logging` end there too."""
-    pretty = form == "console" or (form == "auto" and sys.stderr.isatty())
+    """Log to standard error, also what libraries log with `logging`."""
+    is_console = form == "console" or (form == "auto" and sys.stderr.isatty())
     number = logging.getLevelNamesMapping()[level.upper()]
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -81,11 +78,11 @@ def configure(service: str, *, form: Literal["auto", "json", "console"], level: 
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.EventRenamer("event"),
     ]
-    limit = RateLimit()
+    limit = RepeatLimit()
     render: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer() if is_console else structlog.processors.JSONRenderer()
     )
-    errors: list[structlog.typing.Processor] = [] if pretty else [structlog.processors.format_exc_info]
+    errors: list[structlog.typing.Processor] = [] if is_console else [structlog.processors.format_exc_info]
     structlog.configure(
         processors=[limit, *shared, *errors, render],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -109,19 +106,19 @@ def configure(service: str, *, form: Literal["auto", "json", "console"], level: 
 
 
 def get() -> FilteringBoundLogger:
-    """The logger; every module calls this once."""
+    """Return the logger."""
     logger: FilteringBoundLogger = structlog.get_logger()
     return logger
 
 
-class BadPolls:
-    """Logs each poll that cannot be used once, and again when something else is wrong with it."""
+class BadPollLog:
+    """Logs an invalid poll once, and again when another thing is wrong with it."""
 
     def __init__(self) -> None:
         self._known: dict[str, str] = {}
 
-    def note(self, bad: dict[str, str]) -> None:
-        """Take what is bad now: slug -> what is wrong."""
+    def log(self, bad: dict[str, str]) -> None:
+        """Log those of the polls that are invalid now (slug -> what is wrong) that were not logged before."""
         for slug, reason in bad.items():
             if self._known.get(slug) != reason:
                 get().error("poll.bad", poll=slug, error=reason)

@@ -1,4 +1,4 @@
-"""What each service tells Prometheus; a registry for each application, none for the process.
+"""Registries of metrics for Prometheus: one for each application, none global.
 
 Names follow https://prometheus.io/docs/practices/naming/: base units, `_total` for counters.
 """
@@ -8,29 +8,29 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from voting import __version__
 
-_SHARED = values.ValueClass is not values.MutexValue  # prometheus-client decides at import, by the environment
-FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+_MULTIPROCESS = values.ValueClass is not values.MutexValue  # prometheus-client reads the environment at import
+FAST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
 
 def registry(service: str) -> CollectorRegistry:
-    """A new registry that says which version of which service it belongs to."""
+    """Return a new registry that has the version of the service."""
     made = CollectorRegistry()
     build = Gauge("voting_build_info", "Version", ["version", "service"], registry=made, multiprocess_mode="max")
     build.labels(__version__, service).set(1)
-    if not _SHARED:  # or it would be that of the process which happens to answer
+    if not _MULTIPROCESS:  # else the values would be of the process that happens to respond
         ProcessCollector(registry=made)
     return made
 
 
-def exposition(made: CollectorRegistry) -> bytes:
-    """What Prometheus gets: of this process, or, where several share the work, of all of them."""
-    if _SHARED:
-        made = CollectorRegistry()
-        MultiProcessCollector(made)  # type: ignore[no-untyped-call]
-    return generate_latest(made)
+def exposition(registry: CollectorRegistry) -> bytes:
+    """Return the metrics as text: of this process, or of all processes of a service that has several."""
+    if _MULTIPROCESS:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
 
 
 def process_ended(pid: int) -> None:
-    """A process that shared the work has ended: its gauges no longer count; its counters do."""
-    if _SHARED:
+    """Drop the gauges of a process that has ended; its counters stay in the sums."""
+    if _MULTIPROCESS:
         mark_process_dead(pid)  # type: ignore[no-untyped-call]

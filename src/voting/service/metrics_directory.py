@@ -1,4 +1,7 @@
-"""TODO voting.service.metrics_directory."""
+"""The directory in which the processes of one service add up their metrics.
+
+https://prometheus.github.io/client_python/multiprocess/
+"""
 
 import atexit
 import contextlib
@@ -9,14 +12,13 @@ import tempfile
 import time
 from pathlib import Path
 
-UNLOCKED_SECONDS = 60.0  # far longer than a new directory of metrics stays without its lock
+UNLOCKED_SECONDS = 60.0  # far longer than a new directory is without its lock
 
 
 def share() -> None:
-    """Let several processes of a service add up their metrics; to be called before prometheus-client is imported.
+    """Create the directory, and remove those that killed processes have left, whose lock nobody holds.
 
-    They do it in a temporary directory, which this process removes at its end. It also removes those that killed
-    processes left: nothing holds their lock. https://prometheus.github.io/client_python/multiprocess/
+    Call this before prometheus-client is imported. This process removes the directory when it exits.
     """
     prefix = f"voting-metrics-{os.geteuid()}-"
     for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
@@ -24,17 +26,17 @@ def share() -> None:
             if time.time() - folder.lstat().st_mtime > UNLOCKED_SECONDS:
                 os.close(_lock(folder))
                 shutil.rmtree(folder)
-    ours = tempfile.mkdtemp(prefix=prefix)
-    _lock(ours)  # until the last process that shares it has ended
-    atexit.register(shutil.rmtree, ours, ignore_errors=True)
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = ours
+    directory = tempfile.mkdtemp(prefix=prefix)
+    _lock(directory)  # held until the last process that inherits it has ended
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
 
 
 def _lock(folder: str | Path) -> int:
-    """Lock a directory of this user; return the descriptor that holds the lock.
+    """Lock a directory of this user, and return the descriptor that holds the lock.
 
     Raises:
-        OSError: another process has it.
+        OSError: another process holds the lock, or this is not a directory.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:

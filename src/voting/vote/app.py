@@ -77,7 +77,7 @@ async def main(settings: VoteSettings, stop: Stop, public: socket, private: sock
     spans = tracing.start(settings, "vote")
     endpoint = VoteEndpoint(settings, pages, vote_metrics, spans)
     app = create_app(settings, pages, endpoint, stop, spans)
-    ops = health.ops_app(lambda: endpoint.producer.ready and not stop.is_set(), registry)
+    ops = health.private_app(lambda: endpoint.producer.ready and not stop.is_set(), registry)
     log.info("vote.starting", host=settings.host, port=settings.vote_port)
     async with asyncio.TaskGroup() as tasks:
         publishing = tasks.create_task(endpoint.producer.run())

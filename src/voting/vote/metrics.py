@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from voting.service.metrics import FAST
+from voting.service.metrics import FAST_BUCKETS
 from voting.web.metrics import WebMetrics
 
 # Why a vote is refused through no fault of its sender; they are there from the start, or the first is no increase.
@@ -22,7 +22,10 @@ class VoteMetrics(WebMetrics):
         for reason in SERVICE_REASONS:
             self.refused.labels(reason)
         self.seconds = Histogram(
-            "voting_vote_duration_seconds", "From request to answer, accepted votes", buckets=FAST, registry=made
+            "voting_vote_duration_seconds",
+            "From request to answer, accepted votes",
+            buckets=FAST_BUCKETS,
+            registry=made,
         )
         self.in_flight = Gauge(
             "voting_votes_in_flight", "Votes that wait for Redis", registry=made, multiprocess_mode="livesum"

@@ -148,7 +148,7 @@ async def main(settings: WorkerSettings, stop: Stop) -> None:
     registry = metrics.registry("worker")
     spans = tracing.start(settings, "worker")
     worker = Worker(settings, WorkerMetrics(registry), spans)
-    ops = health.ops_app(lambda: worker.ready and not stop.is_set(), registry)
+    ops = health.private_app(lambda: worker.ready and not stop.is_set(), registry)
     log.info("worker.starting", name=settings.worker_name)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(worker.count(stop))

@@ -76,7 +76,7 @@ class Counter:
         self._spans = spans
         self._register = VoteParser(())
         self._polls_read = 0.0
-        self._bad = logs.BadPolls()
+        self._bad = logs.BadPollLog()
         self._reading: asyncio.Task[Batch] | None = None
         self._acknowledging: asyncio.Task[None] | None = None
 
@@ -216,7 +216,7 @@ class Counter:
             log.warning("stream.entries_removed", entries=removed)
         if change := await self._stream.align(newest, latest):
             log.warning("stream.aligned", change=change, newest=str(newest))
-        self._bad.note(bad)
+        self._bad.log(bad)
         if bad:  # a row that was mended badly: votes for what was published before it are still votes
             published, _ = await read_polls(self._redis)
             polls += tuple(poll for slug, poll in published.items() if slug in bad)

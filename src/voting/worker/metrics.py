@@ -4,7 +4,7 @@ import shutil
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from voting.service.metrics import FAST
+from voting.service.metrics import FAST_BUCKETS
 
 SIZES = (1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
 
@@ -21,7 +21,9 @@ class WorkerMetrics:
             "voting_interruptions", "Outages of a store, as this worker saw them", registry=made
         )
         self.batch_size = Histogram("voting_batch_size", "Entries in a batch", buckets=SIZES, registry=made)
-        self.batch_seconds = Histogram("voting_batch_duration_seconds", "Time to commit", buckets=FAST, registry=made)
+        self.batch_seconds = Histogram(
+            "voting_batch_duration_seconds", "Time to commit", buckets=FAST_BUCKETS, registry=made
+        )
         self.length = Gauge("voting_stream_length", "Entries that wait to be counted, read or not", registry=made)
         self.lag = Gauge("voting_stream_lag", "Entries that no worker has read", registry=made)
         self.pending = Gauge("voting_stream_pending", "Entries read and not yet counted", registry=made)

@@ -105,7 +105,7 @@ def _examine_clocks(report: Report, ahead: dict[str, float | None]) -> None:
 async def _examine_services(report: Report, services: dict[str, str]) -> None:
     before = len(report.findings)
     for name, address in services.items():
-        if trouble := await probe.trouble(address):
+        if trouble := await probe.failure(address):
             report.problem(name, f"is not ready at {address} ({trouble})", "look at its log, and at `voting status`")
     if services:
         report.note("services", f"{', '.join(services)} are ready", unless=before)
