@@ -9,7 +9,7 @@ from pathlib import Path
 from starlette.types import Receive, Scope, Send
 
 from voting.service.lifecycle import Stop
-from voting.vote.prefork import Processes
+from voting.vote.prefork import ProcessManager
 from voting.web.answers import RAW_HEADERS
 from voting.web.server import listen, serve
 
@@ -31,7 +31,7 @@ def main(port: int, processes: int, page: bytes) -> None:
     async def run(stop: Stop) -> None:
         await serve(app, sock, stop)
 
-    Processes(run, lambda _: None).run(processes)
+    ProcessManager(run, lambda _: None).run(processes)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ SERVICE = """
 import os, sys, time
 from pathlib import Path
 from voting.service import logs
-from voting.vote.prefork import Processes
+from voting.vote.prefork import ProcessManager
 
 folder = Path(sys.argv[1])
 logs.configure("service", form="json", level="info")
@@ -39,7 +39,7 @@ async def main(stop):
     if (folder / "order").read_text() == "fail at the end":
         raise SystemExit(7)
 
-Processes(main, lambda pid: (folder / f"{pid}.pid").unlink()).run(3)
+ProcessManager(main, lambda pid: (folder / f"{pid}.pid").unlink()).run(3)
 """
 
 Service = tuple["subprocess.Popen[str]", Path]

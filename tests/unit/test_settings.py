@@ -254,11 +254,11 @@ import os, signal, sys
 from pathlib import Path
 from voting.service import metrics_directory
 metrics_directory.share()
-from voting.vote.prefork import Processes
+from voting.vote.prefork import ProcessManager
 async def main(stop):
     Path(os.environ["PROMETHEUS_MULTIPROC_DIR"], f"{os.getpid()}.db").touch()
     await stop.wait()
-Processes(main, lambda pid: None).run(int(sys.argv[1]))
+ProcessManager(main, lambda pid: None).run(int(sys.argv[1]))
 """
 
 

@@ -19,7 +19,7 @@ from voting.service.lifecycle import Stop, pause
 from voting.settings.services import VoteSettings
 from voting.vote.endpoint import VoteEndpoint
 from voting.vote.metrics import VoteMetrics
-from voting.vote.prefork import Processes, available_cores
+from voting.vote.prefork import ProcessManager, available_cores
 from voting.web.origin import redirect_to_other_service
 from voting.web.rate_limit import with_rate_limit
 from voting.web.rendering import Pages, application
@@ -66,7 +66,7 @@ def run(settings: VoteSettings) -> None:
     """Serve votes in WEB_CONCURRENCY processes that share their sockets, until SIGTERM or SIGINT."""
     public, private = listen(f"{settings.host}:{settings.vote_port}"), listen(settings.metrics_listen)
     number = available_cores() if settings.web_concurrency == "auto" else settings.web_concurrency
-    Processes(lambda stop: main(settings, stop, public, private), metrics.process_ended).run(number)
+    ProcessManager(lambda stop: main(settings, stop, public, private), metrics.process_ended).run(number)
 
 
 async def main(settings: VoteSettings, stop: Stop, public: socket, private: socket) -> None:

@@ -1,11 +1,11 @@
-"""TODO voting.vote.metrics."""
+"""Metrics of the vote service."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from voting.service.metrics import FAST_BUCKETS
 from voting.web.metrics import WebMetrics
 
-# Why a vote is refused through no fault of its sender; they are there from the start, or the first is no increase.
+# Refusals that are not the sender's fault. They exist from the start; else the first would not count as an increase.
 SERVICE_REASONS = (
     *("starting", "broker_away", "broker_silent", "broker_refused", "broker_full"),
     *("no_stream", "no_polls", "busy", "broker_clock"),
@@ -13,27 +13,29 @@ SERVICE_REASONS = (
 
 
 class VoteMetrics(WebMetrics):
-    """Requests to vote: how many, how long, and why some were refused."""
+    """Votes that were accepted, refused or are in flight, their durations, and the state of Redis."""
 
-    def __init__(self, made: CollectorRegistry) -> None:
-        super().__init__(made)
-        self.accepted = Counter("voting_votes_accepted", "Votes that Redis has on disk", registry=made)
-        self.refused = Counter("voting_votes_refused", "Votes answered with a no", ["reason"], registry=made)
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__(registry)
+        self.accepted = Counter("voting_votes_accepted", "Votes that Redis has on disk", registry=registry)
+        self.refused = Counter("voting_votes_refused", "Votes refused", ["reason"], registry=registry)
         for reason in SERVICE_REASONS:
             self.refused.labels(reason)
         self.seconds = Histogram(
             "voting_vote_duration_seconds",
-            "From request to answer, accepted votes",
+            "Time from request to response, accepted votes",
             buckets=FAST_BUCKETS,
-            registry=made,
+            registry=registry,
         )
         self.in_flight = Gauge(
-            "voting_votes_in_flight", "Votes that wait for Redis", registry=made, multiprocess_mode="livesum"
+            "voting_votes_in_flight", "Votes waiting for Redis", registry=registry, multiprocess_mode="livesum"
         )
-        self.interruptions = Counter("voting_interruptions", "Times that Redis was lost", registry=made)
+        self.interruptions = Counter(
+            "voting_interruptions", "Times the connection to Redis was lost", registry=registry
+        )
         self.memory = Gauge(
             "voting_broker_memory_ratio",
-            "Memory that Redis uses, of its maxmemory; 0 without a maxmemory",
-            registry=made,
+            "Memory that Redis uses, as a share of its maxmemory; 0 without a maxmemory",
+            registry=registry,
             multiprocess_mode="livemax",
         )

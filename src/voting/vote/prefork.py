@@ -1,8 +1,8 @@
-"""One service in several processes, to use several cores.
+"""Runs one service in several processes, to use several cores.
 
-They share the sockets that were opened before; the kernel hands each connection to one of them. A process that
-dies is replaced, with backoff; if they do nothing but die, all are stopped and the exit code is 1, so that whatever
-runs the service notices. SIGTERM is passed on to all, and each drains as it would alone.
+The processes share the sockets that were opened before the fork; the kernel gives each connection to one of them. A
+process that dies is replaced, with backoff. If processes die again and again, all are stopped and the exit code is 1,
+so that the supervisor of the service notices. SIGTERM is passed on to all, and each drains as it would alone.
 """
 
 import asyncio
@@ -23,16 +23,16 @@ from voting.service.lifecycle import Backoff, Stop, run
 
 Main = Callable[[Stop], Awaitable[None]]
 
-STEADY_SECONDS = 10.0
-QUICK_DEATHS = 10  # with the waits between them, about 20 seconds of nothing but deaths
-_ENDING = {signal.SIGTERM, signal.SIGINT}
-_SIGNALS = {*_ENDING, signal.SIGCHLD}
+STABLE_SECONDS = 10.0
+MAX_DEATHS = 10  # each within STABLE_SECONDS of the last; with the backoff this takes about 20 seconds
+_STOPPING = {signal.SIGTERM, signal.SIGINT}
+_SIGNALS = {*_STOPPING, signal.SIGCHLD}
 
 log = logs.get()
 
 
 def available_cores() -> int:
-    """How many cores this process may use: its affinity, and the quota of its container (control groups 1 or 2)."""
+    """Return how many cores this process may use: its affinity, limited by the quota of its control group (1 or 2)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):  # no control group, or no quota
         if (file := Path("/sys/fs/cgroup/cpu.max")).exists():
@@ -45,84 +45,85 @@ def available_cores() -> int:
     return max(1, cores)
 
 
-class Processes:
-    """A number of processes that all run the same service.
+class ProcessManager:
+    """Runs the same service in a number of processes.
 
-    Signals only write into a pipe, which one loop reads; so no process that was waited for is ever signalled.
+    Signal handlers only write to a pipe, which one loop reads: so a process id is never signalled after `waitpid`.
 
     Args:
         main: the service.
-        on_end: called with the process id of each that has ended.
+        on_end: called with the id of each process that has ended.
     """
 
     def __init__(self, main: Main, on_end: Callable[[int], None]) -> None:
         self._main = main
         self._on_end = on_end
         self._children: set[int] = set()
-        self._lifeline, self._held = os.pipe()  # only this process keeps the second end: it closes when we die
+        # Only this process keeps the write end. It is closed when this process dies, and its children then stop.
+        self._lifeline_read, self._lifeline_write = os.pipe()
 
     def run(self, number: int) -> None:
-        """Keep `number` processes until SIGTERM or SIGINT; with 1, this process does the work itself.
+        """Run `number` processes until SIGTERM or SIGINT; with 1, this process runs the service itself.
 
         Raises:
-            SystemExit: one of them ended with an error while all were being stopped, or `QUICK_DEATHS` of them died
-                within `STEADY_SECONDS` of each other, and all were stopped.
+            SystemExit: a process ended with an error while all were being stopped, or `MAX_DEATHS` processes died
+                within `STABLE_SECONDS` of each other, and all were stopped.
         """
         if number == 1:
             run(self._main)
             return
-        self._received, self._written = os.pipe()
-        for end in (self._received, self._written):
+        self._signals_read, self._signals_write = os.pipe()
+        for end in (self._signals_read, self._signals_write):
             os.set_blocking(end, False)
-        signal.set_wakeup_fd(self._written, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._signals_write, warn_on_full_buffer=False)
         for signum in _SIGNALS:
             signal.signal(signum, lambda _signum, _frame: None)
-        if not self._keep(number) or not self._stop():
+        if not self._supervise(number) or not self._stop():
             sys.exit(1)
 
-    def _keep(self, number: int) -> bool:
-        """Replace processes that die until told to stop; return False if that is of no use."""
+    def _supervise(self, number: int) -> bool:
+        """Replace processes that die until SIGTERM or SIGINT; return False after `MAX_DEATHS`, with all stopped."""
         backoff, deaths, died, wait = Backoff(0.1, 5), 0, float("-inf"), 0.0
         while True:
             pause = max(0.0, died + wait - time.monotonic())
             while not pause and len(self._children) < number:
                 self._spawn()
-            if self._signals(pause or None) & _ENDING:
+            if self._wait_for_signals(pause or None) & _STOPPING:
                 return True
-            for pid, status in self._ended():
-                if time.monotonic() - died > STEADY_SECONDS:
+            for pid, status in self._reap():
+                if time.monotonic() - died > STABLE_SECONDS:
                     backoff.reset()
                     deaths = 0
                 deaths, died, wait = deaths + 1, time.monotonic(), backoff.next()
-                log.error("process.ended", process=pid, **_how(status), restart_in=round(wait, 2))
-            if deaths >= QUICK_DEATHS:
+                log.error("process.ended", process=pid, **_exit_status(status), restart_in=round(wait, 2))
+            if deaths >= MAX_DEATHS:
                 log.error("processes.given_up", deaths=deaths)
                 self._stop()
                 return False
 
     def _stop(self) -> bool:
-        """Let all processes finish; return whether all did so without an error.
+        """Let all processes finish; return whether all did without an error.
 
-        A process that was forked a moment ago has no signal handlers yet, so it may end by the signal; it has no work.
+        A process that was just forked has no signal handlers yet, so the signal may end it; it has no work.
         """
-        well = True
+        succeeded = True
         for pid in self._children:
             os.kill(pid, signal.SIGTERM)
         while self._children:
-            self._signals(None)
-            for _, status in self._ended():
-                well = well and status in {0, *_ENDING}
-        return well
+            self._wait_for_signals(None)
+            for _, status in self._reap():
+                succeeded = succeeded and status in {0, *_STOPPING}
+        return succeeded
 
-    def _signals(self, seconds: float | None) -> set[int]:
-        """Wait for signals, for ever or some seconds; return which arrived."""
-        select.select([self._received], [], [], seconds)
+    def _wait_for_signals(self, seconds: float | None) -> set[int]:
+        """Wait for signals, at most `seconds` if given; return those that arrived."""
+        select.select([self._signals_read], [], [], seconds)
         with contextlib.suppress(BlockingIOError):
-            return set(os.read(self._received, 1000))
+            return set(os.read(self._signals_read, 1000))
         return set()
 
-    def _ended(self) -> Iterator[tuple[int, int]]:
-        """Collect children that have ended: the process id of each, and its status as `waitpid` gives it."""
+    def _reap(self) -> Iterator[tuple[int, int]]:
+        """Yield the id of each process that has ended, and its status as `waitpid` returns it."""
         while self._children:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
@@ -132,35 +133,35 @@ class Processes:
             yield pid, status
 
     def _spawn(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # or one that the child gets early would be read by us
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # else the parent could read a signal to the child
         pid = os.fork()
         if pid == 0:
-            self._be_child()
+            self._run_child()
         self._children.add(pid)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
-    def _be_child(self) -> NoReturn:
-        """Run the service in a forked process to its end; it also stops when its parent dies."""
+    def _run_child(self) -> NoReturn:
+        """Run the service in a forked process, and exit; it also stops when its parent dies."""
         code = 1
         try:
             signal.set_wakeup_fd(-1)
-            for end in (self._held, self._received, self._written):
+            for end in (self._lifeline_write, self._signals_read, self._signals_write):
                 os.close(end)
             for signum in _SIGNALS:
                 signal.signal(signum, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-            run(self._watched)
+            run(self._main_until_orphaned)
             code = 0
-        except BaseException:  # noqa: BLE001 - the last frame of the process prints what the interpreter would have
+        except BaseException:  # noqa: BLE001 - prints what the interpreter would print
             traceback.print_exc()
         finally:
             os._exit(code)
 
-    async def _watched(self, stop: Stop) -> None:
-        asyncio.get_running_loop().add_reader(self._lifeline, stop.set)
+    async def _main_until_orphaned(self, stop: Stop) -> None:
+        asyncio.get_running_loop().add_reader(self._lifeline_read, stop.set)
         await self._main(stop)
 
 
-def _how(status: int) -> dict[str, int]:
+def _exit_status(status: int) -> dict[str, int]:
     code = os.waitstatus_to_exitcode(status)
     return {"signal": -code} if code < 0 else {"code": code}
