@@ -1,4 +1,4 @@
-"""What SECRET_KEY_OLD may say, and what is said of a mistake in it."""
+"""SECRET_KEY_OLD: its format, and the messages about mistakes in it."""
 
 import contextlib
 from datetime import UTC, date, datetime
@@ -24,7 +24,7 @@ A, B = "a" * 32, "b" * 40
         ("#" + A, (AcceptedKey("#" + A),)),
     ],
 )
-def test_keys_stand_on_lines_or_between_commas_and_may_have_an_end(text: str, keys: tuple[AcceptedKey, ...]) -> None:
+def test_keys_are_separated_by_lines_or_commas_and_may_have_a_date(text: str, keys: tuple[AcceptedKey, ...]) -> None:
     assert parse(text) == keys
 
 
@@ -38,7 +38,7 @@ def test_keys_stand_on_lines_or_between_commas_and_may_have_an_end(text: str, ke
         (f"{A} until tomorrow", "key 1: expected a date"),
     ],
 )
-def test_a_mistake_is_named_by_the_number_of_the_key_and_never_with_the_key(text: str, message: str) -> None:
+def test_a_mistake_is_reported_with_the_number_of_the_key_and_not_with_the_key(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         parse(text)
     assert "short-secret" not in str(caught.value)
@@ -51,6 +51,6 @@ def test_a_key_with_a_date_is_accepted_to_the_end_of_that_day_in_utc() -> None:
 
 
 @given(st.text())
-def test_any_text_is_read_or_refused_by_a_sentence(text: str) -> None:
+def test_any_text_is_parsed_or_refused_with_a_value_error(text: str) -> None:
     with contextlib.suppress(ValueError):
         assert all(len(each.key) >= 32 for each in parse(text))

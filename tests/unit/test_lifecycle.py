@@ -1,4 +1,4 @@
-"""Waiting between tries, and the limit of open files."""
+"""Backoff, and the limit of open files."""
 
 import resource
 
@@ -11,9 +11,9 @@ from voting.service.lifecycle import Backoff
 
 
 @given(st.integers(1, 100))
-def test_waits_grow_to_the_cap_and_never_to_nothing(tries: int) -> None:
+def test_waits_grow_to_the_cap_and_are_never_zero(attempts: int) -> None:
     backoff = Backoff(0.1, 2)
-    waits = [backoff.next() for _ in range(tries)]
+    waits = [backoff.next() for _ in range(attempts)]
     for number, wait in enumerate(waits):
         step = min(2, 0.1 * 2**number)
         assert step * 0.1 <= wait <= step
@@ -25,28 +25,28 @@ INFINITE = resource.RLIM_INFINITY
 
 
 @pytest.mark.parametrize(
-    ("soft", "hard", "most", "becomes"),
+    ("soft", "hard", "highest", "expected"),
     [
         (1024, 4096, 1 << 30, 4096),  # Linux
         (1024, 1 << 30, 1 << 30, 1 << 20),  # a container with a huge limit
         (1 << 20, INFINITE, 1 << 30, 1 << 20),
         (256, INFINITE, 10_240, 10_240),  # macOS
-        (256, INFINITE, 100, 256),  # refused whatever it is
+        (256, INFINITE, 100, 256),  # every limit is refused
         (INFINITE, INFINITE, 100, INFINITE),
     ],
 )
-def test_the_limit_of_open_files_is_raised_as_far_as_the_system_lets_us(
-    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, most: int, becomes: int
+def test_the_limit_of_open_files_is_raised_as_far_as_the_system_allows(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, highest: int, expected: int
 ) -> None:
-    """No Linux has an infinite limit of open files: these stand in for getrlimit(2) and setrlimit(2) of macOS."""
-    now = [soft, hard]
+    """Linux has no infinite limit of open files, so getrlimit(2) and setrlimit(2) of macOS are simulated."""
+    current = [soft, hard]
 
     def setrlimit(_: int, limits: tuple[int, int]) -> None:
-        if not 0 <= limits[0] <= most or limits[1] != hard:
+        if not 0 <= limits[0] <= highest or limits[1] != hard:
             raise ValueError("current limit exceeds maximum limit")
-        now[:] = limits
+        current[:] = limits
 
-    monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(now))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(current))
     monkeypatch.setattr(resource, "setrlimit", setrlimit)
     lifecycle._raise_open_files_limit()
-    assert now == [becomes, hard]
+    assert current == [expected, hard]

@@ -1,4 +1,4 @@
-"""Logs: a flood of one event is one line a second, and no traceback is lost."""
+"""Logs: a repeated event is one line a second, and no traceback is lost."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ from voting.service.logs import MAX_NAMES, RepeatLimit
 
 
 class Clock:
-    """Seconds that pass when told to."""
+    """A clock that a test sets."""
 
     now = 0.0
 
@@ -31,7 +31,7 @@ def record(message: str, *values: object, exc_info: bool = False) -> logging.Log
     return logging.LogRecord("uvicorn.error", logging.WARNING, "file", 1, message, values, error)
 
 
-def test_one_line_a_second_of_each_event_passes_and_says_how_many_did_not() -> None:
+def test_one_line_a_second_of_each_event_passes_with_the_number_suppressed() -> None:
     clock = Clock()
     limit = RepeatLimit(clock)
     assert passes(limit, "entry.dead", reason="x") == {"event": "entry.dead", "reason": "x"}
@@ -61,7 +61,7 @@ def test_every_traceback_passes() -> None:
         assert limit.filter(record("bug", exc_info=True))
 
 
-def test_names_that_never_come_again_take_no_memory() -> None:
+def test_memory_is_bounded_when_every_name_is_new() -> None:
     limit = RepeatLimit(Clock())
     for number in range(3 * MAX_NAMES):
         limit.filter(record(f"message {number}"))
@@ -82,8 +82,8 @@ logging.getLogger("uvicorn.error").warning("Unsupported upgrade request.")
 
 
 def test_the_log_of_a_service_is_limited() -> None:
-    said = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True).stderr
-    lines = [json.loads(line) for line in said.splitlines()]
+    output = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True).stderr
+    lines = [json.loads(line) for line in output.splitlines()]
     for name in ("entry.dead", "Unsupported upgrade request."):
         first, second = (line for line in lines if line["event"] == name)
         assert "suppressed" not in first

@@ -1,4 +1,4 @@
-"""The names and the first values of what Prometheus gets."""
+"""Metrics: their names, and their first values."""
 
 import re
 
@@ -10,14 +10,14 @@ from voting.service import metrics
 from voting.vote.metrics import VoteMetrics
 from voting.worker.metrics import WorkerMetrics
 
-EVERY = (VoteMetrics, WorkerMetrics, ResultMetrics, CertificateMetrics)
+CLASSES = (VoteMetrics, WorkerMetrics, ResultMetrics, CertificateMetrics)
 UNITS = ("_seconds", "_bytes", "_ratio", "_info", "_total")
-# Of things, which have no unit.
+# Counts have no unit.
 COUNTS = ("_in_flight", "_length", "_lag", "_pending", "_size", "_viewers", "_served", "_missing")
 
 
 def test_names_follow_the_rules_of_prometheus() -> None:
-    for kind in EVERY:
+    for kind in CLASSES:
         registry = CollectorRegistry()
         kind(registry)
         for family in registry.collect():
@@ -28,20 +28,20 @@ def test_names_follow_the_rules_of_prometheus() -> None:
             assert name.endswith("_total") == (family.type == "counter")
 
 
-def test_refusals_for_our_own_reasons_are_there_before_the_first() -> None:
+def test_refusals_that_are_not_the_senders_fault_are_counted_from_zero() -> None:
     registry = CollectorRegistry()
     VoteMetrics(registry)
     for reason in ("broker_away", "no_stream", "busy"):
         assert registry.get_sample_value("voting_votes_refused_total", {"reason": reason}) == 0
 
 
-def test_each_service_says_its_version_and_what_its_process_uses() -> None:
-    told = metrics.exposition(metrics.registry("worker")).decode()
-    assert 'voting_build_info{service="worker",version="' in told
-    assert "process_resident_memory_bytes" in told
+def test_each_service_exports_its_version_and_what_its_process_uses() -> None:
+    text = metrics.exposition(metrics.registry("worker")).decode()
+    assert 'voting_build_info{service="worker",version="' in text
+    assert "process_resident_memory_bytes" in text
 
 
-def test_the_disk_is_a_real_one() -> None:
+def test_the_sizes_of_the_disk_are_plausible() -> None:
     registry = CollectorRegistry()
     WorkerMetrics(registry)
     free, size = (registry.get_sample_value(f"voting_disk_{name}_bytes") for name in ("free", "size"))

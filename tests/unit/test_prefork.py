@@ -1,4 +1,4 @@
-"""Several processes of one service: what the parent does when they die, and when it is told to stop."""
+"""Several processes of one service: what the parent does when they die, and when it has to stop."""
 
 import json
 import os
@@ -66,13 +66,13 @@ def pids(folder: Path) -> list[int]:
 
 
 def is_pending(pid: int, signum: signal.Signals) -> bool:
-    """Whether a signal waits for a process that blocks it (proc(5), `ShdPnd`)."""
+    """Return whether a signal is pending for a process that blocks it (proc(5), `ShdPnd`)."""
     status = Path(f"/proc/{pid}/status").read_text()
     return bool(int(status.split("ShdPnd:")[1].split()[0], 16) >> (signum - 1) & 1)
 
 
-def ended(said: str) -> list[dict[str, object]]:
-    lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+def ended(output: str) -> list[dict[str, object]]:
+    lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     return [line for line in lines if line["event"] == "process.ended"]
 
 
@@ -83,15 +83,15 @@ def test_a_process_that_dies_is_replaced_and_logged_and_sigterm_ends_all(start: 
     os.kill(first[0], signal.SIGKILL)
     eventually(lambda: len(pids(folder)) == 3 and first[0] not in pids(folder))
     process.terminate()
-    said = process.communicate(timeout=10)[1]
+    output = process.communicate(timeout=10)[1]
     assert process.returncode == 0
     assert pids(folder) == []
-    (line,) = ended(said)
+    (line,) = ended(output)
     assert (line["process"], line["signal"]) == (first[0], signal.SIGKILL)
     assert line["restart_in"]
 
 
-def test_an_error_at_the_end_is_the_exit_code(start: Callable[[str], Service]) -> None:
+def test_an_error_while_stopping_is_the_exit_code(start: Callable[[str], Service]) -> None:
     process, folder = start("fail at the end")
     eventually(lambda: len(pids(folder)) == 3)
     process.terminate()
@@ -128,12 +128,12 @@ def test_a_stop_while_processes_start_is_no_error(start: Callable[[str], Service
     assert process.returncode == 0
 
 
-def test_processes_that_do_nothing_but_die_end_the_service_with_1(start: Callable[[str], Service]) -> None:
+def test_processes_that_die_again_and_again_end_the_service_with_1(start: Callable[[str], Service]) -> None:
     process, folder = start("fail")
-    said = process.communicate(timeout=60)[1]
+    output = process.communicate(timeout=60)[1]
     assert process.returncode == 1
-    assert "processes.given_up" in said
-    assert all(line["code"] == 1 for line in ended(said))
+    assert "processes.given_up" in output
+    assert all(line["code"] == 1 for line in ended(output))
     assert pids(folder) == []
 
 

@@ -1,4 +1,4 @@
-"""The probe: addresses of every form, and HTTPS with its certificate checked; against servers of its own."""
+"""The probe: all forms of addresses, and HTTPS with its certificate verified, against real servers."""
 
 import asyncio
 import ssl
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 async def server(
     heads: list[bytes], status: bytes = b"200 OK", host: str = "127.0.0.1", **tls: ssl.SSLContext
 ) -> AsyncIterator[int]:
-    """An HTTP server that notes the head of each request; gives its port."""
+    """Run an HTTP server that records the head of each request; yield its port."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heads.append(await reader.readuntil(b"\r\n\r\n"))
@@ -33,7 +33,7 @@ async def server(
 
 @pytest.fixture
 def tls(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
-    """A certificate for localhost, and the file of the authority that signed it."""
+    """Return a context with a certificate for localhost, and the file of the authority that signed it."""
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
     command = [require("openssl", "openssl"), "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-subj", "/CN=localhost"]
     command += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
@@ -43,7 +43,7 @@ def tls(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
     return context, certificate
 
 
-async def test_a_url_is_asked_below_its_path_and_by_its_host() -> None:
+async def test_a_url_is_requested_below_its_path_and_with_its_host() -> None:
     heads: list[bytes] = []
     async with server(heads) as port:
         assert await probe.failure(f"http://localhost:{port}/a b/ü/") is None
@@ -52,7 +52,7 @@ async def test_a_url_is_asked_below_its_path_and_by_its_host() -> None:
     assert heads[1].startswith(b"GET /readyz ")
 
 
-async def test_an_ipv6_address_is_asked_in_every_form() -> None:
+async def test_an_ipv6_address_is_accepted_in_every_form() -> None:
     heads: list[bytes] = []
     async with server(heads, host="::1") as port:
         for address in (f"http://[::1]:{port}", f"[::1]:{port}", f":::{port}"):
@@ -60,7 +60,7 @@ async def test_an_ipv6_address_is_asked_in_every_form() -> None:
     assert b"\r\nHost: [::1]:%d\r\n" % port in heads[0]
 
 
-async def test_https_is_asked_by_https_and_needs_a_valid_certificate(
+async def test_https_needs_a_valid_certificate(
     monkeypatch: pytest.MonkeyPatch, tls: tuple[ssl.SSLContext, Path]
 ) -> None:
     context, authority = tls
@@ -72,7 +72,7 @@ async def test_https_is_asked_by_https_and_needs_a_valid_certificate(
         assert await probe.failure(f"http://localhost:{port}") is not None
 
 
-async def test_whatever_is_wrong_is_said() -> None:
+async def test_every_failure_is_described() -> None:
     async with server([], b"503 Service Unavailable") as port:
         assert await probe.failure(f"127.0.0.1:{port}") == "HTTP/1.1 503 Service Unavailable"
     assert "refused" in (await probe.failure(f"127.0.0.1:{port}") or "")

@@ -1,8 +1,5 @@
-"""Settings: where they come from, and what is said of bad ones."""
+"""Settings: their sources, and the messages about invalid ones."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import quote
 
@@ -10,10 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.waiting import eventually
 from voting.database.definition import Definition
 from voting.operate.migrate import definition_of
-from voting.service import metrics_directory
 from voting.settings.services import (
     LIMITED_VOTER_DAYS,
     MigrateSettings,
@@ -47,14 +42,14 @@ def test_every_bad_setting_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("BALLOT_POLICY", "closed")
     with pytest.raises(BadSettings) as caught:
         load(VoteSettings)
-    said = "\n".join(caught.value.problems)
+    message = "\n".join(caught.value.problems)
     for name in ("REDIS_URL", "SECRET_KEY", "VOTE_PORT", "BALLOT_POLICY"):
-        assert name in said
-    assert "hunter2" not in said
+        assert name in message
+    assert "hunter2" not in message
     assert len(caught.value.problems) == 4
 
 
-def test_old_keys_come_from_a_file_with_their_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_old_keys_come_from_a_file_with_their_dates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "keys").write_text(f"# earlier\n{'o' * 32} until 2027-01-31\n{'p' * 32}\n")
     monkeypatch.setenv("SECRET_KEY_OLD_FILE", str(tmp_path / "keys"))
     monkeypatch.setenv("SECRET_KEY", "s" * 32)
@@ -69,7 +64,7 @@ def test_old_keys_come_from_a_file_with_their_ends(monkeypatch: pytest.MonkeyPat
         (f"{'o' * 32},{'s' * 32}", "SECRET_KEY_OLD: key 2 is SECRET_KEY itself; list only the other keys"),
     ],
 )
-def test_an_old_key_that_is_too_short_or_the_one_that_signs_is_refused(
+def test_an_old_key_that_is_too_short_or_is_the_signing_key_is_refused(
     monkeypatch: pytest.MonkeyPatch, old: str, message: str
 ) -> None:
     monkeypatch.setenv("SECRET_KEY_OLD", old)
@@ -143,7 +138,7 @@ def test_a_setting_given_twice_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_p
         ({"RENAME_OPTIONS": '["1+1=2=two"]'}, Definition(renames={"1+1": "2=two"})),
     ],
 )
-def test_the_default_poll_is_what_the_settings_say(
+def test_the_settings_define_the_default_poll(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], definition: Definition
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://db")
@@ -153,7 +148,7 @@ def test_the_default_poll_is_what_the_settings_say(
 
 
 @pytest.mark.parametrize("renames", ["Red", "Red=", "=Red", "A=B,B=A", "A=B,C=a", '[["A", "B"]]', "[[" * 9999])
-def test_renames_are_pairs_of_labels_that_can_be_given_again_at_each_start(
+def test_renames_that_are_not_pairs_or_would_be_made_again_at_each_start_are_refused(
     monkeypatch: pytest.MonkeyPatch, renames: str
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://db")
@@ -177,7 +172,9 @@ def test_renames_are_pairs_of_labels_that_can_be_given_again_at_each_start(
         "x" * 201 + ",b",
     ],
 )
-def test_options_must_be_2_to_20_different_ones(monkeypatch: pytest.MonkeyPatch, options: str) -> None:
+def test_options_that_are_not_2_to_20_different_labels_are_refused(
+    monkeypatch: pytest.MonkeyPatch, options: str
+) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://db")
     monkeypatch.setenv("OPTIONS", options)
     with pytest.raises(BadSettings, match="OPTIONS"):
@@ -185,7 +182,7 @@ def test_options_must_be_2_to_20_different_ones(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize("url", ["redis://[::1", "redis://broker:port", "redis://broker:99999", "rediss://a:1,b:2"])
-def test_a_broker_whose_host_or_port_cannot_be_read_is_refused_without_repeating_it(
+def test_a_broker_url_with_an_invalid_host_or_port_is_refused_and_not_repeated(
     monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     monkeypatch.setenv("REDIS_URL", url)
@@ -196,7 +193,7 @@ def test_a_broker_whose_host_or_port_cannot_be_read_is_refused_without_repeating
 
 
 @pytest.mark.parametrize("url", ["https://vote.example.org:99999", "https://user:secret@vote.example.org"])
-def test_a_page_whose_address_cannot_be_asked_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_an_invalid_public_url_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("VOTE_URL", url)
     monkeypatch.setenv("DATABASE_URL", "postgresql://db")
     with pytest.raises(BadSettings) as caught:
@@ -217,12 +214,12 @@ def test_a_page_whose_address_cannot_be_asked_is_refused(monkeypatch: pytest.Mon
         ("host=db password=secret", "..."),
     ],
 )
-def test_an_address_in_a_log_has_no_user_and_no_password(url: str, shown: str) -> None:
+def test_a_url_in_a_log_has_no_user_and_no_password(url: str, shown: str) -> None:
     assert redacted(url) == shown
 
 
 @given(st.text(max_size=200), st.sampled_from(["", "redis://", "postgresql://u:p@", "unix://"]))
-def test_whatever_an_address_is_it_can_be_logged(text: str, start: str) -> None:
+def test_any_url_can_be_logged(text: str, start: str) -> None:
     redacted(start + text)
 
 
@@ -230,7 +227,7 @@ PART = st.text(alphabet=st.sampled_from("ab1:/?#[]@,%& =.\n"), max_size=8)
 
 
 @given(PART, PART, PART, PART, st.booleans())
-def test_no_part_of_a_password_is_logged_wherever_it_stands_and_whatever_it_is(
+def test_no_part_of_any_password_is_logged(
     before: str,
     after: str,
     user: str,
@@ -247,47 +244,3 @@ def test_no_part_of_a_password_is_logged_wherever_it_stands_and_whatever_it_is(
         f"unix://{user}:{password}@/run/valkey.sock",
     ):
         assert "SECRET" not in redacted(url), url
-
-
-SHARE = """
-import os, signal, sys
-from pathlib import Path
-from voting.service import metrics_directory
-metrics_directory.share()
-from voting.vote.prefork import ProcessManager
-async def main(stop):
-    Path(os.environ["PROMETHEUS_MULTIPROC_DIR"], f"{os.getpid()}.db").touch()
-    await stop.wait()
-ProcessManager(main, lambda pid: None).run(int(sys.argv[1]))
-"""
-
-
-@pytest.mark.parametrize("processes", [1, 2])
-def test_shared_metrics_are_removed_at_the_end_and_those_of_a_killed_process_by_the_next(
-    tmp_path: Path, processes: int
-) -> None:
-    def start() -> subprocess.Popen[bytes]:
-        environment = os.environ | {"TMPDIR": str(tmp_path)}  # noqa: TID251
-        before = len(list(tmp_path.glob("*/*.db")))
-        process = subprocess.Popen([sys.executable, "-c", SHARE, str(processes)], env=environment)
-        eventually(lambda: len(list(tmp_path.glob("*/*.db"))) == before + processes)
-        return process
-
-    killed = start()
-    killed.kill()
-    killed.wait()
-    (stale,) = tmp_path.iterdir()
-    os.close(eventually(lambda: metrics_directory._lock(stale)))  # its children end when they notice
-    for file in stale.iterdir():
-        file.unlink()  # or `start` would not wait for its own
-    os.utime(stale, (0, 0))
-    running = start()
-    (folder,) = tmp_path.iterdir()
-    assert folder != stale
-    os.utime(folder, (0, 0))
-    second = start()
-    assert folder.exists()
-    for process in (running, second):
-        process.terminate()
-        assert process.wait(10) == 0
-    assert list(tmp_path.iterdir()) == []

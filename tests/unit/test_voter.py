@@ -1,4 +1,4 @@
-"""The voter's cookie: who is recognised, and who is not."""
+"""The voter's cookie: which ones are recognised, and the pseudonyms."""
 
 import base64
 from datetime import UTC, date, datetime
@@ -18,7 +18,7 @@ EARLIER_PSEUDONYM = bytes.fromhex("e5000e7f4fc3751e4b678abea7b7086b")
 
 
 class Clock:
-    """Seconds since the epoch that a test moves."""
+    """A clock that a test sets, in seconds since the epoch."""
 
     def __init__(self, now: float = 1_800_000_000) -> None:
         self.now = now
@@ -28,14 +28,14 @@ class Clock:
 
 
 def cookie_of(voters: Voters) -> tuple[bytes, bytes]:
-    """A new voter's pseudonym, and the Cookie header that its browser sends."""
+    """Return a new voter's pseudonym, and the Cookie header that its browser sends."""
     voter = voters.new()
     assert voter.cookie is not None
     return voter.pseudonym(POLL), voter.cookie.split(b";")[0]
 
 
 def pseudonym(voters: Voters, cookie: bytes, poll: bytes = POLL) -> bytes | None:
-    """The pseudonym of a cookie; None if it is nobody's."""
+    """Return the pseudonym of a cookie; None if it is not recognised."""
     voter = voters.recognise(cookie)
     return voter.pseudonym(poll) if voter else None
 
@@ -73,7 +73,7 @@ def test_a_pseudonym_depends_on_the_key() -> None:
     )
 
 
-def test_the_cookie_does_not_hold_what_is_stored() -> None:
+def test_the_cookie_does_not_contain_the_pseudonym() -> None:
     stored, cookie = cookie_of(VOTERS)
     token = base64.urlsafe_b64decode(cookie.partition(b"=")[2])
     assert len(token) == 36
@@ -131,7 +131,7 @@ def test_a_cookie_of_a_replica_whose_clock_is_ahead_is_accepted() -> None:
     assert pseudonym(Voters(KEY, (), https=False, clock=Clock()), cookie) == stored
 
 
-def test_an_idempotency_key_is_one_voter_and_its_cookie_is_the_same_one() -> None:
+def test_an_idempotency_key_is_one_voter_and_so_is_its_cookie() -> None:
     voter = VOTERS.derive(b"a-random-key")
     stored = voter.pseudonym(POLL)
     assert VOTERS.derive(b"a-random-key").pseudonym(POLL) == stored
@@ -147,7 +147,7 @@ def test_an_idempotency_key_is_the_same_voter_at_every_replica_while_the_key_is_
     assert len(found) == 1
 
 
-def test_an_idempotency_key_that_reads_like_a_cookie_is_not_its_voter() -> None:
+def test_an_idempotency_key_that_looks_like_a_cookie_is_not_its_voter() -> None:
     stored, cookie = cookie_of(VOTERS)
     token = cookie.partition(b"=")[2]
     raw = base64.urlsafe_b64decode(token)
@@ -207,10 +207,10 @@ def test_an_earlier_token_with_any_byte_changed_is_not_recognised(position: int,
         b"voter_id=" + b"A" * 48,
     ],
 )
-def test_no_cookie_a_broken_one_or_a_foreign_one_is_nobody(header: bytes | None) -> None:
+def test_a_missing_invalid_or_foreign_cookie_is_not_recognised(header: bytes | None) -> None:
     assert VOTERS.recognise(header) is None
 
 
 @given(st.binary(max_size=200))
-def test_no_cookie_header_breaks_it(header: bytes) -> None:
+def test_any_cookie_header_can_be_read(header: bytes) -> None:
     assert VOTERS.recognise(b"voter_id=" + header) is None
