@@ -105,14 +105,13 @@ def test_sigterm_ends_the_wait_for_a_replacement_at_once(start: Callable[[str], 
     (folder / "order").write_text("fail")
     os.kill(pids(folder)[0], signal.SIGKILL)
     assert process.stderr
-    lines = iter(process.stderr.readline, "")
-    while not any(line["restart_in"] > 0.8 for line in ended(next(lines))):  # type: ignore[operator]
-        pass
+    waits = (line["restart_in"] for text in iter(process.stderr.readline, "") for line in ended(text))
+    wait = next(wait for wait in waits if isinstance(wait, float) and wait > 1.5)
     (folder / "order").write_text("serve")  # a replacement that starts after all does not end with an error
     began = time.monotonic()
     process.terminate()
     process.communicate(timeout=10)
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < wait
     assert process.returncode == 0
 
 
