@@ -1,4 +1,4 @@
-"""What the vote service answers to each vote, with a real Valkey that falls silent or dies."""
+"""The vote service's response to each vote, with a real Valkey that is paused or killed."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ Client = Callable[[], httpx.AsyncClient]
 
 @asynccontextmanager
 async def serving(broker: Broker, **given: Any) -> AsyncIterator[Client]:
-    """The application beside its way to the broker; yields what makes clients, each with a cookie jar of its own."""
+    """Run the application and its producer; yield a function that makes clients, each with its own cookie jar."""
     await open_poll(broker.url)
     settings = VoteSettings.model_validate({"redis_url": broker.url, "secret_key": "k" * 32} | given)
     pages, metrics = Pages("voting.vote"), VoteMetrics(CollectorRegistry())
@@ -58,24 +58,24 @@ async def serving(broker: Broker, **given: Any) -> AsyncIterator[Client]:
 
 
 def stored(broker: Broker) -> list[tuple[bytes, bytes]]:
-    """Voter and choice of each vote on the stream."""
+    """Return voter and choice of each vote on the stream."""
     with redis.Redis.from_url(broker.url) as client:
         return [(fields[b"voter"], fields[b"choice"]) for _, fields in client.xrange(STREAM)]
 
 
 def refusal(answer: httpx.Response) -> tuple[int, str, str]:
-    """Status, reason and certainty; whether the answer is a problem as RFC 9457 wants it is checked on the way."""
-    told = answer.json()
+    """Return status, reason and `counted` of a refusal; check that it is a problem as RFC 9457 defines it."""
+    problem = answer.json()
     assert answer.headers["content-type"] == "application/problem+json"
-    assert told["type"] == "about:blank"
-    assert told["status"] == answer.status_code
-    assert told["title"]
-    assert len(told["detail"]) > 20
-    return answer.status_code, told["reason"], told["counted"]
+    assert problem["type"] == "about:blank"
+    assert problem["status"] == answer.status_code
+    assert problem["title"]
+    assert len(problem["detail"]) > 20
+    return answer.status_code, problem["reason"], problem["counted"]
 
 
-async def answers_again(client: httpx.AsyncClient, **request: Any) -> httpx.Response:
-    """Send a vote again until it is in; the voter keeps the cookie that it got, as a browser does."""
+async def post_until_accepted(client: httpx.AsyncClient, **request: Any) -> httpx.Response:
+    """Send a vote until it is accepted; the client keeps its cookie, as a browser does."""
     async with asyncio.timeout(10):
         while (answer := await client.post("/", **request)).status_code == 503:
             await asyncio.sleep(0.05)
@@ -83,7 +83,7 @@ async def answers_again(client: httpx.AsyncClient, **request: Any) -> httpx.Resp
 
 
 @pytest.mark.parametrize("key", [{}, KEY], ids=["a new voter", "an idempotency key"])
-async def test_a_vote_without_an_answer_is_not_certain_and_sent_again_with_the_cookie_it_is_the_same_voters(
+async def test_a_vote_without_a_reply_may_be_counted_and_sent_again_with_the_cookie_it_is_the_same_vote(
     broker: Broker, key: dict[str, str]
 ) -> None:
     async with serving(broker) as client:
@@ -94,14 +94,14 @@ async def test_a_vote_without_an_answer_is_not_certain_and_sent_again_with_the_c
         assert answer.headers["retry-after"] == "1"
         assert "voter_id" in answer.cookies
         broker.resume()
-        assert (await answers_again(voter, data={"vote": "b"})).status_code == 200
+        assert (await post_until_accepted(voter, data={"vote": "b"})).status_code == 200
         votes = stored(broker)
     assert votes[-1][1] == b"b"
     assert len({voter for voter, _ in votes}) == 1
     assert len(votes) == 2, "the first vote did not arrive: this proves nothing"
 
 
-async def test_the_page_says_in_words_that_it_is_not_known_and_sends_the_vote_again_for_the_same_voter(
+async def test_the_page_says_that_it_is_not_known_and_its_form_sends_the_vote_again_for_the_same_voter(
     broker: Broker,
 ) -> None:
     async with serving(broker) as client:
@@ -114,11 +114,11 @@ async def test_the_page_says_in_words_that_it_is_not_known_and_sends_the_vote_ag
         fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="(\w+)">', page.text))
         assert fields == FROM_PAGE
         broker.resume()
-        assert (await answers_again(browser, data=fields)).status_code == 200
+        assert (await post_until_accepted(browser, data=fields)).status_code == 200
         assert len({voter for voter, _ in stored(broker)}) == 1
 
 
-async def test_a_vote_that_was_never_sent_is_certainly_not_counted_and_gives_no_cookie(broker: Broker) -> None:
+async def test_a_vote_that_was_not_published_is_not_counted_and_sets_no_cookie(broker: Broker) -> None:
     async with serving(broker) as client:
         broker.kill()
         voter = client()
@@ -127,7 +127,7 @@ async def test_a_vote_that_was_never_sent_is_certainly_not_counted_and_gives_no_
         assert refusal(answer) == (503, "broker_away", "no")
         assert "set-cookie" not in answer.headers
         await asyncio.to_thread(broker.start)
-        assert (await answers_again(voter, data={"vote": "b"}, headers=KEY)).status_code == 200
+        assert (await post_until_accepted(voter, data={"vote": "b"}, headers=KEY)).status_code == 200
         assert [choice for _, choice in stored(broker)] == [b"b"]
 
 
@@ -152,7 +152,7 @@ async def until_refused(client: httpx.AsyncClient, reason: str) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-async def test_every_other_refusal_of_a_vote_is_a_certain_no(
+async def test_every_other_refused_vote_is_not_counted(
     broker: Broker, method: str, path: str, request_: dict[str, Any], expected: tuple[int, str, str]
 ) -> None:
     async with serving(broker) as client:
@@ -160,14 +160,14 @@ async def test_every_other_refusal_of_a_vote_is_a_certain_no(
         assert stored(broker) == []
 
 
-async def test_a_vote_over_the_rate_limit_is_a_certain_no(broker: Broker) -> None:
+async def test_a_vote_over_the_rate_limit_is_not_counted(broker: Broker) -> None:
     async with serving(broker, rate_limit=1, rate_burst=1) as client:
         answers = [await client().post("/", data={"vote": "a"}) for _ in range(2)]
         assert answers[0].status_code == 200
         assert refusal(answers[1]) == (429, "rate_limit", "no")
 
 
-async def test_a_refusal_that_is_not_of_a_vote_says_nothing_of_counting(broker: Broker) -> None:
+async def test_a_problem_of_a_get_does_not_say_whether_it_is_counted(broker: Broker) -> None:
     async with serving(broker) as client:
         answer = await client().get("/p/none", headers={"accept": "application/problem+json", "accept-language": "de"})
     assert answer.headers["content-type"] == "application/problem+json"
@@ -204,7 +204,7 @@ async def test_another_idempotency_key_is_another_voter_and_a_cookie_has_priorit
     "key", ["", "1234567", "x" * 129, "with a space", "naïve-key", '"12345678', '"1234567"', "a" * 8 + '"']
 )
 @pytest.mark.parametrize("known", [False, True], ids=["new", "known"])
-async def test_an_idempotency_key_that_is_none_is_refused(broker: Broker, key: str, *, known: bool) -> None:
+async def test_an_invalid_idempotency_key_is_refused(broker: Broker, key: str, *, known: bool) -> None:
     async with serving(broker) as client:
         voter = client()
         if known:
@@ -229,7 +229,7 @@ async def test_a_vote_from_a_page_that_showed_another_ballot_is_refused(broker: 
     assert stored(broker) == []
 
 
-async def test_a_vote_from_our_page_without_a_cookie_is_refused_and_with_one_it_is_taken(broker: Broker) -> None:
+async def test_a_vote_from_the_page_is_refused_without_a_cookie_and_accepted_with_one(broker: Broker) -> None:
     async with serving(broker) as client:
         for body in (f"ballot={POLL.digest}&vote=a", f"vote=a&ballot={POLL.digest}"):
             form = {"content-type": "application/x-www-form-urlencoded"}
@@ -240,17 +240,17 @@ async def test_a_vote_from_our_page_without_a_cookie_is_refused_and_with_one_it_
         browser = client()
         await browser.get("/")
         assert (await browser.post("/", data=FROM_PAGE)).status_code == 200
-        assert (await client().post("/", data=FROM_PAGE, headers=KEY)).status_code == 200  # it can be sent again
+        assert (await client().post("/", data=FROM_PAGE, headers=KEY)).status_code == 200  # the key makes it repeatable
 
 
-async def test_where_only_browsers_may_vote_an_idempotency_key_makes_none(broker: Broker) -> None:
+async def test_where_only_browsers_may_vote_an_idempotency_key_is_not_enough(broker: Broker) -> None:
     async with serving(broker, ballot_policy="browser") as client:
         for headers in ({}, KEY):
             assert refusal(await client().post("/", data={"vote": "a"}, headers=headers)) == (403, "no_cookie", "no")
 
 
 @pytest.mark.parametrize("policy", ["open", "browser"])
-async def test_where_too_many_voters_are_new_page_and_vote_say_how_long_to_wait_and_known_voters_go_on(
+async def test_too_many_new_voters_are_refused_with_the_wait_and_known_voters_are_accepted(
     broker: Broker, policy: str
 ) -> None:
     async with serving(broker, ballot_policy=policy, new_voters_per_hour=3) as client:
@@ -271,7 +271,7 @@ async def test_where_too_many_voters_are_new_page_and_vote_say_how_long_to_wait_
         assert (await known.post("/", data=FROM_PAGE)).status_code == 200
 
 
-async def test_votes_that_are_certainly_refused_use_up_no_place_of_a_new_voter(broker: Broker) -> None:
+async def test_votes_that_are_never_counted_do_not_count_as_new_voters(broker: Broker) -> None:
     async with serving(broker, new_voters_per_hour=2) as client:
         for _ in range(5):
             assert (await client().post("/", data=FROM_PAGE)).status_code == 403
@@ -280,22 +280,22 @@ async def test_votes_that_are_certainly_refused_use_up_no_place_of_a_new_voter(b
         for _ in range(5):
             assert refusal(await client().post("/", data={"vote": "a"}))[1:] == ("broker_away", "no")
         await asyncio.to_thread(broker.start)
-        assert (await answers_again(client(), data={"vote": "a"})).status_code == 200
+        assert (await post_until_accepted(client(), data={"vote": "a"})).status_code == 200
         statuses = [(await client().post("/", data={"vote": "a"})).status_code for _ in range(2)]
     assert statuses == [200, 429]
 
 
-async def test_a_vote_that_may_be_counted_keeps_its_place_and_its_cookie_needs_no_other(broker: Broker) -> None:
+async def test_a_vote_that_may_be_counted_counts_as_one_new_voter_however_often_it_is_sent(broker: Broker) -> None:
     async with serving(broker, new_voters_per_hour=1) as client:
         voter = client()
         broker.pause()
         assert refusal(await voter.post("/", data={"vote": "a"}))[2] == "unknown"
         broker.resume()
-        assert (await answers_again(voter, data={"vote": "a"})).status_code == 200
+        assert (await post_until_accepted(voter, data={"vote": "a"})).status_code == 200
         assert refusal(await client().post("/", data={"vote": "a"}))[1] == "new_voters"
 
 
-async def test_votes_at_the_same_moment_get_no_more_places_than_there_are(broker: Broker) -> None:
+async def test_concurrent_votes_do_not_exceed_the_limit_of_new_voters(broker: Broker) -> None:
     async with serving(broker, new_voters_per_hour=5) as client:
         answers = await asyncio.gather(*(client().post("/", data={"vote": "a"}) for _ in range(20)))
         assert sorted(answer.status_code for answer in answers) == [200] * 5 + [429] * 15

@@ -81,7 +81,8 @@ class WebSettings(ServiceSettings, TraceSettings):
     """The public URL of the ballot, for links and the QR code; set it where the public can reach you. Without it, links
     lead to the host of the request, at `VOTE_PORT`."""
     result_url: Annotated[PublicUrl, Field(examples=["https://result.example.org"])] = ""
-    """The public URL of the result, for links; without it, links lead to the host of the request, at `RESULT_PORT`."""
+    """The public URL of the result, for links; set it where the public can reach you. Without it, links lead to the
+    host of the request, at `RESULT_PORT`."""
     https: bool = False
     """Whether browsers reach the ballot over HTTPS: its cookie is then `Secure` and has the prefix `__Host-`. Used by
     vote only; in containers `VOTE_HOST` sets it (docs/operations.md#https)."""
@@ -162,7 +163,7 @@ class WorkerSettings(ServiceSettings, TraceSettings, RedisSettings, DatabaseSett
     batch_size: Annotated[int, Field(ge=1, le=50_000)] = 5000
     """The maximum number of entries in a batch."""
     reclaim_seconds: Annotated[float, Field(gt=0, le=3600)] = 10
-    """The time after which entries of a dead worker are claimed by another."""
+    """Seconds after which entries of a dead worker are claimed by another."""
 
 
 class MigrateSettings(ServiceSettings, DatabaseSettings):

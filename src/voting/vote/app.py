@@ -34,10 +34,10 @@ log = logs.get()
 
 
 def create_app(
-    settings: VoteSettings, pages: Pages, endpoint: VoteEndpoint, stop: Stop, spans: "SpanRecorder | None" = None
+    settings: VoteSettings, pages: Pages, endpoint: VoteEndpoint, stop: Stop, recorder: "SpanRecorder | None" = None
 ) -> ASGIApp:
     """Return the application of the public port; `endpoint.producer.run()` must run beside it."""
-    ballot = spans.ballot(endpoint) if spans else endpoint
+    ballot = recorder.ballot(endpoint) if recorder else endpoint
 
     async def results(request: Request) -> Response:
         return redirect_to_other_service(request, settings.result_url, settings.result_port)
@@ -74,9 +74,9 @@ async def main(settings: VoteSettings, stop: Stop, public: socket, private: sock
     registry = metrics.registry("vote")
     pages = Pages("voting.vote")
     vote_metrics = VoteMetrics(registry)
-    spans = tracing.start(settings, "vote")
-    endpoint = VoteEndpoint(settings, pages, vote_metrics, spans)
-    app = create_app(settings, pages, endpoint, stop, spans)
+    recorder = tracing.start(settings, "vote")
+    endpoint = VoteEndpoint(settings, pages, vote_metrics, recorder)
+    app = create_app(settings, pages, endpoint, stop, recorder)
     ops = health.private_app(lambda: endpoint.producer.ready and not stop.is_set(), registry)
     log.info("vote.starting", host=settings.host, port=settings.vote_port)
     async with asyncio.TaskGroup() as tasks:
@@ -88,8 +88,8 @@ async def main(settings: VoteSettings, stop: Stop, public: socket, private: sock
             limit = connection_limit(settings.max_connections, shared=bool(settings.trusted_proxies))
             servers.create_task(serve(limited_app, public, stop, limit=limit, on_rejection=vote_metrics.reject))
         publishing.cancel()  # only now, when every request in flight has its response
-    if spans:
-        spans.close()
+    if recorder:
+        recorder.close()
     log.info("vote.stopped")
 
 

@@ -42,7 +42,7 @@ class VoteEndpoint:
     """
 
     def __init__(
-        self, settings: VoteSettings, pages: Pages, metrics: VoteMetrics, spans: "SpanRecorder | None" = None
+        self, settings: VoteSettings, pages: Pages, metrics: VoteMetrics, recorder: "SpanRecorder | None" = None
     ) -> None:
         self._pages = pages
         self._metrics = metrics
@@ -60,7 +60,7 @@ class VoteEndpoint:
             on_memory=metrics.memory.set,
             on_lost=metrics.interruptions.inc,
         )
-        self._publish = spans.cast(self.producer.cast) if spans else self.producer.cast
+        self._publish = recorder.cast(self.producer.cast) if recorder else self.producer.cast
 
     def _prepare_ballots(self, polls: dict[str, Poll]) -> None:
         self._ballots = {slug: PreparedBallot(poll, self._pages) for slug, poll in polls.items()}
