@@ -40,7 +40,7 @@ async def serving(broker: Broker, **given: Any) -> AsyncIterator[Client]:
     pages, metrics = Pages("voting.vote"), VoteMetrics(CollectorRegistry())
     endpoint = VoteEndpoint(settings, pages, metrics)
     app = with_rate_limit(create_app(settings, pages, endpoint, Stop()), settings, pages, metrics.limited.inc)
-    publishing = asyncio.create_task(endpoint.producer.run())
+    publishing = asyncio.create_task(endpoint.run())
     async with contextlib.AsyncExitStack() as clients:
 
         def client() -> httpx.AsyncClient:
@@ -49,7 +49,7 @@ async def serving(broker: Broker, **given: Any) -> AsyncIterator[Client]:
             return made
 
         try:
-            await until(lambda: endpoint.producer.ready)
+            await until(lambda: endpoint.ready)
             yield client
         finally:
             publishing.cancel()

@@ -119,14 +119,14 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         sockets = [listen("127.0.0.1:0") for _ in range(3)]
         found.vote_port, found.result_port, found.private_port = (sock.getsockname()[1] for sock in sockets)
         found.viewers.append(measures)
-        carrying = asyncio.create_task(endpoint.producer.run())
+        carrying = asyncio.create_task(endpoint.run())
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(hub.run(stop))
             limits = [connection_limit(1000, shared=True) for _ in sockets]
             tasks.create_task(serve(vote, sockets[0], stop, limit=limits[0]))
             tasks.create_task(serve(result, sockets[1], stop, limit=limits[1], ws=door.viewer))
             tasks.create_task(serve(health.private_app(lambda: True, CollectorRegistry()), sockets[2], stop))
-            while not endpoint.producer.ready:
+            while not endpoint.ready:
                 await asyncio.sleep(0.01)
             started.set()
         carrying.cancel()

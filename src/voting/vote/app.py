@@ -36,7 +36,7 @@ log = logs.get()
 def create_app(
     settings: VoteSettings, pages: Pages, endpoint: VoteEndpoint, stop: Stop, recorder: "SpanRecorder | None" = None
 ) -> ASGIApp:
-    """Return the application of the public port; `endpoint.producer.run()` must run beside it."""
+    """Return the application of the public port; `endpoint.run()` must run beside it."""
     ballot = recorder.ballot(endpoint) if recorder else endpoint
 
     async def results(request: Request) -> Response:
@@ -50,7 +50,7 @@ def create_app(
             Route("/results", results),
             Route("/p/{poll}/results", results),
             pages.route(),
-            *health.probes(lambda: endpoint.producer.ready and not stop.is_set()),
+            *health.probes(lambda: endpoint.ready and not stop.is_set()),
         ],
     )
 
@@ -77,10 +77,10 @@ async def main(settings: VoteSettings, stop: Stop, public: socket, private: sock
     recorder = tracing.start(settings, "vote")
     endpoint = VoteEndpoint(settings, pages, vote_metrics, recorder)
     app = create_app(settings, pages, endpoint, stop, recorder)
-    ops = health.private_app(lambda: endpoint.producer.ready and not stop.is_set(), registry)
+    ops = health.private_app(lambda: endpoint.ready and not stop.is_set(), registry)
     log.info("vote.starting", host=settings.host, port=settings.vote_port)
     async with asyncio.TaskGroup() as tasks:
-        publishing = tasks.create_task(endpoint.producer.run())
+        publishing = tasks.create_task(endpoint.run())
         async with asyncio.TaskGroup() as servers:
             servers.create_task(serve(ops, private, stop))
             await _wait_until_ready(endpoint, stop)
@@ -96,5 +96,5 @@ async def main(settings: VoteSettings, stop: Stop, public: socket, private: sock
 async def _wait_until_ready(endpoint: VoteEndpoint, stop: Stop) -> None:
     """Wait until votes would be accepted, at most `STARTUP_SECONDS`; connections meanwhile wait and are not refused."""
     deadline = time.monotonic() + STARTUP_SECONDS
-    while not endpoint.producer.ready and not stop.is_set() and time.monotonic() < deadline:
+    while not endpoint.ready and not stop.is_set() and time.monotonic() < deadline:
         await pause(stop, 0.02)

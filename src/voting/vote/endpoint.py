@@ -38,7 +38,7 @@ Content = tuple[Voter, bytes, bytes]  # the voter, the media type and the body o
 class VoteEndpoint:
     """The ASGI application for `/` and `/p/{poll}`: GET returns the ballot, POST accepts a vote.
 
-    `producer.run()` must run beside it.
+    `run()` must run beside it.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class VoteEndpoint:
         self._new_voters = NewVoters(settings, self._voters)
         self._allowed_origins = settings.allowed_origins
         self._ballots: dict[str, PreparedBallot] = {}
-        self.producer = VoteProducer(
+        self._producer = VoteProducer(
             functools.partial(settings.reread, "redis_url"),
             limit=settings.max_in_flight,
             on_polls=self._prepare_ballots,
@@ -60,7 +60,16 @@ class VoteEndpoint:
             on_memory=metrics.memory.set,
             on_lost=metrics.interruptions.inc,
         )
-        self._publish = recorder.cast(self.producer.cast) if recorder else self.producer.cast
+        self._publish = recorder.cast(self._producer.cast) if recorder else self._producer.cast
+
+    @property
+    def ready(self) -> bool:
+        """Whether a vote would be accepted now."""
+        return self._producer.ready
+
+    async def run(self) -> None:
+        """Publish votes until cancelled."""
+        await self._producer.run()
 
     def _prepare_ballots(self, polls: dict[str, Poll]) -> None:
         self._ballots = {slug: PreparedBallot(poll, self._pages) for slug, poll in polls.items()}
