@@ -1,5 +1,6 @@
-"""`./voting faults`: every row, or some, each on an installation of its own; a table at the end."""
+"""`./voting faults`: run all rows or some, each on a system of its own, and print a table."""
 
+import functools
 import secrets
 import shutil
 import tempfile
@@ -13,14 +14,14 @@ from typing import Annotated, Any
 import pytest
 import typer
 
-from tests.faults.mutants import MUTANTS, hunt
+from tests.faults.mutants import MUTANTS, run_mutant
 from tests.faults.rows import ROWS, Row, find
-from tests.faults.trial import Broken, Case
+from tests.faults.run import RowFailed, RunConfig
 
 
 @dataclass
 class Outcome:
-    """What one run of a row found."""
+    """The result of one run."""
 
     title: str
     seed: int
@@ -29,31 +30,31 @@ class Outcome:
     found: str
 
     def line(self) -> str:
-        """A row of the Markdown table."""
+        """Return a row of the Markdown table."""
         return f"| {self.title} | {self.seed} | {self.verdict} | {self.seconds:.0f} s | {self.found} |"
 
 
-def attempt(title: str, case: Case, run: Callable[[Case], str], good: str) -> Outcome:
-    """Run something in the folder of a case; keep the folder only if it failed. `good` is what else it is called."""
+def try_run(title: str, config: RunConfig, run: Callable[[RunConfig], str], good: str) -> Outcome:
+    """Run a row or mutant; keep its folder only if it failed. `good` is the verdict otherwise."""
     began = time.monotonic()
     try:
-        found, verdict = run(case), good
-    except Broken as broken:
-        found, verdict = str(broken), "FAILED"
+        found, verdict = run(config), good
+    except RowFailed as failure:
+        found, verdict = str(failure), "FAILED"
     except pytest.skip.Exception as skipped:
         found, verdict = str(skipped), "NOT RUN"
-    except Exception as error:  # noqa: BLE001 - a fault in the harness fails the row, and the others are run
+    except Exception as error:  # noqa: BLE001 - an error of the harness fails the row; the others still run
         traceback.print_exc()
         found, verdict = f"{type(error).__name__}: {error}".splitlines()[0], "FAILED"
     if verdict == good:
-        shutil.rmtree(case.folder)
+        shutil.rmtree(config.folder)
     else:
-        found += f" (see {case.folder})"
-    return Outcome(title, case.seed, verdict, time.monotonic() - began, found)
+        found += f" (see {config.folder})"
+    return Outcome(title, config.seed, verdict, time.monotonic() - began, found)
 
 
 def figures(notes: dict[str, Any]) -> str:
-    """What a row noted, in one line."""
+    """Return the notes of a run in one line."""
     parts = []
     for name, value in notes.items():
         if isinstance(value, dict):
@@ -65,7 +66,7 @@ def figures(notes: dict[str, Any]) -> str:
 
 
 def find_all(words: list[str]) -> tuple[Row, ...]:
-    """The rows that were asked for, or all."""
+    """Return the rows with these numbers or names, or all rows."""
     try:
         return tuple(map(find, words)) or ROWS
     except LookupError as error:
@@ -74,22 +75,22 @@ def find_all(words: list[str]) -> tuple[Row, ...]:
 
 def main(
     only: Annotated[list[str] | None, typer.Option(help="A row's number or name. May be repeated.")] = None,
-    brief: Annotated[bool, typer.Option(help="Short, with room for a busy machine, as in CI.")] = False,  # noqa: FBT002
-    seed: Annotated[int | None, typer.Option(help="Of the dice; printed, so that a run can be repeated.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="How often, each time with the next seed.")] = 1,
-    mutants: Annotated[bool, typer.Option(help="Builds broken on purpose instead, which rows must notice.")] = False,  # noqa: FBT002
+    brief: Annotated[bool, typer.Option(help="Short, with time limits for a busy machine, as in CI.")] = False,  # noqa: FBT002
+    seed: Annotated[int | None, typer.Option(help="Of all random numbers; printed, to repeat a run.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of runs, each with the next seed.")] = 1,
+    mutants: Annotated[bool, typer.Option(help="Run mutants of the product instead; the rows must fail.")] = False,  # noqa: FBT002
 ) -> None:
     """Break the installation in every way we know of, under load, and check that no acknowledged vote is lost."""
     rows = find_all(only or [])
     first = secrets.randbelow(100_000) if seed is None else seed
-    place = Path(tempfile.mkdtemp(prefix="voting-faults-"))
-    place.chmod(0o711)  # root's PostgreSQL runs as another user, who has to pass through
+    folder = Path(tempfile.mkdtemp(prefix="voting-faults-"))
+    folder.chmod(0o711)  # PostgreSQL of root runs as another user, who needs to enter it
     outcomes: list[Outcome] = []
     good = "noticed" if mutants else "passed"
 
-    def do(title: str, case: Case, run: Callable[[Case], str]) -> None:
-        typer.echo(f"{title}, seed {case.seed} …", err=True)
-        outcomes.append(attempt(title, case, run, good))
+    def record(title: str, config: RunConfig, run: Callable[[RunConfig], str]) -> None:
+        typer.echo(f"{title}, seed {config.seed} …", err=True)
+        outcomes.append(try_run(title, config, run, good))
         typer.echo(f"  {outcomes[-1].verdict} after {outcomes[-1].seconds:.0f} s: {outcomes[-1].found}", err=True)
 
     for number in range(first, first + rounds):
@@ -97,13 +98,13 @@ def main(
             for mutant in MUTANTS:
                 for name in mutant.rows:
                     if find(name) in rows:
-                        case = Case(place / f"{number}-{len(outcomes)}-{name}", number)
-                        do(f"{mutant.name} | {name}", case, lambda case, m=mutant, n=name: hunt(m, n, case))  # type: ignore[misc]
+                        config = RunConfig(folder / f"{number}-{len(outcomes)}-{name}", number)
+                        record(f"{mutant.name} | {name}", config, functools.partial(run_mutant, mutant, name))
         else:
             for row in rows:
-                case = Case(place / f"{number}-{row.name}", number, brief)
-                case.folder.mkdir()
-                do(str(row), case, lambda case, row=row: figures(row.run(case)))  # type: ignore[misc]
+                config = RunConfig(folder / f"{number}-{row.name}", number, brief)
+                config.folder.mkdir()
+                record(str(row), config, lambda config, row=row: figures(row.run(config)))  # type: ignore[misc]
     head = "| mutant | row " if mutants else "| row "
     print(head + f"| seed | verdict | took | {'what the mutant lost' if mutants else 'figures'} |")
     print("|---" * (head.count("|") + 4) + "|")
@@ -112,10 +113,10 @@ def main(
     failed = sum(outcome.verdict != good for outcome in outcomes)
     print(
         f"\n{len(outcomes) - failed} of {len(outcomes)} {good}"
-        + (f"; logs and histories of the others: {place}" if failed else "")
+        + (f"; logs and histories of the others: {folder}" if failed else "")
     )
     if not failed:
-        place.rmdir()
+        folder.rmdir()
     raise typer.Exit(failed > 0)
 
 

@@ -1,11 +1,10 @@
-"""Attacks on the bounds of one connection, several at the same time, from one address.
+"""Attacks on the limits of one connection, several at the same time, from one address.
 
 python -m tests.faults.attacks GROUP VOTE_PORT RESULT_PORT SECONDS [NAME...]
 
-Without names it runs all attacks of the group. It prints as JSON, for each attack, how often which outcome was seen:
-the status of an answer, the code that closed a WebSocket, "cut" for a connection that ended without either, or "left"
-for one that was still open in the end. It is a process of its own, so that the voters whom the harness times do not
-wait for it.
+Without names it runs all attacks of the group. It prints as JSON the number of each outcome by attack: the status of an
+answer, the close code of a WebSocket, "cut" for a connection that ended without either, "left" for one that was still
+open in the end. A process of its own, so that the voters of the load generator do not wait for it.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
-from tests.faults.audience import OPENING, allow_many_files
+from tests.faults.viewers import OPENING, allow_many_files
 
 ADDRESS = "127.0.0.66"
 UNREAD = 40  # connections to each service
@@ -76,13 +75,13 @@ async def _until(end: float, work: Awaitable[str]) -> str:
 
 
 def repeated(*parts: bytes, then: bytes = b"", times: int | None = None) -> Callable[[], Iterator[bytes]]:
-    """Return what makes the pieces of a request: some parts, and then one again and again, in pieces of 64 KB."""
+    """Return a function that makes a request: some parts, then one repeated, in pieces of 64 KB."""
     piece = then * (65536 // len(then)) if then else b""
     return lambda: itertools.chain(parts, itertools.repeat(piece) if times is None else itertools.repeat(piece, times))
 
 
 def requests(make: Callable[[], Iterable[bytes]], *, pace: float = 0) -> Attack:
-    """Return an attack: one request after another, each on a connection of its own, with `pace` seconds between."""
+    """Return an attack: requests one after another, each on a new connection, `pace` seconds apart."""
 
     async def one(port: int) -> str:
         async with connection(port) as (reader, writer):
@@ -103,7 +102,7 @@ def requests(make: Callable[[], Iterable[bytes]], *, pace: float = 0) -> Attack:
 
 
 def at_once(number: int, one: Callable[[int], Awaitable[str]], *, is_cut: bool = True) -> Attack:
-    """Return an attack: a number of connections at the same time; `is_cut` waits longer for their end."""
+    """Return an attack: several connections at the same time; `is_cut` waits longer for their end."""
 
     async def attack(port: int, end: float) -> Outcomes:
         last = time.monotonic() + CUT_WITHIN if is_cut else end
@@ -113,7 +112,7 @@ def at_once(number: int, one: Callable[[int], Awaitable[str]], *, is_cut: bool =
 
 
 async def pipelined_and_read(port: int) -> str:
-    """Send requests as fast as they go, and read the answers."""
+    """Send requests as fast as possible, and read the answers."""
     async with connection(port) as (reader, writer):
         sending = asyncio.create_task(send(writer, itertools.repeat(GET * 2000)))
         try:
@@ -180,7 +179,7 @@ def slow(first: bytes, then: bytes) -> Attack:
 
 
 def frames(frame: bytes, *, reads: bool = True) -> Attack:
-    """Return an attack: WebSockets that send the same frame as fast as it goes; when one is closed, another comes."""
+    """Return an attack: WebSockets that send one frame as fast as possible; a closed one is replaced."""
 
     async def one(port: int) -> str:
         async with connection(port, 65536 if reads else 1) as (reader, writer):
@@ -214,7 +213,7 @@ def frames(frame: bytes, *, reads: bool = True) -> Attack:
 
 
 def handshakes(path: bytes, held: int) -> Attack:
-    """Return an attack: WebSockets opened as fast as they open, five at a time, and closed `held` openings later."""
+    """Return an attack: WebSockets opened as fast as possible, five at a time, each closed `held` openings later."""
 
     async def attack(port: int, end: float) -> Outcomes:
         found: Outcomes = Outcomes()
@@ -301,7 +300,7 @@ async def main(group: str, ports: dict[str, int], seconds: float, names: list[st
 
 if __name__ == "__main__":
     allow_many_files()
-    os.nice(10)  # an attacker has a machine of its own, and takes no CPU time from the service
+    os.nice(10)  # an attacker's CPU time is not the service's
     asyncio.run(
         main(sys.argv[1], {"vote": int(sys.argv[2]), "result": int(sys.argv[3])}, float(sys.argv[4]), sys.argv[5:])
     )

@@ -1,4 +1,4 @@
-"""The seven promises, checked against a history and the database. Each violation is a sentence."""
+"""Check the seven promises against a history and the database. Each violation is a sentence."""
 
 import threading
 from collections import defaultdict
@@ -6,7 +6,7 @@ from collections import defaultdict
 import psycopg
 
 from tests.faults.history import Attempt, History
-from tests.faults.plant import Plant
+from tests.faults.system import SystemUnderTest
 from voting.broker.removals import REMOVED
 from voting.polls import EntryId
 from voting.vote.voter import Voters
@@ -22,71 +22,71 @@ POLL = b"default"
 
 
 class Auditor(threading.Thread):
-    """Looks again and again whether tallies and votes agree, each time in one snapshot (promise 3)."""
+    """Checks repeatedly that tallies and votes agree, each time in one snapshot (promise 3)."""
 
-    def __init__(self, plant: Plant) -> None:
+    def __init__(self, system: SystemUnderTest) -> None:
         super().__init__(daemon=True)
-        self._plant = plant
+        self._system = system
         self._stop_now = threading.Event()
-        self.looks = 0
-        self.found: list[str] = []
+        self.checks = 0
+        self.violations: list[str] = []
 
     def run(self) -> None:
-        """Until stopped; an outage of the database is not our subject."""
+        """Check until stopped; skip a check when the database is away."""
         while not self._stop_now.wait(0.3):
             try:
-                self.found += check_tallies(self._plant)
-                self.looks += 1
+                self.violations += check_tallies(self._system)
+                self.checks += 1
             except psycopg.Error:
                 continue
 
     def stop(self) -> None:
-        """Enough."""
+        """Stop, and wait for the last check."""
         self._stop_now.set()
         self.join(10)
 
 
-def check_tallies(plant: Plant) -> list[str]:
-    """Promise 3."""
+def check_tallies(system: SystemUnderTest) -> list[str]:
+    """Check promise 3."""
     return [
-        f"3: the tally of {choice} is {tally}, its votes are {votes}" for choice, tally, votes in plant.rows(TALLIES)
+        f"3: the tally of {choice} is {tally}, its votes are {votes}" for choice, tally, votes in system.rows(TALLIES)
     ]
 
 
-def check(history: History, plant: Plant, *, attempts: int, dead_letters: int, slowest: float) -> list[str]:
-    """All seven, when the fault is over and the stream is drained.
+def check(history: History, system: SystemUnderTest, *, attempts: int, dead_letters: int, slowest: float) -> list[str]:
+    """Check all seven promises when the fault is over and the stream is drained; return the violations.
 
     Args:
-        history: what voters did and were told.
-        plant: whose database is looked at.
-        attempts: fewer than that prove nothing.
-        dead_letters: how many there must be.
+        history: of the votes.
+        system: that took them.
+        attempts: accepted votes that the history needs.
+        dead_letters: expected number.
         slowest: seconds that an answer may take.
     """
     accepted = history.count("ok")
     if accepted < attempts:
         return [f"0: the history has {accepted} accepted votes, and {attempts} are needed to prove anything"]
-    violations = check_rows(history, plant) + check_tallies(plant)
-    length, pending = plant.waiting()
+    violations = check_rows(history, system) + check_tallies(system)
+    length, pending = system.backlog()
     if length or pending:
         violations.append(f"5: {length} entries are left on the stream, {pending} of them pending")
-    dead = plant.rows("SELECT count(*) FROM dead_letters")[0][0]
+    dead = system.rows("SELECT count(*) FROM dead_letters")[0][0]
     if dead != dead_letters:
         violations.append(f"5: {dead} dead letters, not {dead_letters}")
     return violations + check_answers(history.attempts, slowest)
 
 
-def check_removed(plant: Plant, removed: int) -> list[str]:
-    """What belongs to promise 5: the alarm about entries that somebody else has removed is neither silent nor false."""
-    with plant.broker() as broker:
-        told = int(broker.get(REMOVED) or 0)
-    return [f"5: {told} entries are said to be removed by somebody else, not {removed}"] if told != removed else []
+def check_removed(system: SystemUnderTest, removed: int) -> list[str]:
+    """Check for promise 5 that workers reported exactly the entries that others removed."""
+    with system.broker() as broker:
+        reported = int(broker.get(REMOVED) or 0)
+    return [f"5: {reported} entries reported as removed, not {removed}"] if reported != removed else []
 
 
-def check_rows(history: History, plant: Plant) -> list[str]:
-    """Promises 1, 2, 4 and, as far as rows show it, 7."""
-    voters = Voters(plant.secret_key, (), https=False)
-    rows: dict[bytes, Row] = {bytes(voter): (choice, EntryId(ms, seq)) for voter, choice, ms, seq in plant.rows(VOTES)}
+def check_rows(history: History, system: SystemUnderTest) -> list[str]:
+    """Check promises 1, 2, 4 and, as far as rows show it, 7."""
+    voters = Voters(system.secret_key, (), https=False)
+    rows: dict[bytes, Row] = {bytes(voter): (choice, EntryId(ms, seq)) for voter, choice, ms, seq in system.rows(VOTES)}
     by_voter: dict[int, list[Attempt]] = defaultdict(list)
     for attempt in history.attempts:
         by_voter[attempt.voter].append(attempt)
@@ -123,7 +123,7 @@ def _check_voter(number: int, attempts: list[Attempt], row: Row | None) -> list[
 
 
 def check_answers(attempts: list[Attempt], slowest: float) -> list[str]:
-    """Promise 6 and, as far as answers show it, 7."""
+    """Check promise 6 and, as far as answers show it, 7."""
     violations = []
     for attempt in attempts:
         if attempt.outcome != "unknown" and attempt.status not in {200, 503, 429}:

@@ -1,4 +1,4 @@
-"""What each voter did and was told: the history that the promises are checked against."""
+"""The history of all votes and their answers, against which the promises are checked."""
 
 import itertools
 import json
@@ -12,7 +12,7 @@ Outcome = Literal["ok", "refused", "unknown"]
 
 @dataclass(frozen=True)
 class Attempt:
-    """One vote. Times are seconds of the monotonic clock; the outcome `unknown` means that no answer came.
+    """One attempt to vote. Times are seconds of the monotonic clock; the outcome `unknown` means that no answer came.
 
     Args:
         counted: what a refusal says, "no" or "unknown".
@@ -34,11 +34,7 @@ class Attempt:
 
 
 class History:
-    """All attempts in the order in which they ended, also in a file, a line of JSON each.
-
-    Args:
-        file: where they go.
-    """
+    """All attempts in the order in which they ended, also written to a file, a line of JSON each."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -49,17 +45,17 @@ class History:
         self._writer = file.open("w")
 
     def add(self, attempt: Attempt) -> None:
-        """One more."""
+        """Add an attempt."""
         self.attempts.append(attempt)
         self._totals[attempt.outcome] += 1
         self._writer.write(json.dumps(asdict(attempt)) + "\n")
 
     def close(self) -> None:
-        """No more."""
+        """Close the file."""
         self._writer.close()
 
     def count(self, outcome: Outcome, since: float = 0) -> int:
-        """How many ended so, since a moment."""
+        """Return how many attempts with this outcome ended since a moment."""
         if not since:
             return self._totals[outcome]
         latest = itertools.takewhile(lambda attempt: attempt.ended >= since, reversed(self.attempts))

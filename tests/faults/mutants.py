@@ -1,7 +1,7 @@
-"""The product broken on purpose: each mutant is a copy of `src/` in which one text is exchanged, for tests only.
+"""Mutants: copies of `src/` in which a text is replaced, so that a fault row has to fail.
 
-A row that does not fail for the mutants that it is there for has a hole. A text that is no longer in the source is an
-error, so that no mutant can turn into the product unnoticed.
+A row that passes on one of its mutants proves nothing. A text that is no longer in the source is an error, so that no
+mutant is the unchanged product unnoticed.
 """
 
 import shutil
@@ -9,21 +9,21 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.faults.plant import ROOT
 from tests.faults.rows import find
-from tests.faults.trial import Broken, Case
+from tests.faults.run import RowFailed, RunConfig
+from tests.faults.system import ROOT
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One way to build it wrong.
+    """One defect.
 
     Args:
         name: what is wrong.
         file: below `src/voting`.
-        changes: pairs of what stands there now and what the mutant has instead.
-        rows: names of those that must fail, the quickest first.
-        attacks: of an attacking row, those that are enough.
+        changes: pairs of a text of the file and its replacement.
+        rows: names of the rows that must fail, the quickest first.
+        attacks: names of the attacks that suffice, if the row has several.
     """
 
     name: str
@@ -33,19 +33,19 @@ class Mutant:
     attacks: tuple[str, ...] = ()
 
     def build(self, folder: Path) -> Path:
-        """Make the copy; return its `src`.
+        """Write the mutant to `folder`; return its `src`.
 
         Raises:
-            LookupError: the product has changed, and the mutant has to follow it.
+            LookupError: a text is not in the file exactly once, so the mutant has to follow the product.
         """
         source = folder / "src"
         shutil.copytree(ROOT / "src", source)
         file = source / "voting" / self.file
         text = file.read_text()
-        for now, then in self.changes:
-            if text.count(now) != 1:
-                raise LookupError(f"mutant {self.name}: {self.file} has {text.count(now)} times, not once: {now!r}")
-            text = text.replace(now, then)
+        for original, replacement in self.changes:
+            if (times := text.count(original)) != 1:
+                raise LookupError(f"mutant {self.name}: {self.file} has {times} times, not once: {original!r}")
+            text = text.replace(original, replacement)
         file.write_text(text)
         return source
 
@@ -235,7 +235,7 @@ MUTANTS = (
         ("hostile",),
     ),
 )
-WORDS = {
+PROMISES_BROKEN = {
     "0": "nothing to prove anything by",
     "1": "votes lost",
     "2": "votes replaced by older ones",
@@ -247,19 +247,19 @@ WORDS = {
 }
 
 
-def hunt(mutant: Mutant, row: str, case: Case) -> str:
-    """Run a row on a mutant; return what the mutant lost.
+def run_mutant(mutant: Mutant, row: str, config: RunConfig) -> str:
+    """Run a row on a mutant; return which promises the mutant broke.
 
     Raises:
-        Broken: the row saw nothing, or did not get so far as to check the promises.
+        RowFailed: the row passed, or failed before it checked the promises.
     """
-    case.folder.mkdir(parents=True)
+    config.folder.mkdir(parents=True)
     try:
-        find(row).run(replace(case, source=mutant.build(case.folder), attacks=mutant.attacks))
-    except Broken as broken:
-        if not broken.violations:
+        find(row).run(replace(config, source=mutant.build(config.folder), attacks=mutant.attacks))
+    except RowFailed as failure:
+        if not failure.violations:
             raise
-        bounds = [each.partition(": ")[2] for each in broken.violations if each.startswith("bound: ")]
-        times = Counter(each[0] for each in broken.violations if each[0] in WORDS)
-        return ", ".join(bounds + [f"{times[number]} {WORDS[number]}" for number in sorted(times)])
-    raise Broken(f"{row} did not notice {mutant.name}")
+        bounds = [each.partition(": ")[2] for each in failure.violations if each.startswith("bound: ")]
+        times = Counter(each[0] for each in failure.violations if each[0] in PROMISES_BROKEN)
+        return ", ".join(bounds + [f"{times[number]} {PROMISES_BROKEN[number]}" for number in sorted(times)])
+    raise RowFailed(f"{row} did not notice {mutant.name}")

@@ -1,4 +1,4 @@
-"""A network between two parts that can fall silent, be slow, or lose an answer."""
+"""A proxy between two parts that can block, delay or lose what it forwards."""
 
 import asyncio
 import contextlib
@@ -7,12 +7,12 @@ from pathlib import Path
 
 
 class Proxy:
-    """Passes TCP connections on to a Unix socket.
+    """Forwards TCP connections to a Unix socket.
 
     Args:
         target: the socket.
 
-    While it is `silent` nothing is read, passed on, closed or refused: packets vanish, as with a cable that was pulled.
+    While it is blocked, nothing is read, forwarded, closed or refused, as with a cable that was pulled.
     """
 
     def __init__(self, target: Path) -> None:
@@ -20,10 +20,10 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._open = asyncio.Event()
         self._open.set()
-        self.delay = 0.0  # seconds that an answer takes longer
-        self.lose_answer_to = b""  # of the next request that has this in it; then both sides are cut
+        self.delay = 0.0  # seconds that is added to each answer
+        self.lose_answer_to = b""  # drop the answer to the next request with this in it, and close both sides
         self.lost = 0
-        self.requests = 0  # passed on so far, as far as one comes in one piece
+        self.requests = 0  # forwarded so far; one that arrives in pieces counts more than once
         started = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(started,), daemon=True)
         self._thread.start()
@@ -33,7 +33,7 @@ class Proxy:
         asyncio.set_event_loop(self._loop)
 
         async def begin() -> asyncio.Server:
-            server = await asyncio.start_server(self._pass, "127.0.0.1", 0)
+            server = await asyncio.start_server(self._forward, "127.0.0.1", 0)
             self.port: int = server.sockets[0].getsockname()[1]
             started.set()
             return server
@@ -44,27 +44,27 @@ class Proxy:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.sleep(0.05)  # transports close in the next turns of the loop
+            await asyncio.sleep(0.05)  # transports close in the next iterations of the loop
 
         server = self._loop.run_until_complete(begin())
         self._loop.run_forever()
         self._loop.run_until_complete(end())
         self._loop.close()
 
-    def silence(self) -> None:
-        """Let everything vanish."""
+    def block(self) -> None:
+        """Forward nothing."""
         self._loop.call_soon_threadsafe(self._open.clear)
 
-    def heal(self) -> None:
-        """Pass everything on again."""
+    def unblock(self) -> None:
+        """Forward everything again."""
         self._loop.call_soon_threadsafe(self._open.set)
 
     def close(self) -> None:
-        """End it."""
+        """Stop the proxy."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.ExitStack() as ends:
             ends.callback(writer.transport.abort)
             await self._open.wait()
@@ -95,7 +95,7 @@ class Proxy:
                 await self._open.wait()
                 if is_answer and self.delay:
                     await asyncio.sleep(self.delay)
-                if is_answer and doomed.is_set():  # what was asked has happened; nobody will hear of it
+                if is_answer and doomed.is_set():  # the request was executed, and its answer is lost
                     self.lost += 1
                     return
                 if not is_answer and self.lose_answer_to and self.lose_answer_to in data:

@@ -1,8 +1,8 @@
-"""Four workers' counting on real stores, fed with batches in whatever order and mixture hypothesis comes up with.
+"""Count votes on real stores with four workers, in batches and orders that hypothesis chooses.
 
 python -m tests.faults.reordering REDIS_URL DATABASE_URL SEED CASES
 
-Prints as JSON how many cases were tried and what was found. A process of its own, so that it may run another build.
+Prints the number of cases and the violations as JSON. A process of its own, so that it may run a mutant.
 """
 
 import asyncio
@@ -31,25 +31,25 @@ VOTES = strategies.lists(
     strategies.tuples(strategies.integers(0, VOTERS - 1), strategies.sampled_from("ab"), strategies.integers(0, 2)),
     min_size=2,
     max_size=24,
-)  # who, what, and how many milliseconds after the vote before
+)  # voter, choice, milliseconds after the vote before
 
 
 class Experiment:
-    """One case after another, each with voters of its own.
+    """Runs cases one after another, each with voters of its own.
 
     Args:
-        counters: each a worker's counting on connections of its own.
-        looking: a connection to look with.
+        counters: one for each worker, on connections of its own.
+        observer: a connection to read the outcome.
     """
 
-    def __init__(self, counters: list[Counter], looking: Connection) -> None:
-        self._counters, self._looking = counters, looking
+    def __init__(self, counters: list[Counter], observer: Connection) -> None:
+        self._counters, self._observer = counters, observer
         self.cases = self.votes = 0
         self.violations: list[str] = []
         self._drift: list[Any] = []
 
-    async def try_out(self, votes: list[tuple[int, str, int]], dealt: list[int], size: int) -> None:
-        """Deal the votes out to workers, in the order of `dealt`, in batches; all work at once; then look."""
+    async def run_case(self, votes: list[tuple[int, str, int]], order: list[int], size: int) -> None:
+        """Split the votes among the workers in the order `order`, in batches; count; check the outcome."""
         self.cases += 1
         self.votes += len(votes)
         voters = [self.cases.to_bytes(8) + voter.to_bytes(8) for voter in range(VOTERS)]
@@ -59,31 +59,31 @@ class Experiment:
             entry = EntryId(ms, number)
             entries.append((entry, [b"poll", b"default", b"voter", voters[voter], b"choice", choice.encode()]))
             newest[voters[voter]] = (choice, *entry)
-        shuffled = [entries[number] for number in dealt]
-        hands = [shuffled[number::WORKERS] for number in range(WORKERS)]
+        shuffled = [entries[number] for number in order]
+        shares = [shuffled[number::WORKERS] for number in range(WORKERS)]
 
-        async def work(counter: Counter, hand: list[Any]) -> None:
-            for start in range(0, len(hand), size):
-                await counter._process(counter._sort(hand[start : start + size]))
+        async def work(counter: Counter, share: list[Any]) -> None:
+            for start in range(0, len(share), size):
+                await counter._process(counter._sort(share[start : start + size]))
             await counter._acknowledged()
 
-        await asyncio.gather(*map(work, self._counters, hands))
-        cursor = await self._looking.execute(
+        await asyncio.gather(*map(work, self._counters, shares))
+        cursor = await self._observer.execute(
             "SELECT voter, choice, entry_ms, entry_seq FROM votes WHERE voter = ANY(%s)", [voters]
         )
         held = {bytes(voter): (choice, ms, seq) for voter, choice, ms, seq in await cursor.fetchall()}
-        how = f"dealt {dealt} in batches of {size}"
+        how = f"in the order {order} in batches of {size}"
         wrong = [voter for voter, vote in newest.items() if held.get(voter) != vote]
-        self.violations += [f"2: of {len(newest)} voters one has not its newest vote, {how}" for _ in wrong]
-        cursor = await self._looking.execute(TALLIES)
+        self.violations += [f"2: of {len(newest)} voters one does not have its newest vote, {how}" for _ in wrong]
+        cursor = await self._observer.execute(TALLIES)
         drift = await cursor.fetchall()
-        if drift != self._drift:  # one that began earlier is not told again
+        if drift != self._drift:  # drift of an earlier case is not reported again
             self.violations.append(f"3: tally and votes differ: {drift}, {how}")
         self._drift = drift
 
 
 async def open_counter(stack: contextlib.AsyncExitStack, redis_url: str, database_url: str, number: int) -> Counter:
-    """A worker's counting, on connections of its own."""
+    """Return a worker's counter on connections of its own."""
     database = await stack.enter_async_context(connect(database_url, name=f"w{number}", patience=20))
     client = await stack.enter_async_context(redis_client(redis_url, timeout=20))
     measures = WorkerMetrics(metrics.registry("worker"))
@@ -93,7 +93,7 @@ async def open_counter(stack: contextlib.AsyncExitStack, redis_url: str, databas
 
 
 def main(redis_url: str, database_url: str, seed: int, cases: int) -> None:
-    """Try, and print."""
+    """Run the cases and print the result."""
     loop = asyncio.new_event_loop()
     stack = contextlib.AsyncExitStack()
 
@@ -101,8 +101,8 @@ def main(redis_url: str, database_url: str, seed: int, cases: int) -> None:
         async with redis_client(redis_url, timeout=20) as client:
             await stream.Consumer(client, "w0").ensure_group(EntryId(0, 0))
         counters = [await open_counter(stack, redis_url, database_url, number) for number in range(WORKERS)]
-        looking = await stack.enter_async_context(connect(database_url, name="looking", patience=20))
-        return Experiment(counters, looking)
+        observer = await stack.enter_async_context(connect(database_url, name="observer", patience=20))
+        return Experiment(counters, observer)
 
     experiment = loop.run_until_complete(begin())
 
@@ -116,8 +116,8 @@ def main(redis_url: str, database_url: str, seed: int, cases: int) -> None:
     )
     @hypothesis.given(data=strategies.data(), votes=VOTES, size=strategies.integers(1, 6))
     def search(data: strategies.DataObject, votes: list[tuple[int, str, int]], size: int) -> None:
-        dealt = data.draw(strategies.permutations(range(len(votes))))
-        loop.run_until_complete(experiment.try_out(votes, dealt, size))
+        order = data.draw(strategies.permutations(range(len(votes))))
+        loop.run_until_complete(experiment.run_case(votes, order, size))
 
     search()
     loop.run_until_complete(stack.aclose())

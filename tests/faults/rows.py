@@ -1,17 +1,18 @@
-"""All rows, by number: which fault, and the function that runs it."""
+"""All rows in order: a number, a fault, and the function that runs it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.faults import rows_attacks as attacks
-from tests.faults import rows_clients as clients
-from tests.faults import rows_rights as rights
-from tests.faults import rows_stores as stores
-from tests.faults import rows_whole as whole
+from tests.faults import rows_broker as broker
+from tests.faults import rows_credentials as credentials
+from tests.faults import rows_database as database
+from tests.faults import rows_restarts as restarts
+from tests.faults import rows_viewers as viewers
 from tests.faults import rows_workers as workers
-from tests.faults.trial import Case
+from tests.faults.run import RunConfig
 
-Run = Callable[[Case], dict[str, object]]
+Fault = Callable[[RunConfig], dict[str, object]]
 
 
 @dataclass(frozen=True)
@@ -19,55 +20,55 @@ class Row:
     """One fault."""
 
     number: int
-    run: Run
+    run: Fault
 
     @property
     def name(self) -> str:
-        """In words, as `--only` takes it."""
+        """The name that `--only` takes."""
         return self.run.__name__.replace("_", "-")
 
     @property
     def fault(self) -> str:
-        """In a sentence."""
+        """The fault in a sentence."""
         return (self.run.__doc__ or "").partition("\n")[0].strip().rstrip(".")
 
     def __str__(self) -> str:
         return f"{self.number:02} {self.name}"
 
 
-ORDER: tuple[Run, ...] = (
+ORDER: tuple[Fault, ...] = (
     workers.worker_killed,
-    stores.broker_killed,
-    stores.fsync_stalls,
-    stores.database_restarted,
-    stores.database_cut,
-    stores.answer_lost,
-    stores.database_slow,
+    broker.broker_killed,
+    broker.fsync_stalls,
+    database.database_restarted,
+    database.database_cut,
+    database.answer_lost,
+    database.database_slow,
     workers.delivered_twice,
     workers.reordered,
-    stores.ids_go_back,
+    broker.ids_go_back,
     workers.malformed,
-    stores.disk_full,
-    stores.memory_full,
-    stores.broker_cut,
-    clients.slow_readers,
-    clients.stampede,
-    whole.rolling_restart,
+    database.disk_full,
+    broker.memory_full,
+    broker.broker_cut,
+    viewers.slow_readers,
+    viewers.stampede,
+    restarts.rolling_restart,
     workers.zombie,
-    stores.flushed,
+    broker.flushed,
     attacks.hostile,
-    whole.everything_killed,
+    restarts.everything_killed,
     attacks.pipelined,
     attacks.endless,
     attacks.sockets,
-    stores.read_only,
-    rights.forged_ids,
+    database.read_only,
+    credentials.forged_ids,
 )
 ROWS = tuple(Row(number, run) for number, run in enumerate(ORDER, 1))
 
 
 def find(word: str) -> Row:
-    """The row of a number or name.
+    """Return the row with a number or name.
 
     Raises:
         LookupError: there is none.

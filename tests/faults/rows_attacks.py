@@ -1,4 +1,4 @@
-"""Faults of people who mean ill: attacks on the bounds of one connection, and on everything at once."""
+"""Attacks: on the limits of one connection, and on everything at once."""
 
 import contextlib
 import http.client
@@ -7,30 +7,26 @@ import threading
 import time
 from typing import Any
 
-from tests.faults.plant import Plant
-from tests.faults.trial import Broken, Case, Trial, must, trial
+from tests.faults.run import RowFailed, Run, RunConfig, expect, run_under_load
+from tests.faults.system import SystemUnderTest
 
-GROWTH = 25  # MiB that any process of ours may grow by
+GROWTH = 25  # MiB that a process may grow by
 BODIES = {"trailers", "a long trailer", "chunk extensions", "chunks of a byte", "slow bodies"}
-TIMES, SECONDS = 4, 0.25  # others' 99th percentile: so many times what it was, or so long
+TIMES, SECONDS = 4, 0.25  # limits of others' 99th percentile: a multiple of the one before, or an absolute time
 
 
-class Reader(threading.Thread):
-    """One who asks for the result twenty times a second, and times each answer.
+class ResultReader(threading.Thread):
+    """Reads the result twenty times a second and times each answer."""
 
-    Args:
-        plant: where.
-    """
-
-    def __init__(self, plant: Plant) -> None:
+    def __init__(self, system: SystemUnderTest) -> None:
         super().__init__(daemon=True)
-        self._port = plant.result_port
+        self._port = system.result_port
         self._done = threading.Event()
-        self.times: list[tuple[float, float]] = []  # when it asked, and how long it took
+        self.times: list[tuple[float, float]] = []  # when each request was sent, and how long its answer took
         self.bad: list[str] = []
 
     def run(self) -> None:
-        """Ask until told to stop."""
+        """Read until stopped."""
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)) as client:
             self._ask(client)
 
@@ -59,97 +55,93 @@ class Reader(threading.Thread):
         self.join(15)
 
 
-class Watch:
-    """What must not change while there is an attack: processes, their memory, and other people's waiting times.
+class Baseline:
+    """What an attack must not change: processes, their memory, and the latency for others; measured before it."""
 
-    Args:
-        now: the trial.
-    """
-
-    def __init__(self, now: Trial) -> None:
-        self._now, self._plant = now, now.plant
-        self._reader = Reader(now.plant)
+    def __init__(self, run: Run) -> None:
+        self._run, self._system = run, run.system
+        self._reader = ResultReader(run.system)
         self._reader.start()
         began = time.monotonic()
-        time.sleep(now.case.short(3, 10))  # this long other people are timed before
+        time.sleep(run.config.brief_or_full(3, 10))  # the time over which others are measured before the attack
         self._before = self._latencies(began)
-        self._pids = now.plant.pids()
-        self._memory = {name: now.plant.memory(name) for name in now.plant.services}
-        now.plant.forget_peaks()
+        self._pids = run.system.pids()
+        self._memory = {name: run.system.memory(name) for name in run.system.services}
+        run.system.reset_peak_memory()
         self._began = time.monotonic()
 
     def _latencies(self, since: float) -> dict[str, float]:
-        votes = sorted(each.ended - each.began for each in self._now.history.attempts if each.began >= since)
+        votes = sorted(each.ended - each.began for each in self._run.history.attempts if each.began >= since)
         voting = votes[int(0.99 * len(votes))] if len(votes) > 20 else float("inf")
         return {"voting": voting, "reading": self._reader.latency(since)}
 
-    def end(self, missed: list[str]) -> None:
-        """Note the figures.
+    def compare(self, missed: list[str]) -> None:
+        """Measure again, add the figures to the notes, and check them.
 
         Args:
-            missed: what else was wrong, a sentence each.
+            missed: other violations, a sentence each.
 
         Raises:
-            Broken: with all that was wrong.
+            RowFailed: with all violations.
         """
         after = self._latencies(self._began)
         self._reader.stop()
-        peaks = {name: self._plant.peak_memory(name) for name in self._plant.services}
+        peaks = {name: self._system.peak_memory(name) for name in self._system.services}
         grown = {name: peaks[name] - self._memory[name] for name in peaks}
         name = max(grown, key=lambda name: grown[name])
-        self._now.notes |= {"grew most MiB": f"{name} {grown[name]:.1f}"}
+        self._run.notes |= {"grew most MiB": f"{name} {grown[name]:.1f}"}
         missed += [f"{name} grew by {more:.0f} MiB" for name, more in grown.items() if more > GROWTH]
         for what, before in self._before.items():
-            self._now.notes[f"p99 of {what} ms"] = [round(1000 * before), round(1000 * min(after[what], 60))]
-            if after[what] > max(TIMES * before, self._now.case.mark(SECONDS)):
+            self._run.notes[f"p99 of {what} ms"] = [round(1000 * before), round(1000 * min(after[what], 60))]
+            if after[what] > max(TIMES * before, self._run.config.time_limit(SECONDS)):
                 missed.append(f"the 99th percentile of {what} went from {before:.3f} to {after[what]:.3f} s")
         if self._reader.bad:
             missed.append(f"{len(self._reader.bad)} answers to the reader were bad, the first {self._reader.bad[0]}")
-        if self._plant.pids() != self._pids:
-            missed.append("a process of ours was restarted")
+        if self._system.pids() != self._pids:
+            missed.append("a service was restarted")
         if missed:
-            raise Broken("; ".join(missed), tuple(f"bound: {each}" for each in missed))
+            raise RowFailed("; ".join(missed), tuple(f"bound: {each}" for each in missed))
 
 
-def _attacked(case: Case, group: str, expected: dict[str, set[str]]) -> dict[str, object]:
-    """Run a group of attacks; each must have been answered as expected, at least once, and in no other way."""
-    with trial(case) as now:
-        plant = now.plant
-        watch = Watch(now)
-        seconds = 3 if case.attacks else case.short(8, 30)
-        arguments = (group, str(plant.vote_port), str(plant.result_port), str(seconds), *case.attacks)
-        found: dict[str, dict[str, int]] = json.loads(plant.run("tests.faults.attacks", *arguments, within=120))
+def _attacked(config: RunConfig, group: str, expected: dict[str, set[str]]) -> dict[str, object]:
+    """Run a group of attacks; each must be answered at least once, and only as expected."""
+    with run_under_load(config) as run:
+        system = run.system
+        baseline = Baseline(run)
+        seconds = 3 if config.attacks else config.brief_or_full(8, 30)
+        arguments = (group, str(system.vote_port), str(system.result_port), str(seconds), *config.attacks)
+        found: dict[str, dict[str, int]] = json.loads(system.run("tests.faults.attacks", *arguments, within=120))
         missed = [
             f"{name}: {outcomes}"
             for name, outcomes in found.items()
             if not outcomes or not set(outcomes) <= _allowed(name, expected)
         ]
-        watch.end(missed)
-        now.notes["attacks"] = sum(sum(outcomes.values()) for outcomes in found.values())
-    return now.notes
+        baseline.compare(missed)
+        run.notes["attacks"] = sum(sum(outcomes.values()) for outcomes in found.values())
+    return run.notes
 
 
 def _allowed(name: str, expected: dict[str, set[str]]) -> set[str]:
-    """Return the outcomes of an attack that are right; result may refuse a POST before it has seen its body."""
+    """Return the outcomes that an attack may have; result may refuse a POST before it has read the body."""
     attack, _, service = name.partition(" (")
     return expected[attack] | ({"405"} if service == "result)" and attack in BODIES else set())
 
 
-def pipelined(case: Case) -> dict[str, object]:
+def pipelined(config: RunConfig) -> dict[str, object]:
     """Requests sent ahead, without end: the answers read, read slowly, or not read."""
     read = {"left"}
     return _attacked(
-        case,
+        config,
         "pipelined",
         {"one connection, read": read, "many connections, read": read, "not read": {"cut"}, "read slowly": {"cut"}},
     )
 
 
-def endless(case: Case) -> dict[str, object]:
+def endless(config: RunConfig) -> dict[str, object]:
     """Heads, header fields, bodies, chunks and trailers without end, fast and slow; names too long for a QR code."""
     too_much = {"413", "431"}
     return _attacked(
-        case,
+        config,
         "endless",
         {
             "trailers": too_much,
@@ -169,10 +161,10 @@ def endless(case: Case) -> dict[str, object]:
     )
 
 
-def sockets(case: Case) -> dict[str, object]:
+def sockets(config: RunConfig) -> dict[str, object]:
     """WebSockets that send pings, pongs and other frames as fast as they go, and handshakes without end."""
     return _attacked(
-        case,
+        config,
         "sockets",
         {
             "pings": {"1008"},
@@ -185,21 +177,23 @@ def sockets(case: Case) -> dict[str, object]:
     )
 
 
-def hostile(case: Case) -> dict[str, object]:
+def hostile(config: RunConfig) -> dict[str, object]:
     """Odd and forged requests, idle connections and a flood, from an address of their own, with the limits on."""
     limits: dict[str, Any] = {"RATE_LIMIT": "20", "RATE_BURST": "100", "MAX_CONNECTIONS": "2400"}
-    with trial(case, addresses=50, BALLOT_POLICY="browser", **limits) as now:
-        plant = now.plant
-        watch = Watch(now)
-        seconds = str(case.short(8, 40))
+    with run_under_load(config, addresses=50, BALLOT_POLICY="browser", **limits) as run:
+        system = run.system
+        baseline = Baseline(run)
+        seconds = str(config.brief_or_full(8, 40))
         found = json.loads(
-            plant.run("tests.faults.hostile", str(plant.vote_port), str(plant.result_port), seconds, within=300)
+            system.run(
+                "tests.faults.hostile_clients", str(system.vote_port), str(system.result_port), seconds, within=300
+            )
         )
-        watch.end(_wrong(found))
-        others = sum(attempt.status == 429 for attempt in now.history.attempts)
-        must(not others, f"{others} votes of others were refused with 429")
-        now.notes |= {"idle refused": found["idle"], "attacks": sum(sum(a.values()) for a in found["answers"].values())}
-    return now.notes
+        baseline.compare(_wrong(found))
+        others = sum(attempt.status == 429 for attempt in run.history.attempts)
+        expect(not others, f"{others} votes of others were refused with 429")
+        run.notes |= {"idle refused": found["idle"], "attacks": sum(sum(a.values()) for a in found["answers"].values())}
+    return run.notes
 
 
 def _wrong(found: dict[str, Any]) -> list[str]:

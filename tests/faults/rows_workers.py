@@ -1,4 +1,4 @@
-"""Faults of workers: killed at random and at exact points, stopped and woken, fed twice, with rubbish, in disorder."""
+"""Faults of workers: killed at random and at failpoints, stopped and resumed; bad or reordered entries."""
 
 import contextlib
 import json
@@ -9,66 +9,68 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.faults.plant import RECLAIM, Plant
-from tests.faults.trial import Broken, Case, Trial, must, soon, trial
+from tests.faults.run import RowFailed, Run, RunConfig, expect, expect_soon, run_under_load
+from tests.faults.system import RECLAIM, SystemUnderTest
 
-POINTS = ("after_read", "in_transaction", "after_commit", "after_acknowledging")
-HAND = 50  # votes that a worker has in its hands when it fails
-HOLDING = POINTS[:3]  # those at which a worker leaves entries pending
+FAILPOINTS = ("after_read", "in_transaction", "after_commit", "after_acknowledging")
+HELD_VOTES = 50  # votes that a worker has read and not counted when it fails
+LEAVE_PENDING = FAILPOINTS[:3]  # failpoints at which a worker leaves entries pending
 
 
-def holds(plant: Plant, worker: str) -> int:
-    """How many entries a worker has read and not acknowledged."""
-    with plant.broker() as broker:
+def holds(system: SystemUnderTest, worker: str) -> int:
+    """Return how many entries a worker has read and not acknowledged."""
+    with system.broker() as broker:
         held = broker.xpending("votes", "workers")["consumers"]
     return next((each["pending"] for each in held if each["name"] == worker.encode()), 0)
 
 
 @contextlib.contextmanager
-def _full_hand(now: Trial, point: str) -> Iterator[None]:
-    """Start a worker that fails at a point; the others sleep meanwhile, so that it has many votes in its hands."""
-    others = now.plant.workers[1:]
-    now.plant.signal(signal.SIGSTOP, *others)
-    now.load.goes_on(2 * HAND)
-    now.plant.start("worker-1", point=point)
+def _failing_worker(run: Run, failpoint: str) -> Iterator[None]:
+    """Start a worker that fails at a failpoint; the others are stopped meanwhile, so that it has read many votes."""
+    others = run.system.workers[1:]
+    run.system.signal(signal.SIGSTOP, *others)
+    run.load.wait_for_votes(2 * HELD_VOTES)
+    run.system.start("worker-1", failpoint=failpoint)
     yield
-    now.plant.signal(signal.SIGCONT, *others)
+    run.system.signal(signal.SIGCONT, *others)
 
 
-def worker_killed(case: Case) -> dict[str, object]:
+def worker_killed(config: RunConfig) -> dict[str, object]:
     """A worker killed (-9) at exact points and at random.
 
-    Acknowledging and deleting are one MULTI, so the last point is after both: between them is no point.
+    Acknowledging and deleting are one MULTI, so there is no failpoint between them.
     """
-    dice = random.Random(case.seed)  # noqa: S311 - has to be the same for the same seed
-    with trial(case, drain=RECLAIM + 5) as now:
-        plant = now.plant
-        plant.kill("worker-1")
-        for _ in range(int(case.short(1, 5))):
-            for point in POINTS:
-                with _full_hand(now, point):
-                    soon(f"a worker dies {point}", lambda: plant.processes["worker-1"].poll() is not None, 30)
-                died = plant.processes["worker-1"].returncode
-                must(
-                    died == -signal.SIGKILL,
-                    f"the worker ended with {died}, not {point}: {plant.log('worker-1')[-500:]}",
-                )
-                if point in HOLDING and dice.random() < 0.5:  # taken over by others, and not by itself
-                    soon(
-                        "the dead worker's entries are claimed",
-                        lambda: not holds(plant, "worker-1"),
-                        case.mark(RECLAIM + 5),
+    rng = random.Random(config.seed)  # noqa: S311 - has to be the same for the same seed
+    with run_under_load(config, drain=RECLAIM + 5) as run:
+        system = run.system
+        system.kill("worker-1")
+        for _ in range(int(config.brief_or_full(1, 5))):
+            for failpoint in FAILPOINTS:
+                with _failing_worker(run, failpoint):
+                    expect_soon(
+                        f"a worker dies {failpoint}", lambda: system.processes["worker-1"].poll() is not None, 30
                     )
-        plant.start("worker-1")
-        for _ in range(int(case.short(3, 20))):
-            name = dice.choice(plant.workers)
-            time.sleep(dice.random())  # the moment is the dice's
-            plant.kill(name)
-            plant.start(name)
-            plant.wait_ready(name)
-        plant.kill("worker-1")  # and the last one stays dead
-        now.load.goes_on()
-    return now.notes
+                died = system.processes["worker-1"].returncode
+                expect(
+                    died == -signal.SIGKILL,
+                    f"the worker ended with {died}, not {failpoint}: {system.log('worker-1')[-500:]}",
+                )
+                if failpoint in LEAVE_PENDING and rng.random() < 0.5:  # others claim them before it is started again
+                    expect_soon(
+                        "the dead worker's entries are claimed",
+                        lambda: not holds(system, "worker-1"),
+                        config.time_limit(RECLAIM + 5),
+                    )
+        system.start("worker-1")
+        for _ in range(int(config.brief_or_full(3, 20))):
+            name = rng.choice(system.workers)
+            time.sleep(rng.random())  # a random moment
+            system.kill(name)
+            system.start(name)
+            system.wait_ready(name)
+        system.kill("worker-1")  # and the last one stays dead
+        run.load.wait_for_votes()
+    return run.notes
 
 
 TABLES = (
@@ -78,56 +80,60 @@ TABLES = (
 )
 
 
-def delivered_twice(case: Case) -> dict[str, object]:
+def delivered_twice(config: RunConfig) -> dict[str, object]:
     """Entries are taken from workers that are still at it, then all delivered three times more: no table changes."""
-    with trial(case, RECLAIM_SECONDS="0.0004", BATCH_SIZE="50") as now:  # claims what others hold, however lately
-        plant = now.plant
-        now.load.goes_on(int(case.short(300, 3000)))
-        soon("entries are claimed", lambda: any("entries.claimed" in plant.log(name) for name in plant.workers), 30)
-        for name in plant.workers:
-            must(plant.stop(name, wait=10) == 0, f"{name} did not stop well")
-        plant.start(*plant.workers, point="never_acknowledges", RECLAIM_SECONDS="3600")
-        plant.wait_ready(*plant.workers)
-        now.load.goes_on(int(case.short(600, 3000)))
-        with now.load.held():
-            entries = plant.waiting()[0]
-            must(entries > 300, f"only {entries} entries to deliver again")
-            soon("all is counted", lambda: _dealt_with(plant) >= entries, 30)
-            before = [plant.rows(table) for table in TABLES]
+    with run_under_load(
+        config, RECLAIM_SECONDS="0.0004", BATCH_SIZE="50"
+    ) as run:  # so workers claim what others have just read
+        system = run.system
+        run.load.wait_for_votes(int(config.brief_or_full(300, 3000)))
+        expect_soon(
+            "entries are claimed", lambda: any("entries.claimed" in system.log(name) for name in system.workers), 30
+        )
+        for name in system.workers:
+            expect(system.stop(name, wait=10) == 0, f"{name} did not stop cleanly")
+        system.start(*system.workers, failpoint="never_acknowledges", RECLAIM_SECONDS="3600")
+        system.wait_ready(*system.workers)
+        run.load.wait_for_votes(int(config.brief_or_full(600, 3000)))
+        with run.load.paused():
+            entries = system.backlog()[0]
+            expect(entries > 300, f"only {entries} entries to deliver again")
+            expect_soon("all is counted", lambda: _processed(system) >= entries, 30)
+            before = [system.rows(table) for table in TABLES]
             for turn in range(2, 5):
-                with plant.broker() as broker:
+                with system.broker() as broker:
                     broker.xgroup_setid("votes", "workers", "0")
-                soon("all is delivered again", lambda turn=turn: _dealt_with(plant) >= turn * entries, 30)  # type: ignore[misc]
-                after = [plant.rows(table) for table in TABLES]
+                expect_soon("all is delivered again", lambda turn=turn: _processed(system) >= turn * entries, 30)  # type: ignore[misc]
+                after = [system.rows(table) for table in TABLES]
                 if after != before:
                     changed = sum(one != other for one, other in zip(before[0], after[0], strict=True))
-                    told = f"2: delivery {turn} changed {changed} votes, and to {after[1:]} what was {before[1:]}"
-                    raise Broken.promises([told] * max(1, changed))
-        plant.kill(*plant.workers)
-        plant.start(*plant.workers, RECLAIM_SECONDS=str(RECLAIM))
-        plant.wait_ready(*plant.workers)
-        now.notes["delivered four times"] = entries
-    return now.notes
+                    violation = f"2: delivery {turn} changed {changed} votes, and to {after[1:]} what was {before[1:]}"
+                    raise RowFailed.from_violations([violation] * max(1, changed))
+        system.kill(*system.workers)
+        system.start(*system.workers, RECLAIM_SECONDS=str(RECLAIM))
+        system.wait_ready(*system.workers)
+        run.notes["delivered four times"] = entries
+    return run.notes
 
 
-def _dealt_with(plant: Plant) -> float:
-    return sum(plant.metric(name, "voting_entries_processed_total") for name in plant.workers)
+def _processed(system: SystemUnderTest) -> float:
+    return sum(system.metric(name, "voting_entries_processed_total") for name in system.workers)
 
 
-def reordered(case: Case) -> dict[str, object]:
+def reordered(config: RunConfig) -> dict[str, object]:
     """Revotes in batches shuffled over four workers: hypothesis looks for an order in which the newest does not win."""
-    cases = int(case.short(500, 2000))
-    with Plant(case.folder / "plant", source=case.source).running(services=False) as plant:
-        command = ("tests.faults.reordering", plant.redis_url, plant.database_url, str(case.seed), str(cases))
-        found = plant.run(*command, within=case.short(120, 600))
-    result: dict[str, Any] = json.loads(found.splitlines()[-1])  # above it are log lines
+    cases = int(config.brief_or_full(500, 2000))
+    with SystemUnderTest(config.folder / "system", source=config.source).running(services=False) as system:
+        command = ("tests.faults.reordering", system.redis_url, system.database_url, str(config.seed), str(cases))
+        found = system.run(*command, within=config.brief_or_full(120, 600))
+    result: dict[str, Any] = json.loads(found.splitlines()[-1])  # log lines come before it
     if result["violations"]:
-        raise Broken.promises(result["violations"])
-    must(result["cases"] >= cases, f"only {result['cases']} cases were tried")
+        raise RowFailed.from_violations(result["violations"])
+    expect(result["cases"] >= cases, f"only {result['cases']} cases were tried")
     return {"cases": result["cases"], "accepted": result["votes"]}
 
 
-def malformed(case: Case) -> dict[str, object]:
+def malformed(config: RunConfig) -> dict[str, object]:
     """A thousand malformed entries among good ones."""
     bad: list[dict[str | bytes, str | bytes]] = [
         {"poll": "default", "choice": "a"},
@@ -141,48 +147,52 @@ def malformed(case: Case) -> dict[str, object]:
         {"poll": "default", "voter": "", "choice": "a', 'b'); DROP TABLE votes; --"},
         {"vote": '{"voter_id": "1", "vote": "a"}'},
     ]
-    with trial(case) as now:
-        before = now.plant.pids()
+    with run_under_load(config) as run:
+        before = run.system.pids()
         added = set()
-        with now.plant.broker() as broker:
+        with run.system.broker() as broker:
             for number in range(1000):
                 added.add(broker.xadd("votes", bad[number % len(bad)]).decode())
                 if number % 100 == 0:
-                    now.load.goes_on(20)
-        now.dead_letters = len(added)
-        soon("all malformed entries are put aside", lambda: _buried(now) == added, 20)
-        must(now.plant.pids() == before, "a process of ours was restarted")
-    return now.notes | {"malformed": len(added)}
+                    run.load.wait_for_votes(20)
+        run.dead_letters = len(added)
+        expect_soon("all malformed entries are put aside", lambda: _dead_letters(run) == added, 20)
+        expect(run.system.pids() == before, "a service was restarted")
+    return run.notes | {"malformed": len(added)}
 
 
-def _buried(now: Trial) -> set[str]:
-    return {f"{ms}-{seq}" for ms, seq in now.plant.rows("SELECT entry_ms, entry_seq FROM dead_letters")}
+def _dead_letters(run: Run) -> set[str]:
+    return {f"{ms}-{seq}" for ms, seq in run.system.rows("SELECT entry_ms, entry_seq FROM dead_letters")}
 
 
-def zombie(case: Case) -> dict[str, object]:
-    """A worker stopped (SIGSTOP) with votes in its hands; others count these and newer ones; then it wakes up."""
-    with trial(case) as now:
-        plant = now.plant
-        for _ in range(int(case.short(2, 3))):
-            must(plant.stop("worker-1", wait=10) == 0, "the worker did not stop well")
-            with _full_hand(now, "stops_after_read"):
-                soon("the worker stops", lambda: _is_stopped(plant, "worker-1"), 30)
+def zombie(config: RunConfig) -> dict[str, object]:
+    """A worker stopped (SIGSTOP) after it has read votes; others count these and newer ones; then it continues."""
+    with run_under_load(config) as run:
+        system = run.system
+        for _ in range(int(config.brief_or_full(2, 3))):
+            expect(system.stop("worker-1", wait=10) == 0, "the worker did not stop cleanly")
+            with _failing_worker(run, "stops_after_read"):
+                expect_soon("the worker stops", lambda: _is_stopped(system, "worker-1"), 30)
             stopped = time.monotonic()
-            held = holds(plant, "worker-1")
-            must(held >= HAND, f"the stopped worker holds {held} entries")
-            soon("its entries are claimed", lambda: not holds(plant, "worker-1"), case.mark(RECLAIM + 5))
-            now.load.goes_on(200)
-            time.sleep(max(0.0, stopped + case.short(5, 30) - time.monotonic()))  # the row's own length
-            plant.signal(signal.SIGCONT, "worker-1")
-            soon("the worker goes on", lambda: not _is_stopped(plant, "worker-1") and plant.is_ready("worker-1"), 20)
-            now.load.goes_on(50)
-            must(plant.stop("worker-1", wait=10) == 0, "the worker did not stop well")
-            plant.start("worker-1")
-            plant.wait_ready("worker-1")
-            now.notes["held"] = held
-    return now.notes
+            held = holds(system, "worker-1")
+            expect(held >= HELD_VOTES, f"the stopped worker holds {held} entries")
+            expect_soon(
+                "its entries are claimed", lambda: not holds(system, "worker-1"), config.time_limit(RECLAIM + 5)
+            )
+            run.load.wait_for_votes(200)
+            time.sleep(max(0.0, stopped + config.brief_or_full(5, 30) - time.monotonic()))  # the length of the fault
+            system.signal(signal.SIGCONT, "worker-1")
+            expect_soon(
+                "the worker goes on", lambda: not _is_stopped(system, "worker-1") and system.is_ready("worker-1"), 20
+            )
+            run.load.wait_for_votes(50)
+            expect(system.stop("worker-1", wait=10) == 0, "the worker did not stop cleanly")
+            system.start("worker-1")
+            system.wait_ready("worker-1")
+            run.notes["held"] = held
+    return run.notes
 
 
-def _is_stopped(plant: Plant, name: str) -> bool:
-    stat = Path(f"/proc/{plant.processes[name].pid}/stat").read_text()
+def _is_stopped(system: SystemUnderTest, name: str) -> bool:
+    stat = Path(f"/proc/{system.processes[name].pid}/stat").read_text()
     return stat.rpartition(")")[2].split()[0] == "T"

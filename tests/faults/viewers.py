@@ -1,4 +1,4 @@
-"""Viewers: some that come back as the page does, some that never read, and one who times how soon a vote is seen."""
+"""Viewers that reconnect as the page does, viewers that never read, and a probe of how soon a vote is shown."""
 
 import asyncio
 import contextlib
@@ -13,53 +13,53 @@ from collections.abc import Iterator
 import httpx
 from websockets.sync.client import connect
 
-from tests.faults.plant import ROOT, Plant
+from tests.faults.system import ROOT, SystemUnderTest
 from tests.waiting import eventually
 
 OPENING = (
     b"GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
-RULE = "setTimeout(connect, Math.random() * Math.min(10_000, 1000 * 2 ** tries))"  # what `comeback` does
+RECONNECT_RULE = "setTimeout(connect, Math.random() * Math.min(10_000, 1000 * 2 ** tries))"  # as `_watch_always` does
 POLL = """
     INSERT INTO polls (slug, question, options)
-    VALUES ('witness', '?', '[{"key": "a", "label": "A"}, {"key": "b", "label": "B"}]') RETURNING 1
+    VALUES ('probe', '?', '[{"key": "a", "label": "A"}, {"key": "b", "label": "B"}]') RETURNING 1
 """
 PONG = b"\x8a\x80\0\0\0\0"
 
 
-def the_page_keeps_the_rule() -> bool:
-    """Whether the page waits as these viewers do before it connects again."""
-    return RULE in (ROOT / "src/voting/result/pages/result.js").read_text()
+def page_reconnects_by_the_same_rule() -> bool:
+    """Return whether the page waits by the same rule as `Viewers` before it reconnects."""
+    return RECONNECT_RULE in (ROOT / "src/voting/result/pages/result.js").read_text()
 
 
 def allow_many_files() -> None:
-    """A shell's usual 1,024 are too few."""
+    """Raise the limit of open files to the maximum."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-class Audience:
-    """A number of viewers in a thread of their own, who connect again when they are cut off.
+class Viewers:
+    """Viewers in a thread of their own that reconnect when they are cut off.
 
     Args:
         port: of result.
-        number: how many.
-        seed: of the dice of their waits.
+        number: of viewers.
+        seed: of their random waits.
     """
 
     def __init__(self, port: int, number: int, seed: int) -> None:
         allow_many_files()
         self._port, self._number = port, number
-        self._dice = random.Random(seed)  # noqa: S311 - has to be the same for the same seed
+        self._random = random.Random(seed)  # noqa: S311 - has to be the same for the same seed
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.open = 0
-        self.arrived: list[float] = []  # when each viewer was let in, also again
+        self.arrived: list[float] = []  # when a viewer was connected or reconnected
 
     @contextlib.contextmanager
-    def watching(self) -> Iterator["Audience"]:
-        """Let all come; in the end all go."""
+    def connected(self) -> Iterator["Viewers"]:
+        """Connect all; in the end disconnect all."""
         self._thread.start()
         try:
             eventually(lambda: self.open == self._number, within=60)
@@ -75,7 +75,7 @@ class Audience:
         for viewer in viewers:
             viewer.cancel()
         self._loop.run_until_complete(asyncio.gather(*viewers, return_exceptions=True))
-        self._loop.run_until_complete(asyncio.sleep(0.05))  # connections close in the next turns of the loop
+        self._loop.run_until_complete(asyncio.sleep(0.05))  # connections close in the next iterations of the loop
         self._loop.close()
 
     async def _watch_always(self) -> None:
@@ -85,7 +85,7 @@ class Audience:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                 await self._watch()
             tries = 0 if time.monotonic() - began > 5 else tries + 1
-            await asyncio.sleep(self._dice.random() * min(10, 2**tries))
+            await asyncio.sleep(self._random.random() * min(10, 2**tries))
 
     async def _watch(self) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port, limit=4096)
@@ -111,8 +111,8 @@ class Audience:
 
 
 @contextlib.contextmanager
-def deaf(port: int, number: int) -> Iterator[None]:
-    """Viewers that never read a byte."""
+def unread_viewers(port: int, number: int) -> Iterator[None]:
+    """Connect viewers that never read a byte."""
     allow_many_files()
     with contextlib.ExitStack() as stack:
         for _ in range(number):
@@ -123,32 +123,28 @@ def deaf(port: int, number: int) -> Iterator[None]:
         yield
 
 
-class Witness(threading.Thread):
-    """One who votes in a poll of its own ten times a second, and times each vote until a viewer sees it.
+class FreshnessProbe(threading.Thread):
+    """Votes in a poll of its own ten times a second, and times each vote until a viewer is shown it."""
 
-    Args:
-        plant: where.
-    """
-
-    def __init__(self, plant: Plant) -> None:
+    def __init__(self, system: SystemUnderTest) -> None:
         super().__init__(daemon=True)
-        self._plant = plant
+        self._system = system
         self._done = threading.Event()
         self.times: list[float] = []
-        plant.rows(POLL)
-        for url in (plant.vote_url, plant.result_url):
-            eventually(lambda url=url: httpx.get(f"{url}/p/witness").status_code == 200)  # type: ignore[misc]
+        system.rows(POLL)
+        for url in (system.vote_url, system.result_url):
+            eventually(lambda url=url: httpx.get(f"{url}/p/probe").status_code == 200)  # type: ignore[misc]
 
     def run(self) -> None:
-        """Until told to stop."""
-        url = f"ws://127.0.0.1:{self._plant.result_port}/p/witness/ws"
+        """Vote until stopped."""
+        url = f"ws://127.0.0.1:{self._system.result_port}/p/probe/ws"
         headers = {"accept": "application/json"}
-        with connect(url) as viewer, httpx.Client(base_url=self._plant.vote_url, headers=headers) as voter:
-            voter.get("/p/witness")
+        with connect(url) as viewer, httpx.Client(base_url=self._system.vote_url, headers=headers) as voter:
+            voter.get("/p/probe")
             choice = "a"
             while not self._done.wait(0.1):
                 began = time.monotonic()
-                voter.post("/p/witness", data={"vote": choice}).raise_for_status()
+                voter.post("/p/probe", data={"vote": choice}).raise_for_status()
                 while not self._shows(json.loads(viewer.recv(timeout=20)), choice):
                     pass
                 self.times.append(time.monotonic() - began)
@@ -159,7 +155,7 @@ class Witness(threading.Thread):
         return any(option["key"] == choice and option["votes"] == 1 for option in snapshot["options"])
 
     def stop(self) -> float:
-        """Enough; return the 99th percentile of the times, or infinity if it saw too few votes."""
+        """Stop; return the 99th percentile of the times in seconds, or infinity if there are too few."""
         self._done.set()
         self.join(30)
         return sorted(self.times)[int(0.99 * len(self.times))] if len(self.times) > 20 else float("inf")

@@ -1,9 +1,9 @@
-"""Clients that mean ill, all from one address of their own: broken, endless, huge, forged, and too many requests.
+"""Hostile clients on one address of their own: broken, endless, huge, forged and too many requests.
 
-python -m tests.faults.hostile VOTE_PORT RESULT_PORT SECONDS
+python -m tests.faults.hostile_clients VOTE_PORT RESULT_PORT SECONDS
 
-Prints as JSON how often each attack was answered with which status (0: cut off without an answer), and how many idle
-connections were refused. A process of its own, so that the voters whom the harness times do not wait for it.
+Prints as JSON the number of each status by attack (0: closed without an answer), and how many idle connections were
+refused. A process of its own, so that the voters of the load generator do not wait for it.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import os
 import sys
 import time
 
-from tests.faults.audience import allow_many_files
+from tests.faults.viewers import allow_many_files
 
 ADDRESS, IDLE_ADDRESS = "127.0.0.66", "127.0.0.67"
 IDLE = 2000  # connections to each service
@@ -29,12 +29,12 @@ Found = collections.defaultdict[str, collections.Counter[int]]
 
 
 def vote(body: bytes, more: bytes = b"") -> bytes:
-    """A POST."""
+    """Return a POST."""
     return b"POST / HTTP/1.1\r\n%s%sContent-Length: %d\r\n\r\n%s" % (HEAD, more, len(body), body)
 
 
 def forged() -> list[bytes]:
-    """Cookies that we did not sign."""
+    """Return votes with cookies that the service did not sign."""
     half = base64.urlsafe_b64encode(os.urandom(16)).rstrip(b"=")
     values = (half + b"." + half, half, b".", b"a" * 8000, b"\xff" * 45, half + b"." + half[:-1] + b"=", b"x.y.z")
     return [vote(b"vote=a", b"Cookie: voter_id=%s\r\n" % value) for value in values]
@@ -86,8 +86,8 @@ ATTACKS = {
 FRAMES = (os.urandom(4096), b"\x81\x05hello", b"\x81\xff" + b"\xff" * 8, b"\xf3\x80\0\0\0\0", b"\x88\x81\0\0\0\0x")
 
 
-async def ask(port: int, request: bytes) -> int:
-    """Send, and return the status of the answer; 0 for none."""
+async def send(port: int, request: bytes) -> int:
+    """Send a request; return the status of the answer, 0 for none."""
     try:
         async with asyncio.timeout(15):
             reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(ADDRESS, 0))
@@ -108,11 +108,11 @@ async def _send(writer: asyncio.StreamWriter, request: bytes) -> None:
             writer.write(request[start : start + 65536])
             await writer.drain()
     except OSError:
-        return  # it was cut off, and perhaps told why
+        return  # closed by the service, perhaps after an answer
 
 
 async def garbage(port: int, frame: bytes) -> int:
-    """Open a WebSocket well, then send what is no frame; return how it was closed: 0 if without a word."""
+    """Open a WebSocket, then send bytes that are no frame; return the close code, 0 for none."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(ADDRESS, 0))
     try:
         async with asyncio.timeout(15):
@@ -146,7 +146,7 @@ async def flood(port: int) -> collections.Counter[int]:
 
 
 async def idle(port: int, stop: asyncio.Event) -> int:
-    """Open many connections and say nothing until told to stop; return how many were refused."""
+    """Open many connections and send nothing until stopped; return how many were refused."""
     connections = []
     for _ in range(IDLE):
         with contextlib.suppress(OSError):
@@ -162,7 +162,7 @@ async def idle(port: int, stop: asyncio.Event) -> int:
 
 
 async def main(vote_port: int, result_port: int, seconds: float) -> None:
-    """All of it, again and again."""
+    """Run all attacks again and again."""
     ports = {"vote": vote_port, "result": result_port}
     end = time.monotonic() + seconds
     stop = asyncio.Event()
@@ -172,7 +172,7 @@ async def main(vote_port: int, result_port: int, seconds: float) -> None:
         for service, attacks in ATTACKS.items():
             for name, requests in attacks.items():
                 for request in requests:
-                    found[name][await ask(ports[service], request)] += 1
+                    found[name][await send(ports[service], request)] += 1
         for frame in FRAMES:
             found["garbage frames"][await garbage(result_port, frame)] += 1
         found["flood"] += await flood(vote_port)
@@ -182,5 +182,5 @@ async def main(vote_port: int, result_port: int, seconds: float) -> None:
 
 if __name__ == "__main__":
     allow_many_files()
-    os.nice(10)  # an attacker has a machine of its own, and takes no CPU time from the service
+    os.nice(10)  # an attacker's CPU time is not the service's
     asyncio.run(main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))

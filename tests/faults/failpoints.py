@@ -1,6 +1,6 @@
-"""A worker that ends at an exact point, or misbehaves there: the product is patched in memory, for tests only.
+"""Workers that die, stop or misbehave at a failpoint: the product patched in memory, for tests only.
 
-python -m tests.faults.points POINT worker
+python -m tests.faults.failpoints FAILPOINT worker
 """
 
 import os
@@ -14,26 +14,26 @@ from voting.database import counting
 from voting.database.connection import Connection
 from voting.worker.counter import Batch, Counter
 
-_failed = False
+_has_failed = False
 
 
 def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _is_time() -> bool:
-    """Once: with the first votes."""
-    global _failed
-    is_time, _failed = not _failed, True
-    return is_time
+def _first_call() -> bool:
+    """Return True once, with the first votes."""
+    global _has_failed
+    is_first, _has_failed = not _has_failed, True
+    return is_first
 
 
 def after_read(signum: signal.Signals = signal.SIGKILL) -> None:
-    """Entries are read and pending, and nothing is done with them."""
+    """Die when entries are read and pending."""
     original = Counter._process
 
     async def process(self: Counter, batch: Batch) -> None:
-        if batch.entries and _is_time():
+        if batch.entries and _first_call():
             os.kill(os.getpid(), signum)
         await original(self, batch)
 
@@ -41,16 +41,16 @@ def after_read(signum: signal.Signals = signal.SIGKILL) -> None:
 
 
 def stops_after_read() -> None:
-    """The same, but it may wake up again, with these entries still in its hands."""
+    """Stop when entries are read and pending; SIGCONT makes the worker go on with them."""
     after_read(signal.SIGSTOP)
 
 
 def in_transaction() -> None:
-    """The statement was executed, and COMMIT never comes."""
+    """Die between the statement and COMMIT."""
     original = counting.count
 
     async def count(connection: Connection, votes: Any, dead: Any, traceparent: str = "") -> int:
-        if votes and _is_time():
+        if votes and _first_call():
             await connection.execute("BEGIN")
             await original(connection, votes, dead, traceparent)
             _die()
@@ -60,11 +60,11 @@ def in_transaction() -> None:
 
 
 def after_commit() -> None:
-    """Counted, and not acknowledged."""
+    """Die when entries are counted and not acknowledged."""
     original = Consumer.done
 
     async def done(self: Consumer, entries: list[Any]) -> None:
-        if _is_time():
+        if _first_call():
             _die()
         await original(self, entries)
 
@@ -72,19 +72,19 @@ def after_commit() -> None:
 
 
 def after_acknowledging() -> None:
-    """Acknowledged and deleted, which is one transaction of the broker, and the answer not seen."""
+    """Die when entries are acknowledged and deleted, which is one transaction, before the answer is read."""
     original = Consumer.done
 
     async def done(self: Consumer, entries: list[Any]) -> None:
         await original(self, entries)
-        if _is_time():
+        if _first_call():
             _die()
 
     Consumer.done = done  # type: ignore[method-assign]
 
 
 def never_acknowledges() -> None:
-    """It counts, and leaves every entry pending."""
+    """Count, and leave every entry pending."""
 
     async def done(self: Consumer, entries: list[Any]) -> None:
         del self, entries
@@ -92,7 +92,7 @@ def never_acknowledges() -> None:
     Consumer.done = done  # type: ignore[method-assign]
 
 
-POINTS = {
+FAILPOINTS = {
     function.__name__: function
     for function in (
         after_read,
@@ -105,5 +105,5 @@ POINTS = {
 }
 
 if __name__ == "__main__":
-    POINTS[sys.argv.pop(1)]()
+    FAILPOINTS[sys.argv.pop(1)]()
     command.main()

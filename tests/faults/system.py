@@ -1,4 +1,4 @@
-"""A whole installation whose every part the harness can stop, kill, cut off, slow down, and start again."""
+"""The system under test: every part is a process that can be stopped, killed, cut off, slowed and started again."""
 
 import asyncio
 import atexit
@@ -27,18 +27,18 @@ from voting.local.datadir import DataDir
 from voting.local.supervisor import Part
 from voting.service import probe
 
-RECLAIM = 2  # seconds after which a worker takes over what a dead one left
+RECLAIM = 2  # seconds after which a worker claims the entries of a dead one
 STORES = ("valkey", "postgres")
 ROOT = Path(__file__).parents[2]
 
 
-async def _ask(part: Part) -> bool:
+async def _is_ready(part: Part) -> bool:
     return await part.is_ready()
 
 
 @functools.cache
 def _cluster() -> Path:
-    """The files of an empty database cluster, made once; removed when this process ends."""
+    """Return the files of an empty database cluster; made once, removed when this process ends."""
     folder = Path(tempfile.mkdtemp(prefix="voting-cluster-"))
     atexit.register(shutil.rmtree, folder)
     data = DataDir(folder)
@@ -48,17 +48,17 @@ def _cluster() -> Path:
     return data.postgres / "data"
 
 
-class Plant:
-    """Valkey, PostgreSQL, workers, vote and result, each a process of its own.
+class SystemUnderTest:
+    """Valkey, PostgreSQL, workers, vote and result, each in a process of its own.
 
     Args:
         folder: for data, logs and sockets; made if it is missing.
         workers: how many.
-        source: another `src` than ours, for builds that are broken on purpose.
-        cut_database: let the workers reach the database only through `database_proxy`.
-        cut_result: let result reach it only through `result_proxy`.
-        cut_broker: let vote reach the broker only through `broker_proxy`.
-        valkey: more words for Valkey's command line; the last word on a subject counts.
+        source: another `src` than ours, for mutants.
+        proxy_database: put `database_proxy` between the workers and the database.
+        proxy_result: put `result_proxy` between result and the database.
+        proxy_broker: put `broker_proxy` between vote and the broker.
+        valkey: more arguments for Valkey; of two for one setting, the last counts.
         settings: more settings for the services.
     """
 
@@ -68,9 +68,9 @@ class Plant:
         *,
         workers: int = 3,
         source: Path | None = None,
-        cut_database: bool = False,
-        cut_result: bool = False,
-        cut_broker: bool = False,
+        proxy_database: bool = False,
+        proxy_result: bool = False,
+        proxy_broker: bool = False,
         valkey: tuple[str, ...] = (),
         **settings: str,
     ) -> None:
@@ -93,23 +93,23 @@ class Plant:
         self._worker_database_url = self._result_database_url = self.database_url
         self._vote_redis_url = self.redis_url
         postgres = self.data.sockets / "postgres" / ".s.PGSQL.5432"
-        if cut_database:
-            self.database_proxy = self._proxy(postgres)
+        if proxy_database:
+            self.database_proxy = self._add_proxy(postgres)
             self._worker_database_url = f"postgresql://voting@127.0.0.1:{self.database_proxy.port}/voting"
-        if cut_result:
-            self.result_proxy = self._proxy(postgres)
+        if proxy_result:
+            self.result_proxy = self._add_proxy(postgres)
             self._result_database_url = f"postgresql://voting@127.0.0.1:{self.result_proxy.port}/voting"
-        if cut_broker:
-            self.broker_proxy = self._proxy(self.data.sockets / "valkey.sock")
+        if proxy_broker:
+            self.broker_proxy = self._add_proxy(self.data.sockets / "valkey.sock")
             self._vote_redis_url = f"redis://127.0.0.1:{self.broker_proxy.port}"
 
-    def _proxy(self, target: Path) -> Proxy:
+    def _add_proxy(self, target: Path) -> Proxy:
         self._proxies.append(Proxy(target))
         return self._proxies[-1]
 
     @contextlib.contextmanager
-    def running(self, *, services: bool = True) -> Iterator["Plant"]:
-        """Start everything, or only the stores; end everything."""
+    def running(self, *, services: bool = True) -> Iterator["SystemUnderTest"]:
+        """Start everything, or only the stores; in the end stop everything."""
         try:
             self.start(*STORES)
             self.wait_ready(*STORES)
@@ -122,15 +122,15 @@ class Plant:
             for names in (self.services, STORES):
                 started = [name for name in names if name in self.processes]
                 for name in started:
-                    self._ask_to_end(name)
+                    self._terminate(name)
                 for name in started:
                     self.processes[name].wait(30)
             for proxy in self._proxies:
                 proxy.close()
             self.data.close()
 
-    def start(self, *names: str, point: str = "", **settings: str) -> None:
-        """Start parts; a worker may be one that dies at a point (see `points`), or have settings of its own."""
+    def start(self, *names: str, failpoint: str = "", **settings: str) -> None:
+        """Start parts; a worker may have a failpoint (see `failpoints`) or settings of its own."""
         for name in names:
             if name in self._stores:
                 part = self._stores[name]
@@ -139,7 +139,7 @@ class Plant:
                         part.command, cwd="/", stdout=log, stderr=log, start_new_session=True, **part.options
                     )
             else:
-                self.processes[name] = self._run(name, point=point, **self._environment(name) | settings)
+                self.processes[name] = self._run(name, failpoint=failpoint, **self._environment(name) | settings)
 
     def _environment(self, name: str) -> dict[str, str]:
         own = {"METRICS_LISTEN": f"unix:{self.data.sockets / name}.sock"} | self._settings
@@ -153,11 +153,11 @@ class Plant:
 
     @property
     def secret_key(self) -> str:
-        """Signs the voters' cookies."""
+        """Return the key that signs the voters' cookies."""
         return self.data.secret_key_file().read_text()
 
-    def _run(self, name: str, point: str = "", **environment: str) -> subprocess.Popen[bytes]:
-        module = ("tests.faults.points", point) if point else ("voting",)
+    def _run(self, name: str, failpoint: str = "", **environment: str) -> subprocess.Popen[bytes]:
+        module = ("tests.faults.failpoints", failpoint) if failpoint else ("voting",)
         common = {"PATH": os.defpath, "HOST": "127.0.0.1", "PYTHONPATH": self._path, "LOG_FORMAT": "json"}
         with self.data.log_file(name).open("ab") as log:
             return subprocess.Popen(
@@ -174,7 +174,7 @@ class Plant:
         return str(self._source or ROOT / "src")
 
     def run(self, module: str, *arguments: str, within: float) -> str:
-        """Run a module of the harness on the plant's own build of the product; return what it printed."""
+        """Run a module of the harness with the same build of the product; return its output."""
         command = [sys.executable, "-m", module, *arguments]
         environment = {"PATH": os.defpath, "PYTHONPATH": self._path}
         ended = subprocess.run(
@@ -185,30 +185,34 @@ class Plant:
         return ended.stdout
 
     def wait_ready(self, *names: str, within: float = 30) -> None:
-        """Wait until parts say that they can do their work."""
+        """Wait until parts are ready."""
         for name in names:
             eventually(lambda name=name: self.is_ready(name), within=within)  # type: ignore[misc]
 
     def is_ready(self, name: str) -> bool:
-        """Ask one; it must be alive."""
+        """Return whether a part is ready.
+
+        Raises:
+            RuntimeError: it has ended.
+        """
         if self.processes[name].poll() is not None:
             raise RuntimeError(f"{name} ended with {self.processes[name].returncode}:\n{self.log(name)[-2000:]}")
         if name in self._stores:
-            return asyncio.run(_ask(self._stores[name]))
+            return asyncio.run(_is_ready(self._stores[name]))
         return asyncio.run(probe.is_ready(f"unix:{self.data.sockets / name}.sock"))
 
     def metric(self, name: str, metric: str) -> float:
-        """What a service tells Prometheus; it must be up."""
+        """Return the sum of a metric's series, from the service's own endpoint."""
         with httpx.Client(transport=httpx.HTTPTransport(uds=f"{self.data.sockets / name}.sock")) as client:
             lines = client.get("http://part/metrics", timeout=5).text.splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith(metric))
 
     def memory(self, name: str) -> float:
-        """MiB that a service holds."""
+        """Return the memory of a service in MiB."""
         return self._memory(name, "VmRSS")
 
-    def forget_peaks(self) -> None:
-        """Let `peak_memory` of all services begin anew.
+    def reset_peak_memory(self) -> None:
+        """Reset `peak_memory` of all services.
 
         https://docs.kernel.org/filesystems/proc.html (clear_refs)
         """
@@ -216,7 +220,7 @@ class Plant:
             Path(f"/proc/{self.processes[name].pid}/clear_refs").write_text("5")
 
     def peak_memory(self, name: str) -> float:
-        """Return the most MiB that a service held since `forget_peaks`."""
+        """Return the most memory of a service since `reset_peak_memory`, in MiB."""
         return self._memory(name, "VmHWM")
 
     def _memory(self, name: str, field: str) -> float:
@@ -225,30 +229,30 @@ class Plant:
         assert found, f"{name} does not run"
         return int(found[1]) / 1024
 
-    def revive(self, *names: str) -> None:
-        """Start parts that have ended by themselves, as whatever runs them does, until they stay."""
+    def restart_until_ready(self, *names: str) -> None:
+        """Start parts that have ended by themselves, as their supervisor does, until they are ready."""
 
-        def stays(name: str) -> bool:
+        def is_up(name: str) -> bool:
             if self.processes[name].poll() is not None:
                 self.start(name)
             return self.processes[name].poll() is None and self.is_ready(name)
 
         for name in names:
-            eventually(lambda name=name: stays(name), within=30, every=0.3)  # type: ignore[misc]
+            eventually(lambda name=name: is_up(name), within=30, every=0.3)  # type: ignore[misc]
 
     def kill(self, *names: str) -> None:
-        """End parts as a crash would, PostgreSQL's children too."""
+        """Kill parts (-9), with the children of PostgreSQL."""
         for name in names:
             os.killpg(self.processes[name].pid, signal.SIGKILL)
         for name in names:
             self.processes[name].wait(10)
 
     def stop(self, name: str, *, wait: float) -> int:
-        """Ask a part to end; return its exit code."""
-        self._ask_to_end(name)
+        """Stop a part as its supervisor does; return its exit code."""
+        self._terminate(name)
         return self.processes[name].wait(wait)
 
-    def _ask_to_end(self, name: str) -> None:
+    def _terminate(self, name: str) -> None:
         process = self.processes[name]
         if process.poll() is None:
             process.send_signal(signal.SIGCONT)
@@ -260,31 +264,31 @@ class Plant:
             self.processes[name].send_signal(signum)
 
     def log(self, name: str) -> str:
-        """What a part has logged."""
+        """Return the log of a part."""
         return self.data.log_file(name).read_text(errors="replace")
 
     def pids(self) -> dict[str, int]:
-        """Which process each part of ours is; and that each still runs."""
+        """Check that each service still runs; return their process ids."""
         services = {name: process for name, process in self.processes.items() if name not in self._stores}
         for name, process in services.items():
             assert process.poll() is None, f"{name} ended with {process.returncode}:\n{self.log(name)[-2000:]}"
         return {name: process.pid for name, process in services.items()}
 
     def broker(self) -> redis.Redis:
-        """A client of the broker."""
+        """Return a client of the broker."""
         return redis.Redis.from_url(self.redis_url, socket_timeout=5)
 
     def database(self) -> "psycopg.Connection[tuple[Any, ...]]":
-        """A connection of our own."""
+        """Return a connection to the database."""
         return psycopg.connect(self.database_url, autocommit=True, connect_timeout=5)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        """Ask the database."""
+        """Run a query; return its rows."""
         with self.database() as database:
             return database.execute(query.encode()).fetchall()
 
-    def waiting(self) -> tuple[int, int]:
-        """Entries on the stream, and of them those that a worker has read."""
+    def backlog(self) -> tuple[int, int]:
+        """Return the number of entries on the stream, and of those that are pending."""
         with self.broker() as client:
             try:
                 return client.xlen("votes"), client.xpending("votes", "workers")["pending"]
@@ -292,6 +296,6 @@ class Plant:
                 raise AssertionError(error) from None
 
     def results(self) -> dict[str, Any]:
-        """What the result service shows."""
+        """Return the snapshot of the result service."""
         found: dict[str, Any] = httpx.get(f"{self.result_url}/api/results", timeout=3).json()
         return found
