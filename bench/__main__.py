@@ -1,4 +1,4 @@
-"""`./voting bench`: every measure, or some, on a stack of its own; a table, and the same as JSON."""
+"""`./voting bench`: run all measures or some, each on a stack of its own; print a table and write JSON."""
 
 import shutil
 import subprocess
@@ -13,7 +13,7 @@ import typer
 
 from bench import accept, count, growth, live, machine
 from bench.report import Results
-from bench.setting import Setting
+from bench.runner import Runner
 
 MEASURES = {
     "accept": accept.accept,
@@ -27,7 +27,7 @@ MEASURES = {
     "burst": accept.burst,
     "footprint": live.footprint,
 }
-TROUBLE = (
+MEASURE_ERRORS = (
     AssertionError,
     RuntimeError,
     OSError,
@@ -56,29 +56,29 @@ def main(
             raise typer.BadParameter(f"{name} is none of {', '.join(MEASURES)}")
     if not shutil.which("wrk"):
         raise typer.BadParameter("needs wrk, the load generator (Debian, Ubuntu: apt install wrk)")
-    setting = Setting(quick=quick, rounds=2 if quick else rounds)
+    runner = Runner(quick=quick, rounds=2 if quick else rounds)
     folder = out or Path("bench/quick" if quick else "bench/results")
     try:
-        results = Results(folder, machine.describe(), list(MEASURES))
+        results = Results(folder, machine.machine_info(), list(MEASURES))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     machine.allow_many_files()
     failed = []
     for name in only or MEASURES:
         typer.echo(f"{name}: {(MEASURES[name].__doc__ or '').splitlines()[0]}", err=True)
-        began, how = time.monotonic(), machine.moment()
+        began, how = time.monotonic(), machine.run_info()
         try:
-            outcome = MEASURES[name](setting)
-        except TROUBLE as error:
-            setting.say(f"could not be measured: {type(error).__name__}: {error}")
+            outcome = MEASURES[name](runner)
+        except MEASURE_ERRORS as error:
+            runner.say(f"could not be measured: {type(error).__name__}: {error}")
             failed.append(name)
             continue
         took = round(time.monotonic() - began)
-        outcome.run = how | {"rounds": f"{'quick, ' if quick else ''}{setting.rounds} rounds", "took": f"{took} s"}
+        outcome.run = how | {"rounds": f"{'quick, ' if quick else ''}{runner.rounds} rounds", "took": f"{took} s"}
         results.add(name, outcome)
-        for mark in outcome.marks:
-            setting.say(str(mark))
-        setting.say(f"took {took} s")
+        for threshold in outcome.thresholds:
+            runner.say(str(threshold))
+        runner.say(f"took {took} s")
     typer.echo(results.markdown())
     typer.echo(f"Written to {folder}/results.md and {folder}/results.json", err=True)
     if failed:

@@ -1,4 +1,4 @@
-"""Accepting votes: one process, all cores, and the whole way at four fifths of the maximum."""
+"""Measures of accepting: one process, all cores, the whole way at four fifths of the maximum, and a burst."""
 
 import contextlib
 import os
@@ -9,130 +9,130 @@ import httpx
 from tests.e2e.stack import Stack
 from tests.waiting import eventually
 
-from bench.report import Mark, Outcome, idle_enough, median
-from bench.setting import Load, Meter, Setting, find, parts, voters
+from bench.report import Outcome, Threshold, generator_threshold, median
+from bench.runner import CpuMeter, Load, Runner, find, process_ids, voters
 
 
-def accept(setting: Setting) -> Outcome:
+def accept(runner: Runner) -> Outcome:
     """Durable `POST /`, 64 connections, one process; limit: the same server and bytes, no cookie, no Redis."""
-    seconds = setting.short(3, 8)
+    seconds = runner.quick_or_full(3, 8)
     ours, limit, loads = [], [], []
     cpu: dict[str, list[float]] = {}
-    with setting.stack() as stack, setting.bare(stack) as (url, pid):
-        for number in range(setting.rounds):
-            with Meter(**parts(stack)) as meter:
-                load = _clean(setting.wrk(stack.vote_url, seconds))
+    with runner.stack() as stack, runner.limit_server(stack) as (url, pid):
+        for number in range(runner.rounds):
+            with CpuMeter(**process_ids(stack)) as meter:
+                load = _without_failures(runner.wrk(stack.vote_url, seconds))
             eventually(stack.drained, within=60)
-            with Meter(server=pid) as bare_meter:
-                bare = _clean(setting.wrk(url, seconds))
+            with CpuMeter(server=pid) as limit_meter:
+                bare = _without_failures(runner.wrk(url, seconds))
             ours.append(load.rate)
             limit.append(bare.rate)
-            meter.note(cpu, load.requests)
-            bare_meter.note(cpu, bare.requests, "limit: ")
+            meter.add_round(cpu, load.requests)
+            limit_meter.add_round(cpu, bare.requests, "limit: ")
             loads += [load, bare]
-            setting.say(f"round {number + 1}: {load.rate:,.0f} votes/s; limit {bare.rate:,.0f}")
-    marks = [
-        Mark("rate to that of the limit", median(ours) / median(limit), 0.5),
-        Mark(
+            runner.say(f"round {number + 1}: {load.rate:,.0f} votes/s; limit {bare.rate:,.0f}")
+    thresholds = [
+        Threshold("rate to that of the limit", median(ours) / median(limit), 0.5),
+        Threshold(
             "CPU of vote to that of the limit, per vote",
             median(cpu["vote"]) / median(cpu["limit: server"]),
             2,
             at_most=True,
         ),
-        idle_enough([load.busy for load in loads]),
+        generator_threshold([load.busy for load in loads]),
     ]
     notes = {"p99 ms": [load.p99 for load in loads[::2]], "limit: p99 ms": [load.p99 for load in loads[1::2]]}
-    return Outcome("accept", "votes/s", ours, limit, marks, cpu, notes)
+    return Outcome("accept", "votes/s", ours, limit, thresholds, cpu, notes)
 
 
-def cores(setting: Setting) -> Outcome:
+def cores(runner: Runner) -> Outcome:
     """The same in as many processes as there are cores, to one process; limit: the bare server's multiple."""
-    seconds, number = setting.short(3, 6), os.cpu_count() or 1
+    seconds, number = runner.quick_or_full(3, 6), os.cpu_count() or 1
     ours, limit, busy = [], [], []
     cpu: dict[str, list[float]] = {}
     with (
-        setting.stack() as one,
-        setting.stack(WEB_CONCURRENCY=str(number)) as many,
-        setting.bare(one) as (bare_one, _),
-        setting.bare(one, number) as (bare_many, _),
+        runner.stack() as one,
+        runner.stack(WEB_CONCURRENCY=str(number)) as many,
+        runner.limit_server(one) as (bare_one, _),
+        runner.limit_server(one, number) as (bare_many, _),
     ):
-        for round_ in range(setting.rounds):
+        for round_ in range(runner.rounds):
             rates = []
             for stack, name, times in ((one, "one process: ", 1), (many, f"{number} processes: ", number)):
-                with Meter(**parts(stack)) as meter:
-                    load = _clean(setting.wrk(stack.vote_url, seconds, 64 * times))
-                meter.note(cpu, load.requests, name)
+                with CpuMeter(**process_ids(stack)) as meter:
+                    load = _without_failures(runner.wrk(stack.vote_url, seconds, 64 * times))
+                meter.add_round(cpu, load.requests, name)
                 rates.append(load.rate)
                 busy.append(load.busy)
                 eventually(stack.drained, within=60)
             for url, times in ((bare_one, 1), (bare_many, number)):
-                load = _clean(setting.wrk(url, seconds, 64 * times))
+                load = _without_failures(runner.wrk(url, seconds, 64 * times))
                 rates.append(load.rate)
                 busy.append(load.busy)
             ours.append(rates[1] / rates[0])
             limit.append(rates[3] / rates[2])
-            setting.say(f"round {round_ + 1}: {ours[-1]:.2f} times one process; limit {limit[-1]:.2f}")
+            runner.say(f"round {round_ + 1}: {ours[-1]:.2f} times one process; limit {limit[-1]:.2f}")
     each = median(cpu["one process: vote"]) / median(cpu[f"{number} processes: vote"])
-    marks = [
-        Mark("votes for a CPU second of vote, to one process", each, 0.9),
-        Mark("rate's multiple to that of the limit", median(ours) / median(limit), 0.9),
-        idle_enough(busy),
+    thresholds = [
+        Threshold("votes for a CPU second of vote, to one process", each, 0.9),
+        Threshold("rate's multiple to that of the limit", median(ours) / median(limit), 0.9),
+        generator_threshold(busy),
     ]
     notes = {"processes": number, "note": "generator, broker, worker and database share these cores, and so run out"}
-    return Outcome("accept, all cores", "times one process", ours, limit, marks, cpu, notes)
+    return Outcome("accept, all cores", "times one process", ours, limit, thresholds, cpu, notes)
 
 
-def whole(setting: Setting) -> Outcome:
+def whole(runner: Runner) -> Outcome:
     """Four fifths of what is accepted at most, for a minute; how long the oldest vote waits meanwhile."""
-    seconds, connections = setting.short(8, 60), 256
+    seconds, connections = runner.quick_or_full(8, 60), 256
     rates, ages, drained, lost, shares, busy = [], [], [], [], [], []
     cpu: dict[str, list[float]] = {}
-    with setting.stack(workers=2) as stack:
-        for round_ in range(setting.rounds):
-            most = _clean(setting.wrk(stack.vote_url, setting.short(3, 8), connections)).rate
+    with runner.stack(workers=2) as stack:
+        for round_ in range(runner.rounds):
+            most = _without_failures(runner.wrk(stack.vote_url, runner.quick_or_full(3, 8), connections)).rate
             eventually(stack.drained, within=60)
             delay = pace = 1000 * connections / (0.8 * most)  # milliseconds from one vote to the next on a connection
-            for _ in range(3):  # less what the answers themselves take, which depends on the load
-                trial = setting.wrk(stack.vote_url, 3, connections, delay)
-                delay = max(1, delay + pace - 1000 * connections / trial.rate)
+            for _ in range(3):  # minus the time of the answers, which depends on the load
+                probe = runner.wrk(stack.vote_url, 3, connections, delay)
+                delay = max(1, delay + pace - 1000 * connections / probe.rate)
             eventually(stack.drained, within=60)
-            rows, yes = voters(stack), accepted(stack)
-            watch = Ages(stack)
-            watch.start()
-            with Meter(**parts(stack)) as meter:
-                load = _clean(setting.wrk(stack.vote_url, seconds, connections, delay))
+            rows, known = voters(stack), accepted(stack)
+            monitor = AgeMonitor(stack)
+            monitor.start()
+            with CpuMeter(**process_ids(stack)) as meter:
+                load = _without_failures(runner.wrk(stack.vote_url, seconds, connections, delay))
             ended = time.monotonic()
             eventually(stack.drained, within=60)
             drained.append(time.monotonic() - ended)
-            watch.stop()
+            monitor.stop()
             eventually(lambda: stack.results()["total"] == voters(stack))
-            meter.note(cpu, load.requests)
-            lost.append((accepted(stack) - yes) - (voters(stack) - rows))
+            meter.add_round(cpu, load.requests)
+            lost.append((accepted(stack) - known) - (voters(stack) - rows))
             rates.append(load.rate)
             shares.append(load.rate / most)
-            ages.append(max(watch.seen))
+            ages.append(max(monitor.seen))
             busy.append(load.busy)
-            setting.say(f"round {round_ + 1}: {load.rate:,.0f} votes/s, oldest waited {1000 * ages[-1]:.0f} ms")
-    marks = [
-        Mark("load to the maximum", median(shares), 0.75),
-        Mark("longest wait of a vote, seconds", max(ages), 1, at_most=True),
-        Mark("drained after the end, seconds", max(drained), 1, at_most=True),
-        Mark("accepted and not counted, or counted and not accepted", max(map(abs, lost)), 0, at_most=True),
-        idle_enough(busy),
+            runner.say(f"round {round_ + 1}: {load.rate:,.0f} votes/s, oldest waited {1000 * ages[-1]:.0f} ms")
+    thresholds = [
+        Threshold("load to the maximum", median(shares), 0.75),
+        Threshold("longest wait of a vote, seconds", max(ages), 1, at_most=True),
+        Threshold("drained after the end, seconds", max(drained), 1, at_most=True),
+        Threshold("accepted and not counted, or counted and not accepted", max(map(abs, lost)), 0, at_most=True),
+        generator_threshold(busy),
     ]
     notes = {"seconds": seconds, "share of the maximum": [round(share, 2) for share in shares]}
-    return Outcome("whole way", "votes/s", rates, marks=marks, cpu=cpu, notes=notes)
+    return Outcome("whole way", "votes/s", rates, thresholds=thresholds, cpu=cpu, notes=notes)
 
 
 def accepted(stack: Stack) -> int:
-    """How many votes the vote service has said yes to, by its own metrics; for one process."""
+    """Return how many votes a vote service of one process has accepted, by its own metrics."""
     with httpx.Client(transport=httpx.HTTPTransport(uds=stack.state["parts"]["vote"])) as client:
         said = client.get("http://vote/metrics").text
     return int(float(find(r"^voting_votes_accepted_total (\S+)", said)))
 
 
-class Screen(threading.Thread):
-    """Looks at the result until it shows a total; `seen` is when that was, by the monotonic clock, or no number."""
+class ResultWatcher(threading.Thread):
+    """Reads the result until it has a total; `seen` is the monotonic time of that, or NaN."""
 
     def __init__(self, stack: Stack, total: int) -> None:
         super().__init__(daemon=True)
@@ -140,7 +140,7 @@ class Screen(threading.Thread):
         self.seen = float("nan")
 
     def run(self) -> None:
-        """Until it does, or a minute has passed."""
+        """Read until the total is there, for a minute at most."""
         with httpx.Client() as client, contextlib.suppress(AssertionError):
             eventually(
                 lambda: client.get(f"{self._stack.result_url}/api/results").json()["total"] >= self._total, within=60
@@ -148,8 +148,8 @@ class Screen(threading.Thread):
         self.seen = time.monotonic()
 
 
-class Ages(threading.Thread):
-    """Looks ten times a second how old the oldest waiting vote is."""
+class AgeMonitor(threading.Thread):
+    """Measures ten times a second how old the oldest waiting vote is."""
 
     def __init__(self, stack: Stack) -> None:
         super().__init__(daemon=True)
@@ -158,7 +158,7 @@ class Ages(threading.Thread):
         self.seen: list[float] = [0.0]
 
     def run(self) -> None:
-        """Until stopped."""
+        """Measure until stopped."""
         with self._stack.broker() as client:
             while not self._stopped.wait(0.1):
                 if oldest := client.xrange("votes", count=1):
@@ -167,37 +167,39 @@ class Ages(threading.Thread):
                     self.seen.append(seconds + microseconds / 1e6 - born)
 
     def stop(self) -> None:
-        """Enough."""
+        """Stop measuring."""
         self._stopped.set()
         self.join()
 
 
-def _clean(load: Load) -> Load:
+def _without_failures(load: Load) -> Load:
     if load.failed:
         raise RuntimeError(f"{load.failed} requests failed: this is no measure of accepting")
     return load
 
 
-def burst(setting: Setting) -> Outcome:
+def burst(runner: Runner) -> Outcome:
     """Voters with cookies of their own, each a connection, a GET and a POST, within two seconds; a process a core."""
-    number = int(setting.short(2000, 10_000))
+    number = int(runner.quick_or_full(2000, 10_000))
     slowest, shown, busy, failed = [], [], [], 0
-    with setting.stack(workers=2, WEB_CONCURRENCY="auto") as stack:  # as containers have it
-        for round_ in range(setting.rounds):
+    with runner.stack(workers=2, WEB_CONCURRENCY="auto") as stack:  # as containers have it
+        for round_ in range(runner.rounds):
             total = stack.results()["total"] + number
-            screen = Screen(stack, total)
-            screen.start()
-            crowd = setting.helper("-m", "bench.crowd", str(stack.vote_port), str(number), "2")
-            screen.join()
-            failed += crowd["failed"]
-            slowest.append(crowd["p99"])
-            shown.append(screen.seen - crowd["began"])
-            busy.append(crowd["cpu"] / crowd["seconds"])
-            setting.say(f"round {round_ + 1}: p99 {slowest[-1]:.2f} s, all on screen after {shown[-1]:.2f} s")
-    marks = [
-        Mark("failed", failed, 0, at_most=True),
-        Mark("p99 from arrival to answer, seconds", median(slowest), 2, at_most=True),
-        Mark("all on screen, seconds", median(shown), 3, at_most=True),
-        idle_enough(busy),
+            watcher = ResultWatcher(stack, total)
+            watcher.start()
+            voted = runner.run_program("-m", "bench.burst_voters", str(stack.vote_port), str(number), "2")
+            watcher.join()
+            failed += voted["failed"]
+            slowest.append(voted["p99"])
+            shown.append(watcher.seen - voted["began"])
+            busy.append(voted["cpu"] / voted["seconds"])
+            runner.say(f"round {round_ + 1}: p99 {slowest[-1]:.2f} s, all on screen after {shown[-1]:.2f} s")
+    thresholds = [
+        Threshold("failed", failed, 0, at_most=True),
+        Threshold("p99 from arrival to answer, seconds", median(slowest), 2, at_most=True),
+        Threshold("all on screen, seconds", median(shown), 3, at_most=True),
+        generator_threshold(busy),
     ]
-    return Outcome("burst", "s (p99)", slowest, marks=marks, notes={"voters": number, "on screen after, s": shown})
+    return Outcome(
+        "burst", "s (p99)", slowest, thresholds=thresholds, notes={"voters": number, "on screen after, s": shown}
+    )

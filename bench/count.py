@@ -1,4 +1,4 @@
-"""Counting: one worker on a backlog of new voters, and of known ones."""
+"""Measures of counting: one worker on a backlog of new voters, and of known ones."""
 
 import os
 import random
@@ -7,12 +7,12 @@ import time
 
 from tests.e2e.stack import Stack
 
-from bench.report import Mark, Outcome, median
-from bench.setting import Meter, Setting, empty, parts, voters
+from bench.report import Outcome, Threshold, median
+from bench.runner import CpuMeter, Runner, delete_votes, process_ids, voters
 
 
 def fill(stack: Stack, votes: int, choice: str, seed: int) -> None:
-    """Put a backlog on the stream, as vote would."""
+    """Add a backlog to the stream, as vote would."""
     names = random.Random(seed)
     with stack.broker() as client:
         for start in range(0, votes, 10_000):
@@ -24,15 +24,15 @@ def fill(stack: Stack, votes: int, choice: str, seed: int) -> None:
             batch.execute()
 
 
-def drain(stack: Stack, votes: int, choice: str, seed: int) -> tuple[float, Meter]:
-    """Let the worker sleep while a backlog grows; return its rate from the first batch on, and what it took."""
+def drain(stack: Stack, votes: int, choice: str, seed: int) -> tuple[float, CpuMeter]:
+    """Stop the worker until there is a backlog; return its rate from the first batch on, and the CPU time."""
     worker = stack.pid("worker-1")
     os.kill(worker, signal.SIGSTOP)
     try:
         fill(stack, votes, choice, seed)
     finally:
         os.kill(worker, signal.SIGCONT)
-    with stack.broker() as client, Meter(**parts(stack)) as meter:
+    with stack.broker() as client, CpuMeter(**process_ids(stack)) as meter:
         left = votes
         while left == votes:
             left = client.xlen("votes")
@@ -42,41 +42,41 @@ def drain(stack: Stack, votes: int, choice: str, seed: int) -> tuple[float, Mete
     return first / (time.monotonic() - began), meter
 
 
-def count(setting: Setting) -> Outcome:
+def count(runner: Runner) -> Outcome:
     """New voters; limit: the same statement fed from memory."""
-    return _against_memory(setting, "count", known=False, share=0.8)
+    return _against_memory(runner, "count", known=False, share=0.8)
 
 
-def revotes(setting: Setting) -> Outcome:
+def revotes(runner: Runner) -> Outcome:
     """Every voter votes again."""
-    return _against_memory(setting, "revotes", known=True, share=0.7)
+    return _against_memory(runner, "revotes", known=True, share=0.7)
 
 
-def _against_memory(setting: Setting, name: str, *, known: bool, share: float) -> Outcome:
-    votes = setting.backlog
+def _against_memory(runner: Runner, name: str, *, known: bool, share: float) -> Outcome:
+    votes = runner.backlog
     ours, limit = [], []
     cpu: dict[str, list[float]] = {}
-    with setting.stack() as stack:
+    with runner.stack() as stack:
         url = stack.state["database_url"]
-        for number in range(setting.rounds):
-            empty(stack)
+        for number in range(runner.rounds):
+            delete_votes(stack)
             if known:
                 drain(stack, votes, "a", number)
             rate, meter = drain(stack, votes, "b", number)
-            meter.note(cpu, votes)
+            meter.add_round(cpu, votes)
             if voters(stack) != votes:
                 raise RuntimeError(f"{votes} votes became {voters(stack)} rows")
-            empty(stack)
+            delete_votes(stack)
             if known:
-                setting.helper("-m", "bench.feed", url, str(votes), "a", str(number))
-            with Meter(postgres=stack.pid("postgres")) as meter:
-                fed = setting.helper("-m", "bench.feed", url, str(votes), "b", str(number))
-            meter.note(cpu, votes, "limit: ")
+                runner.run_program("-m", "bench.limit_count", url, str(votes), "a", str(number))
+            with CpuMeter(postgres=stack.pid("postgres")) as meter:
+                fed = runner.run_program("-m", "bench.limit_count", url, str(votes), "b", str(number))
+            meter.add_round(cpu, votes, "limit: ")
             cpu.setdefault("limit: feeder", []).append(1000 * fed["cpu"] / votes)
             ours.append(rate)
             limit.append(fed["rate"])
-            setting.say(f"round {number + 1}: {rate:,.0f} votes/s; limit {fed['rate']:,.0f}")
-    marks = [Mark("rate to that of the limit", median(ours) / median(limit), share)]
+            runner.say(f"round {number + 1}: {rate:,.0f} votes/s; limit {fed['rate']:,.0f}")
+    thresholds = [Threshold("rate to that of the limit", median(ours) / median(limit), share)]
     if not known:
-        marks.append(Mark("votes a second", median(ours), 20_000))
-    return Outcome(name, "votes/s", ours, limit, marks, cpu, {"backlog": votes})
+        thresholds.append(Threshold("votes a second", median(ours), 20_000))
+    return Outcome(name, "votes/s", ours, limit, thresholds, cpu, {"backlog": votes})

@@ -1,4 +1,4 @@
-"""Ten million votes in the table: counting, freshness and a snapshot's cost, beside a table that is nearly empty."""
+"""Measures with ten million votes in the table, against a table that is nearly empty."""
 
 import asyncio
 import contextlib
@@ -9,53 +9,53 @@ from tests.e2e.stack import Stack
 from tests.waiting import eventually
 
 from bench.count import drain
-from bench.live import times, watching
-from bench.report import Mark, Outcome, median, percentile
-from bench.setting import Setting
+from bench.live import vote_delays, watching
+from bench.report import Outcome, Threshold, median, percentile
+from bench.runner import Runner
 from voting.database.connection import connect
 from voting.database.poll_state import poll_states
 
 VIEWERS = 100
 
 
-def growth(setting: Setting) -> Outcome:
+def growth(runner: Runner) -> Outcome:
     """Counting, freshness and a snapshot with a full table; limit: the same with 10,000 votes."""
-    rows = {"full": int(setting.short(300_000, 10_000_000)), "nearly empty": 10_000}
+    rows = {"full": int(runner.quick_or_full(300_000, 10_000_000)), "nearly empty": 10_000}
     rates: dict[str, list[float]] = {name: [] for name in rows}
     fresh: dict[str, list[float]] = {name: [] for name in rows}
     reads: dict[str, list[float]] = {name: [] for name in rows}
     cpu: dict[str, list[float]] = {}
     with contextlib.ExitStack() as opened:
-        stacks = {name: opened.enter_context(setting.stack()) for name in rows}
+        stacks = {name: opened.enter_context(runner.stack()) for name in rows}
         for name, stack in stacks.items():
-            setting.say(f"writing {rows[name]:,} votes into a table")
+            runner.say(f"writing {rows[name]:,} votes into a table")
             _preload(stack, rows[name])
-        for number in range(setting.rounds):
+        for number in range(runner.rounds):
             for name, stack in stacks.items():
-                rate, meter = drain(stack, setting.backlog, "b", 1000 + number)
-                meter.note(cpu, setting.backlog, f"{name}: ")
+                rate, meter = drain(stack, runner.backlog, "b", 1000 + number)
+                meter.add_round(cpu, runner.backlog, f"{name}: ")
                 rates[name].append(rate)
                 with watching(stack.result_port, VIEWERS) as viewers:
-                    waits, _ = times(setting, stack, viewers)
+                    waits, _ = vote_delays(runner, stack, viewers)
                 fresh[name].append(1000 * percentile(waits, 0.5))
                 reads[name].append(_snapshot_cost(stack))
             full, small = rates.values()
-            setting.say(f"round {number + 1}: {full[-1]:,.0f} votes/s; nearly empty {small[-1]:,.0f}")
+            runner.say(f"round {number + 1}: {full[-1]:,.0f} votes/s; nearly empty {small[-1]:,.0f}")
     (full, small), (late, soon), (slow, quick) = rates.values(), fresh.values(), reads.values()
-    marks = [
-        Mark("rate of counting, to a nearly empty table's", median(full) / median(small), 0.8),
-        Mark("freshness (1 / p50), to a nearly empty table's", median(soon) / median(late), 0.8),
-        Mark("a snapshot's time, to a nearly empty table's", median(slow) / median(quick), 1.25, at_most=True),
+    thresholds = [
+        Threshold("rate of counting, to a nearly empty table's", median(full) / median(small), 0.8),
+        Threshold("freshness (1 / p50), to a nearly empty table's", median(soon) / median(late), 0.8),
+        Threshold("a snapshot's time, to a nearly empty table's", median(slow) / median(quick), 1.25, at_most=True),
     ]
-    notes = {"rows": rows["full"], "backlog": setting.backlog, "p50 ms": fresh, "snapshot ms": reads}
-    return Outcome("growth", "votes/s", full, small, marks, cpu, notes)
+    notes = {"rows": rows["full"], "backlog": runner.backlog, "p50 ms": fresh, "snapshot ms": reads}
+    return Outcome("growth", "votes/s", full, small, thresholds, cpu, notes)
 
 
 def _preload(stack: Stack, rows: int) -> None:
-    """Fill the table; the index is built afterwards, which is much faster and leaves it as dense as it can be."""
+    """Fill the table; build the index afterwards, which is much faster and makes it as dense as possible."""
     with psycopg.connect(stack.state["database_url"]) as database:
         database.execute("SET LOCAL maintenance_work_mem = '1GB'")
-        database.execute("TRUNCATE votes")  # in the same transaction, so that nothing of this goes through the log
+        database.execute("TRUNCATE votes")  # in the same transaction as the insert, which then writes no WAL
         database.execute("ALTER TABLE votes DROP CONSTRAINT votes_pkey")
         database.execute(
             "INSERT INTO votes (poll, voter, choice, entry_ms, entry_seq) "
@@ -77,7 +77,7 @@ def _preload(stack: Stack, rows: int) -> None:
 
 
 def _snapshot_cost(stack: Stack) -> float:
-    """Milliseconds for what result reads, best of many."""
+    """Return the milliseconds that the query of result takes, best of 300."""
 
     async def measure() -> float:
         best = float("inf")

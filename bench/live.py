@@ -1,4 +1,4 @@
-"""What viewers get: how fresh, how many, and what each of them costs."""
+"""Measures of viewers: freshness, number, and the cost of each."""
 
 import contextlib
 import json
@@ -14,8 +14,8 @@ from tests.e2e.stack import Stack, free_port, listening
 from tests.waiting import eventually
 
 from bench import machine
-from bench.report import BUSY, Mark, Outcome, idle_enough, median, percentile
-from bench.setting import Meter, Setting, parts
+from bench.report import MAX_BUSY, Outcome, Threshold, generator_threshold, median, percentile
+from bench.runner import CpuMeter, Runner, process_ids
 
 RATE = 1000
 VIEWERS_BUSY, POSTER_BUSY = "viewers' process, share of a core", "poster, share of a core"
@@ -28,8 +28,8 @@ class Viewers:
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
 
-    def tell(self, command: str) -> str:
-        """A command, and the line that answers it."""
+    def send(self, command: str) -> str:
+        """Send a command; return the line that answers it."""
         assert self._process.stdin  # noqa: S101 - both are pipes
         assert self._process.stdout  # noqa: S101
         if command:
@@ -41,55 +41,57 @@ class Viewers:
         return answer
 
     def ask(self, command: str) -> Any:
-        """What was seen."""
-        return json.loads(self.tell(command))
+        """Send a command; return its JSON answer."""
+        return json.loads(self.send(command))
 
 
 @contextlib.contextmanager
 def watching(port: int, number: int) -> Iterator[Viewers]:
-    """So many open WebSockets."""
+    """Open a number of WebSockets."""
     command = [sys.executable, "-m", "bench.viewers", str(port), str(number)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             viewers = Viewers(process)
-            viewers.tell("")
+            viewers.send("")
             yield viewers
         finally:
             process.terminate()
 
 
-def freshness(setting: Setting) -> Outcome:
+def freshness(runner: Runner) -> Outcome:
     """From POST to snapshot at 1,000 votes a second, for 100 viewers and for 10,000."""
     notes: dict[str, Any] = {}
-    marks, medians, busy = [], [], []
+    thresholds, medians, busy = [], [], []
     cpu: dict[str, list[float]] = {}
-    few, many, seconds = 100, int(setting.short(1000, 10_000)), setting.short(3, 8)
+    few, many, seconds = 100, int(runner.quick_or_full(1000, 10_000)), runner.quick_or_full(3, 8)
     for number in (few, many):
         p50s, p99s = [], []
-        with setting.stack() as stack, watching(stack.result_port, number) as viewers:
-            for round_ in range(setting.rounds):
-                with Meter(**parts(stack)) as meter:
-                    waits, found = times(setting, stack, viewers)
+        with runner.stack() as stack, watching(stack.result_port, number) as viewers:
+            for round_ in range(runner.rounds):
+                with CpuMeter(**process_ids(stack)) as meter:
+                    waits, found = vote_delays(runner, stack, viewers)
                 p50s.append(1000 * percentile(waits, 0.5))
                 p99s.append(1000 * percentile(waits, 0.99))
                 busy += [found[VIEWERS_BUSY], found[POSTER_BUSY]]
-                setting.say(f"{number} viewers, round {round_ + 1}: p50 {p50s[-1]:.0f} ms, p99 {p99s[-1]:.0f} ms")
+                runner.say(f"{number} viewers, round {round_ + 1}: p50 {p50s[-1]:.0f} ms, p99 {p99s[-1]:.0f} ms")
                 notes[f"{number} viewers"] = found
-                meter.note(cpu, RATE * seconds, f"{number} viewers: ")
+                meter.add_round(cpu, RATE * seconds, f"{number} viewers: ")
         if number == few:
             medians = p50s
-            marks.append(Mark(f"p50 with {number} viewers, ms", median(p50s), 20, at_most=True))
-        marks.append(Mark(f"p99 with {number} viewers, ms", median(p99s), 100 if number == few else 500, at_most=True))
-    marks.append(idle_enough(busy))
-    return Outcome("freshness", f"ms (p50, {few} viewers)", medians, marks=marks, cpu=cpu, notes=notes)
+            thresholds.append(Threshold(f"p50 with {number} viewers, ms", median(p50s), 20, at_most=True))
+        thresholds.append(
+            Threshold(f"p99 with {number} viewers, ms", median(p99s), 100 if number == few else 500, at_most=True)
+        )
+    thresholds.append(generator_threshold(busy))
+    return Outcome("freshness", f"ms (p50, {few} viewers)", medians, thresholds=thresholds, cpu=cpu, notes=notes)
 
 
-def times(setting: Setting, stack: Stack, viewers: Viewers) -> tuple[list[float], dict[str, Any]]:
-    """Seconds from the moment when a vote was due to the first snapshot that has it, for each vote and viewer read."""
-    seconds = setting.short(3, 8)
+def vote_delays(runner: Runner, stack: Stack, viewers: Viewers) -> tuple[list[float], dict[str, Any]]:
+    """Return the seconds from when a vote was due to the first snapshot with it, by vote and viewer; and notes."""
+    seconds = runner.quick_or_full(3, 8)
     before = stack.results()["total"]
-    viewers.tell("mark")
-    posted = setting.helper("-m", "bench.poster", str(stack.vote_port), str(RATE), str(seconds))
+    viewers.send("reset")
+    posted = runner.run_program("-m", "bench.steady_voters", str(stack.vote_port), str(RATE), str(seconds))
     votes = posted["votes"]
     eventually(lambda: stack.results()["total"] == before + votes, within=20)
     eventually(stack.drained)
@@ -112,13 +114,13 @@ def times(setting: Setting, stack: Stack, viewers: Viewers) -> tuple[list[float]
     return times, found
 
 
-def viewers(setting: Setting) -> Outcome:
+def viewers(runner: Runner) -> Outcome:
     """Idle WebSockets on one process, and a snapshot to all of them; limit: the websockets library's own broadcast."""
-    number = int(setting.short(2000, 10_000))
+    number = int(runner.quick_or_full(2000, 10_000))
     ours, limit, lost = [], [], 0
     cpu: dict[str, float] = {"result": 0, "viewers": 0, "limit: server": 0, "limit: viewers": 0}
     port = free_port()
-    with setting.stack() as stack, listening([sys.executable, "-m", "bench.broadcast", str(port)], port) as library:
+    with runner.stack() as stack, listening([sys.executable, "-m", "bench.limit_viewers", str(port)], port) as library:
         result = stack.pid("result")
         idle = machine.memory_mib(result), machine.memory_mib(library.pid)
         with (
@@ -132,7 +134,7 @@ def viewers(setting: Setting) -> Outcome:
                 database.execute(BUMP)
                 database.execute("SELECT pg_notify('tallies', 'default')")
 
-            for round_ in range(setting.rounds):
+            for round_ in range(runner.rounds):
                 for _ in range(4):
                     took, server, seen = _fan_out(mine, result, change)
                     ours.append(1000 * took)
@@ -143,14 +145,14 @@ def viewers(setting: Setting) -> Outcome:
                     cpu["limit: server"] += server
                     cpu["limit: viewers"] += seen_["cpu"]
                     lost = seen["lost"] + seen_["lost"]
-                setting.say(f"round {round_ + 1}: all have it after {ours[-1]:.0f} ms; limit {limit[-1]:.0f} ms")
+                runner.say(f"round {round_ + 1}: all have it after {ours[-1]:.0f} ms; limit {limit[-1]:.0f} ms")
     frames = number * len(ours)
-    marks = [
-        Mark("memory of the process, MiB", full[0], 200, at_most=True),
-        Mark("time until all have it, to that of the limit", median(ours) / median(limit), 1.5, at_most=True),
-        Mark("CPU for a frame, to that of the limit", cpu["result"] / cpu["limit: server"], 1.5, at_most=True),
-        Mark("lost", lost, 0, at_most=True),
-        Mark("client's CPU for a frame, to result's", cpu["viewers"] / cpu["result"], BUSY, at_most=True),
+    thresholds = [
+        Threshold("memory of the process, MiB", full[0], 200, at_most=True),
+        Threshold("time until all have it, to that of the limit", median(ours) / median(limit), 1.5, at_most=True),
+        Threshold("CPU for a frame, to that of the limit", cpu["result"] / cpu["limit: server"], 1.5, at_most=True),
+        Threshold("lost", lost, 0, at_most=True),
+        Threshold("client's CPU for a frame, to result's", cpu["viewers"] / cpu["result"], MAX_BUSY, at_most=True),
     ]
     notes = {
         "viewers": number,
@@ -159,41 +161,41 @@ def viewers(setting: Setting) -> Outcome:
         "limit: KiB a viewer": round((full[1] - idle[1]) * 1024 / number, 1),
         "note": "our time begins with a change in the database, the limit's with a signal",
     }
-    return Outcome("viewers", "ms to all", ours, limit, marks, notes=notes)
+    return Outcome("viewers", "ms to all", ours, limit, thresholds, notes=notes)
 
 
 def _fan_out(viewers: Viewers, pid: int, trigger: Callable[[], None]) -> tuple[float, float, dict[str, Any]]:
-    """Let one frame go out; return seconds until the last viewer had it, CPU seconds of the server, what was seen."""
-    viewers.tell("mark")
+    """Send one frame to all; return seconds until the last viewer has it, CPU seconds of the server, what was seen."""
+    viewers.send("reset")
     before, began = machine.cpu_seconds(pid), time.monotonic()
     trigger()
     seen = viewers.ask("wait 1")
     return seen["last"] - began, machine.cpu_seconds(pid) - before, seen
 
 
-def footprint(setting: Setting) -> Outcome:
+def footprint(runner: Runner) -> Outcome:
     """All of `voting up`, idle, with its usual two workers; and how soon a second run is ready."""
     memory, cpu, ready = [], [], []
-    seconds = setting.short(5, 20)
-    with setting.stack(workers=2) as stack:
-        for round_ in range(setting.rounds):
+    seconds = runner.quick_or_full(5, 20)
+    with runner.stack(workers=2) as stack:
+        for round_ in range(runner.rounds):
             stack.stop()
             began = time.monotonic()
             stack.start()
             ready.append(time.monotonic() - began)
             eventually(lambda: stack.results()["total"] == 0)
             busy, began = machine.cpu_seconds(stack.process.pid), time.monotonic()
-            time.sleep(seconds)  # idleness is what is measured
+            time.sleep(seconds)  # the idle time that is measured
             cpu.append(100 * (machine.cpu_seconds(stack.process.pid) - busy) / (time.monotonic() - began))
             memory.append(machine.memory_mib(stack.process.pid))
-            setting.say(
+            runner.say(
                 f"round {round_ + 1}: {memory[-1]:.0f} MiB, {cpu[-1]:.1f} % of a core, ready in {ready[-1]:.1f} s"
             )
-        each = {name: round(machine.memory_mib(pid)) for name, pid in parts(stack).items()}
+        each = {name: round(machine.memory_mib(pid)) for name, pid in process_ids(stack).items()}
         each["up"] = round(memory[-1]) - sum(each.values())
-    marks = [
-        Mark("memory, MiB", median(memory), 250, at_most=True),
-        Mark("CPU, % of a core", median(cpu), 3, at_most=True),
-        Mark("second run ready, seconds", median(ready), 3, at_most=True),
+    thresholds = [
+        Threshold("memory, MiB", median(memory), 250, at_most=True),
+        Threshold("CPU, % of a core", median(cpu), 3, at_most=True),
+        Threshold("second run ready, seconds", median(ready), 3, at_most=True),
     ]
-    return Outcome("footprint", "MiB", memory, marks=marks, notes={"MiB of each": each, "ready": ready})
+    return Outcome("footprint", "MiB", memory, thresholds=thresholds, notes={"MiB of each": each, "ready": ready})

@@ -1,4 +1,4 @@
-"""The machine: what it is, and what processes take of it."""
+"""The machine: its description, and the CPU time and memory of processes."""
 
 import contextlib
 import os
@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
-ENDED = FileNotFoundError, ProcessLookupError
+PROCESS_GONE = FileNotFoundError, ProcessLookupError
 
 
-def describe() -> dict[str, str]:
-    """What a reader has to know to compare."""
+def machine_info() -> dict[str, str]:
+    """Return what a reader has to know to compare results."""
     cpu = next(
         (
             line.partition(":")[2].strip()
@@ -32,8 +32,8 @@ def describe() -> dict[str, str]:
     }
 
 
-def moment() -> dict[str, str]:
-    """When, of what, and how busy the machine was before."""
+def run_info() -> dict[str, str]:
+    """Return the date, the commit, and the load before the run."""
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return {
         "date": time.strftime("%Y-%m-%d %H:%M"),
@@ -42,36 +42,36 @@ def moment() -> dict[str, str]:
     }
 
 
-def family(pid: int) -> Iterator[int]:
-    """A process and all below it."""
+def process_tree(pid: int) -> Iterator[int]:
+    """Yield a process and all its descendants."""
     yield pid
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(*ENDED):
+        with contextlib.suppress(*PROCESS_GONE):
             for child in children.read_text().split():
-                yield from family(int(child))
+                yield from process_tree(int(child))
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time that a process and all below it, also those that ended, have taken."""
+    """Return user and system time of a process and all its descendants, ended ones included."""
     total = 0
-    for each in family(pid):
-        with contextlib.suppress(*ENDED):  # what it took is its parent's by now
+    for each in process_tree(pid):
+        with contextlib.suppress(*PROCESS_GONE):  # its time is counted with its parent by now
             fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
             total += sum(map(int, fields[11:15]))
     return total / TICKS
 
 
 def memory_mib(pid: int) -> float:
-    """Proportional set size of a process and all below it."""
+    """Return the proportional set size of a process and all its descendants."""
     total = 0
-    for each in family(pid):
-        with contextlib.suppress(*ENDED):
+    for each in process_tree(pid):
+        with contextlib.suppress(*PROCESS_GONE):
             rollup = Path(f"/proc/{each}/smaps_rollup").read_text()
             total += next((int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")), 0)
     return total / 1024
 
 
 def allow_many_files() -> None:
-    """As many open sockets as the system lets us have."""
+    """Raise the limit of open files to the maximum."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

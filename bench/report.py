@@ -1,4 +1,4 @@
-"""What a measure found: rounds of ours and of the limit it is held against, marks, and how all is written down."""
+"""Outcomes of measures: figures of ours and of the limit, thresholds (printed as "marks"), and their reports."""
 
 import json
 import statistics
@@ -8,8 +8,8 @@ from typing import Any, Self
 
 
 @dataclass
-class Mark:
-    """One thing to reach."""
+class Threshold:
+    """A threshold that a figure has to reach, or must not exceed."""
 
     text: str
     value: float
@@ -18,34 +18,34 @@ class Mark:
 
     @property
     def met(self) -> bool:
-        """Whether it was reached; a value that is no number reaches nothing."""
+        """Whether it is met; NaN never is."""
         return self.value <= self.limit if self.at_most else self.value >= self.limit
 
     @property
     def verdict(self) -> str:
-        """In a word."""
+        """The result in a word."""
         return "met" if self.met else "**missed**"
 
     @property
     def goal(self) -> str:
-        """What is to be reached."""
+        """The condition, as text."""
         return f"{'≤' if self.at_most else '≥'} {number(self.limit)}"
 
     def __str__(self) -> str:
         return f"{'✓' if self.met else '✗'} {self.text}: {number(self.value)} ({self.goal})"
 
 
-BUSY = 0.9  # share of a core above which a generator, rather than what it loads, may be what is measured
+MAX_BUSY = 0.9  # share of a core above which a load generator may be the bottleneck
 
 
-def idle_enough(busy: list[float]) -> Mark:
-    """That the load generators were not the bottleneck, by the share of a core that each took."""
-    return Mark("busiest load generator, share of a core", max(busy), BUSY, at_most=True)
+def generator_threshold(busy: list[float]) -> Threshold:
+    """Return the threshold for the share of a core that each load generator took."""
+    return Threshold("busiest load generator, share of a core", max(busy), MAX_BUSY, at_most=True)
 
 
 @dataclass
 class Outcome:
-    """The rounds of one measure. `limit` is empty where the marks are absolute.
+    """The rounds of one measure. `limit` is empty where the thresholds are absolute.
 
     `cpu` has CPU seconds for a thousand votes, part by part, round by round. `run` says when and how it was taken.
     """
@@ -54,7 +54,7 @@ class Outcome:
     unit: str
     ours: list[float]
     limit: list[float] = field(default_factory=list)
-    marks: list[Mark] = field(default_factory=list)
+    thresholds: list[Threshold] = field(default_factory=list)
     cpu: dict[str, list[float]] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
@@ -66,18 +66,19 @@ class Outcome:
 
     @property
     def met(self) -> bool:
-        """Whether all marks were reached."""
-        return all(mark.met for mark in self.marks)
+        """Whether all thresholds are met."""
+        return all(threshold.met for threshold in self.thresholds)
 
     def record(self) -> dict[str, Any]:
-        """The same for programs."""
-        return asdict(self) | {"ratio": self.ratio, "met": self.met}
+        """Return the outcome as it is in results.json."""
+        record = asdict(self)
+        return record | {"marks": record.pop("thresholds"), "ratio": self.ratio, "met": self.met}
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> Self:
         """Read what `record` wrote."""
-        fields = {name: value for name, value in record.items() if name not in {"ratio", "met"}}
-        return cls(**fields | {"marks": [Mark(**mark) for mark in record["marks"]]})
+        fields = {name: value for name, value in record.items() if name not in {"ratio", "met", "marks"}}
+        return cls(**fields, thresholds=[Threshold(**mark) for mark in record["marks"]])
 
 
 class Results:
@@ -85,7 +86,7 @@ class Results:
 
     Args:
         folder: for results.json and results.md.
-        machine: what a reader has to know to compare.
+        machine: its description, to compare results.
         order: of the measures' names.
 
     Raises:
@@ -103,7 +104,7 @@ class Results:
             self.outcomes = {name: Outcome.of(record) for name, record in found["measures"].items()}
 
     def add(self, name: str, outcome: Outcome) -> None:
-        """Take an outcome in, in place of an earlier one of the same measure, and write all down."""
+        """Add an outcome, replacing an earlier one of the same measure, and write both files."""
         self.outcomes[name] = outcome
         known = sorted(self.outcomes, key=self._order.index)
         self.outcomes = {each: self.outcomes[each] for each in known}
@@ -113,7 +114,7 @@ class Results:
         (self._folder / "results.md").write_text(self.markdown())
 
     def markdown(self) -> str:
-        """The tables: measures, marks, CPU; then the notes."""
+        """Return the tables of measures, thresholds and CPU, then the notes."""
         return markdown(list(self.outcomes.values()), self._machine)
 
 
@@ -122,20 +123,20 @@ def median(values: list[float]) -> float:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The value that `share` (0 to 1) of the values do not exceed."""
+    """Return the value that `share` (0 to 1) of the values do not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def number(value: float) -> str:
-    """Three digits that count, or all those of a whole number."""
+    """Format with three significant digits, or as a whole number from 1,000 on."""
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3g}"
 
 
 def spread(values: list[float]) -> str:
-    """Median, and the range that it comes from."""
+    """Format the median and the range."""
     if not values:
         return ""
     if len(values) == 1:
@@ -144,14 +145,14 @@ def spread(values: list[float]) -> str:
 
 
 def markdown(outcomes: list[Outcome], machine: dict[str, str]) -> str:
-    """All that was found, for people."""
-    marks = [(outcome, mark) for outcome in outcomes for mark in outcome.marks]
-    missed = [f"{outcome.name}: {mark.text}" for outcome, mark in marks if not mark.met]
+    """Return the report for people."""
+    thresholds = [(outcome, threshold) for outcome in outcomes for threshold in outcome.thresholds]
+    missed = [f"{outcome.name}: {threshold.text}" for outcome, threshold in thresholds if not threshold.met]
     lines = [", ".join(machine.values()) + ".", ""]
-    lines += [f"{len(marks) - len(missed)} of {len(marks)} marks met" + ("." if not missed else "; missed:")]
+    lines += [f"{len(thresholds) - len(missed)} of {len(thresholds)} marks met" + ("." if not missed else "; missed:")]
     lines += [f"- {each}" for each in missed]
     lines += _table("measure | ours: median (range) | limit, in turn | ratio | marks | taken", map(_row, outcomes))
-    lines += _table("measure | mark | found | to reach | ", (_mark_row(*each) for each in marks))
+    lines += _table("measure | mark | found | to reach | ", (_threshold_row(*each) for each in thresholds))
     costly = [outcome for outcome in outcomes if outcome.cpu]
     lines += _table("measure | CPU seconds for a thousand votes, part by part", map(_cpu_row, costly))
     for outcome in outcomes:
@@ -166,14 +167,14 @@ def _table(head: str, rows: Any) -> list[str]:
 def _row(outcome: Outcome) -> str:
     ratio = f"{outcome.ratio:.2f}" if outcome.ratio is not None else ""
     taken = ", ".join(str(value) for value in outcome.run.values())
-    met = f"{sum(mark.met for mark in outcome.marks)} of {len(outcome.marks)} met"
+    met = f"{sum(threshold.met for threshold in outcome.thresholds)} of {len(outcome.thresholds)} met"
     return (
         f"{outcome.name} | {spread(outcome.ours)} {outcome.unit} | {spread(outcome.limit)} | {ratio} | {met} | {taken}"
     )
 
 
-def _mark_row(outcome: Outcome, mark: Mark) -> str:
-    return f"{outcome.name} | {mark.text} | {number(mark.value)} | {mark.goal} | {mark.verdict}"
+def _threshold_row(outcome: Outcome, threshold: Threshold) -> str:
+    return f"{outcome.name} | {threshold.text} | {number(threshold.value)} | {threshold.goal} | {threshold.verdict}"
 
 
 def _cpu_row(outcome: Outcome) -> str:

@@ -1,36 +1,38 @@
-"""What `./voting bench` makes of its figures; nothing here is measured."""
+"""How `./voting bench` evaluates and writes its figures; nothing is measured here."""
 
 import json
 from pathlib import Path
 
 import pytest
-from bench.report import Mark, Outcome, Results, idle_enough, percentile, spread
+from bench.report import Outcome, Results, Threshold, generator_threshold, percentile, spread
 
 MACHINE = {"cpu": "2 cores of something", "memory": "4 GiB"}
 ORDER = ["first", "second"]
 
 
 def outcome(rate: float, name: str = "accept") -> Outcome:
-    marks = [Mark("rate to that of the limit", rate / 100, 0.5), Mark("lost", 0, 0, at_most=True)]
-    return Outcome(name, "votes/s", [rate - 10, rate, rate + 30], [90, 100, 120], marks, {"vote": [0.08, 0.06, 0.07]})
+    thresholds = [Threshold("rate to that of the limit", rate / 100, 0.5), Threshold("lost", 0, 0, at_most=True)]
+    return Outcome(
+        name, "votes/s", [rate - 10, rate, rate + 30], [90, 100, 120], thresholds, {"vote": [0.08, 0.06, 0.07]}
+    )
 
 
 @pytest.mark.parametrize(
     ("value", "limit", "at_most", "met"),
     [(0.5, 0.5, False, True), (0.49, 0.5, False, False), (2, 2, True, True), (2.01, 2, True, False)],
 )
-def test_a_mark_is_met_up_to_its_very_limit(value: float, limit: float, at_most: bool, met: bool) -> None:  # noqa: FBT001
-    assert Mark("x", value, limit, at_most=at_most).met is met
+def test_a_threshold_is_met_at_its_limit(value: float, limit: float, at_most: bool, met: bool) -> None:  # noqa: FBT001
+    assert Threshold("x", value, limit, at_most=at_most).met is met
 
 
 @pytest.mark.parametrize("at_most", [True, False])
-def test_what_could_not_be_measured_meets_nothing(at_most: bool) -> None:  # noqa: FBT001
-    assert not Mark("x", float("nan"), 1, at_most=at_most).met
+def test_what_could_not_be_measured_meets_no_threshold(at_most: bool) -> None:  # noqa: FBT001
+    assert not Threshold("x", float("nan"), 1, at_most=at_most).met
 
 
 def test_a_generator_that_takes_its_whole_core_is_called_out() -> None:
-    assert idle_enough([0.2, 0.5]).met
-    assert not idle_enough([0.2, 0.99]).met
+    assert generator_threshold([0.2, 0.5]).met
+    assert not generator_threshold([0.2, 0.99]).met
 
 
 def test_the_ratio_is_that_of_the_medians_and_the_spread_shows_the_range() -> None:
@@ -76,5 +78,5 @@ def test_results_of_two_machines_are_not_put_into_one_table(tmp_path: Path) -> N
 
 
 def test_a_mark_says_which_way_it_goes() -> None:
-    assert Mark("memory", 1, 2, at_most=True).goal == "≤ 2"
-    assert Mark("rate", 1, 2).goal == "≥ 2"
+    assert Threshold("memory", 1, 2, at_most=True).goal == "≤ 2"
+    assert Threshold("rate", 1, 2).goal == "≥ 2"

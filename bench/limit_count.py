@@ -1,6 +1,6 @@
 """The limit for counting: the worker's statement, fed from memory, with no Redis.
 
-python -m bench.feed DATABASE_URL VOTES CHOICE SEED      prints votes a second and CPU seconds as JSON
+python -m bench.limit_count DATABASE_URL VOTES CHOICE SEED      prints votes a second and CPU seconds as JSON
 """
 
 import json

@@ -1,6 +1,6 @@
 """The limit for viewers: the websockets library's own server and its `broadcast`, on uvloop like ours.
 
-python -m bench.broadcast PORT      SIGUSR1 broadcasts a message as long as a snapshot
+python -m bench.limit_viewers PORT      SIGUSR1 broadcasts a message as long as a snapshot
 """
 
 import asyncio

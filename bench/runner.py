@@ -1,4 +1,4 @@
-"""Where measures are taken: a stack of our own, the load generator, and a way to say how it goes."""
+"""What measures run on: a stack of their own, the load generator, CPU times, and progress messages."""
 
 import contextlib
 import json
@@ -26,42 +26,42 @@ UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 
 @dataclass
 class Load:
-    """What wrk saw."""
+    """The figures of one run of wrk."""
 
     rate: float
     requests: int
     failed: int
     p50: float  # milliseconds
     p99: float
-    busy: float  # share of a core that wrk itself took: near 1, it was the generator that was measured
+    busy: float  # share of a core that wrk took; near 1, wrk was the bottleneck
 
 
 @dataclass
-class Setting:
-    """How long and how often; `quick` gives figures that are only good enough to see that all works."""
+class Runner:
+    """Runs measures; with `quick` short ones, which show only that all works."""
 
     quick: bool
     rounds: int
 
     def say(self, line: str) -> None:
-        """Tell how it goes."""
+        """Print a progress message."""
         print(f"  {line}", file=sys.stderr, flush=True)
 
-    def short(self, quick: float, full: float) -> float:
-        """One or the other."""
+    def quick_or_full(self, quick: float, full: float) -> float:
+        """Return the value for this kind of run."""
         return quick if self.quick else full
 
     @property
     def backlog(self) -> int:
-        """Votes that wait to be counted."""
-        return int(self.short(50_000, 500_000))
+        """Number of votes to count from a backlog."""
+        return int(self.quick_or_full(50_000, 500_000))
 
     @contextlib.contextmanager
     def stack(self, workers: int = 1, **environment: str) -> Iterator[Stack]:
-        """The whole application on free ports, with its data in a directory that goes away."""
+        """Run the whole application on free ports, with its data in a temporary directory."""
         with tempfile.TemporaryDirectory(prefix="voting-bench-") as folder:
-            environment["VIEWERS_PER_ADDRESS"] = "0"  # they all come from one
-            environment["PYTHONDONTWRITEBYTECODE"] = ""  # a second start finds compiled modules, as it does for users
+            environment["VIEWERS_PER_ADDRESS"] = "0"  # all viewers have one address
+            environment["PYTHONDONTWRITEBYTECODE"] = ""  # a second start finds compiled modules, as for users
             stack = Stack(Path(folder) / "data", workers=workers, **environment).start()
             try:
                 yield stack
@@ -69,17 +69,17 @@ class Setting:
                 stack.stop()
 
     @contextlib.contextmanager
-    def bare(self, stack: Stack, processes: int = 1) -> Iterator[tuple[str, int]]:
-        """The limit for accepting, as URL and process id."""
+    def limit_server(self, stack: Stack, processes: int = 1) -> Iterator[tuple[str, int]]:
+        """Run the limit for accepting; yield its URL and process id."""
         port = free_port()
         page = stack.data / "page.html"
         page.write_bytes(httpx.post(stack.vote_url, data={"vote": "a"}).content)
-        command = [sys.executable, "-m", "bench.bare", str(port), str(processes), str(page)]
+        command = [sys.executable, "-m", "bench.limit_accept", str(port), str(processes), str(page)]
         with listening(command, port) as process:
             yield f"http://127.0.0.1:{port}/", process.pid
 
     def wrk(self, url: str, seconds: float, connections: int = 64, delay: float = 0) -> Load:
-        """Votes from wrk, as fast as they are answered, or on average `delay` milliseconds later on each connection."""
+        """Vote with wrk: as fast as votes are answered, or `delay` milliseconds later on average on each connection."""
         with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:  # wrk takes whole milliseconds
             script.write(
                 _POST + (f"function delay() return math.floor({delay} + math.random()) end\n" if delay else "")
@@ -95,20 +95,20 @@ class Setting:
         rate = float(find(r"Requests/sec:\s+([\d.]+)", said))
         return Load(rate, requests, failed, _time("50%", said), _time("99%", said), busy)
 
-    def helper(self, *words: str) -> Any:
-        """Run a program of ours to its end; return the JSON that it printed."""
+    def run_program(self, *words: str) -> Any:
+        """Run a Python program; return the JSON that it printed."""
         run = subprocess.run([sys.executable, *words], stdout=subprocess.PIPE, text=True, check=True)
         return json.loads(run.stdout)
 
 
 def _children() -> float:
-    """CPU seconds of the programs that were run and have ended."""
+    """Return the CPU seconds of the programs that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def find(pattern: str, text: str) -> str:
-    """What a pattern's group matches in what a program said."""
+    """Return what the group of a pattern matches in a program's output."""
     found = re.search(pattern, text, re.MULTILINE)
     if not found:
         raise RuntimeError(f"nothing like {pattern} in:\n{text}")
@@ -120,8 +120,8 @@ def _time(share: str, text: str) -> float:
     return float(found[1]) * UNITS[found[2]] if found else float("nan")
 
 
-class Meter:
-    """CPU seconds that each part of a stack takes while it is open, and the wall time."""
+class CpuMeter:
+    """Measures the CPU seconds of processes and the wall time inside a `with` block."""
 
     def __init__(self, **pids: int) -> None:
         self._pids = pids
@@ -135,20 +135,20 @@ class Meter:
         self.seconds = time.monotonic() - self._began
         self.cpu = {name: machine.cpu_seconds(pid) - self._before[name] for name, pid in self._pids.items()}
 
-    def note(self, cpu: dict[str, list[float]], votes: float, limit: str = "") -> None:
-        """Add a round to what each part took: CPU seconds for a thousand votes, which is milliseconds for one."""
+    def add_round(self, cpu: dict[str, list[float]], votes: float, limit: str = "") -> None:
+        """Add a round to the CPU times: seconds for a thousand votes, which is milliseconds for one."""
         for name, seconds in self.cpu.items():
             cpu.setdefault(limit + name, []).append(1000 * seconds / votes)
 
 
-def parts(stack: Stack) -> dict[str, int]:
-    """Process ids of a stack's parts."""
+def process_ids(stack: Stack) -> dict[str, int]:
+    """Return the process ids of a stack's parts by name."""
     names = [file.stem for file in (stack.data / "run").glob("*.pid") if file.stem != "up"]
     return {name: stack.pid(name) for name in sorted(names)}
 
 
-def empty(stack: Stack) -> None:
-    """Forget all votes."""
+def delete_votes(stack: Stack) -> None:
+    """Delete all votes."""
     with psycopg.connect(stack.state["database_url"]) as database:
         database.execute("TRUNCATE votes")
         database.execute("UPDATE tallies SET votes = 0")
@@ -159,6 +159,6 @@ def empty(stack: Stack) -> None:
 
 
 def voters(stack: Stack) -> int:
-    """How many have a row."""
+    """Return the number of counted voters."""
     found: int = stack.rows("SELECT count(*) FROM votes")[0][0]
     return found

@@ -1,6 +1,6 @@
 """Votes at a steady rate, each from a new voter.
 
-python -m bench.poster PORT RATE SECONDS      prints when each was due (monotonic clock), in order, as JSON
+python -m bench.steady_voters PORT RATE SECONDS      prints when each was due (monotonic clock), in order, as JSON
 """
 
 import asyncio
@@ -15,7 +15,7 @@ CONNECTIONS = 32
 
 
 async def main(port: int, rate: float, seconds: float) -> None:
-    """Each vote has its moment, whether or not the one before it has been answered: no omission is coordinated."""
+    """Send each vote when it is due, answered or not the one before: no coordinated omission."""
     clients = [await Client.connect(port) for _ in range(CONNECTIONS)]
     began = time.monotonic() + 0.2
     number = int(rate * seconds)

@@ -1,6 +1,6 @@
-"""A hall that votes at once: each voter opens a connection, gets the ballot and its cookie, and votes.
+"""A burst of voters: each opens a connection, gets the ballot and its cookie, and votes.
 
-python -m bench.crowd PORT VOTERS SECONDS      prints failures and times in seconds as JSON
+python -m bench.burst_voters PORT VOTERS SECONDS      prints failures and times in seconds as JSON
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from bench.report import percentile
 
 
 async def main(port: int, voters: int, seconds: float) -> None:
-    """Arrivals are spread evenly; each is timed from the moment when it was due."""
+    """Spread the arrivals evenly; time each voter from when it was due."""
     machine.allow_many_files()
     began = time.monotonic() + 0.2
     times: list[float] = []

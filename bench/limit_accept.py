@@ -1,6 +1,6 @@
 """The limit for accepting: the same server reads the body and answers the same bytes, with no cookie and no Redis.
 
-python -m bench.bare PORT PROCESSES FILE      FILE holds the page to answer
+python -m bench.limit_accept PORT PROCESSES FILE      FILE holds the page to answer
 """
 
 import sys
