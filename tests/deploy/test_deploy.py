@@ -11,7 +11,7 @@ import pytest
 
 from tests.deploy.registry import Registry
 from tests.e2e.compose import ROOT, Compose, docker, inspect
-from tests.e2e.crowd import Crowd
+from tests.e2e.load import LoadGenerator
 from tests.waiting import eventually
 
 NAME = f"voting-deploy-{os.getpid()}"
@@ -110,18 +110,18 @@ def test_a_release_takes_over_under_votes_and_its_stores_are_left_alone(installa
     stores = [compose.containers(store) for store in ("redis", "db")]
     compose.sql("INSERT INTO dead_letters VALUES (1, 0, 'x', 'y', now() - interval '1 hour')")  # does not count
     installation.unpack("0.2.0")
-    with Crowd(compose.vote_url, voters=4).voting() as crowd:
-        crowd.goes_on()
+    with LoadGenerator(compose.vote_url, voters=4).running() as load:
+        load.wait_for_votes()
         done = installation.deploy("0.2.0")
         assert done.returncode == 0, done.stdout + done.stderr
-        crowd.goes_on()
+        load.wait_for_votes()
     assert installation.images() == {"0.2.0"}
     assert installation.current.resolve().name == "0.2.0"
     assert [compose.containers(store) for store in ("redis", "db")] == stores
     assert len(compose.containers("worker")) == 2
     eventually(compose.drained, within=30)
-    crowd.check(compose.rows(), installation.secret_key())
-    assert crowd.statuses <= {200, 503}
+    load.check(compose.rows(), installation.secret_key())
+    assert load.statuses <= {200, 503}
 
 
 def test_a_release_that_does_not_work_is_taken_back_and_no_vote_is_lost(installation: Installation) -> None:
@@ -130,18 +130,18 @@ def test_a_release_that_does_not_work_is_taken_back_and_no_vote_is_lost(installa
     versions = installation.images()
     installation.unpack("0.3.0")
     compose.sql("DELETE FROM votes; UPDATE tallies SET votes = 0")
-    with Crowd(compose.vote_url, voters=4).voting() as crowd:
-        crowd.goes_on()
+    with LoadGenerator(compose.vote_url, voters=4).running() as load:
+        load.wait_for_votes()
         done = installation.deploy("0.3.0", DEPLOY_PATIENCE="600")  # a service that ends by itself is not waited for
         assert done.returncode == 1
-        crowd.goes_on()
+        load.wait_for_votes()
     assert "going back to" in done.stderr
     assert "No module named 'voting.vote'" in done.stdout + done.stderr  # why, as the log has it
     assert installation.current.resolve().name == before
     assert installation.images() == versions
     eventually(compose.drained, within=30)
-    crowd.check(compose.rows(), installation.secret_key())
-    assert crowd.statuses <= {200, 503}
+    load.check(compose.rows(), installation.secret_key())
+    assert load.statuses <= {200, 503}
 
 
 def test_a_release_that_dead_letters_come_with_is_taken_back(installation: Installation) -> None:

@@ -67,7 +67,7 @@ class Compose:
         """Run a Python program in a container of our image."""
         return self.execute(service, "python", "-c", program, check=check)
 
-    def measures(self, container: str) -> dict[str, float]:
+    def metrics(self, container: str) -> dict[str, float]:
         """What the container's service tells Prometheus: series -> value."""
         read = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9100/metrics').read().decode())"
         lines = docker("exec", container, "python", "-c", read).splitlines()

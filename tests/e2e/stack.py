@@ -91,7 +91,7 @@ class Stack:
         return pid
 
     @contextmanager
-    def silent(self, *names: str) -> Iterator[None]:
+    def frozen(self, *names: str) -> Iterator[None]:
         """Parts, and their children, that answer nothing for a while."""
         parents = [str(self.pid(name)) for name in names]
         command = ["ps", "-o", "pid=", "--ppid", ",".join(parents)]

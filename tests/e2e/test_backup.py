@@ -19,7 +19,7 @@ import httpx
 import psycopg
 import pytest
 
-from tests.e2e.crowd import Crowd
+from tests.e2e.load import LoadGenerator
 from tests.e2e.stack import Stack
 from tests.integration.cluster import Cluster
 from tests.waiting import eventually
@@ -69,8 +69,8 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         for number in range(20_000):  # more than one piece of the file
             pipe.xadd("votes", {"poll": "default", "voter": number.to_bytes(16), "choice": "ab"[number % 3 // 2]})
         pipe.execute()
-    with Crowd(stack.vote_url, voters=8).voting() as crowd:
-        crowd.goes_on(300)
+    with LoadGenerator(stack.vote_url, voters=8).running() as load:
+        load.wait_for_votes(300)
     eventually(stack.drained, within=30)
     yield stack
     assert stack.stop() == 0
@@ -106,7 +106,7 @@ def test_backup_destroy_restore_gives_identical_tallies_and_rows_and_voting_goes
         shutil.rmtree(loaded.data / "postgres")
         loaded.start()
         assert loaded.tally() == {"a": 0, "b": 0}
-        with loaded.silent("worker-1", "worker-2"):
+        with loaded.frozen("worker-1", "worker-2"):
             assert browser.post("/", data={"vote": "b"}).status_code == 200  # waits on the stream
             assert "none is counted" in loaded.output.read_text()
             run = voting("restore", str(saved), "--data", str(loaded.data))

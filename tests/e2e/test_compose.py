@@ -10,7 +10,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.e2e.compose import Compose, docker, inspect
-from tests.e2e.crowd import Crowd
+from tests.e2e.load import LoadGenerator
 from tests.waiting import eventually
 
 IMAGE = "voting:0.1.0"
@@ -31,7 +31,7 @@ def time_of(compose: Compose, service: str, field: str) -> str:
     return str(inspect(compose.containers(service)[0], "{{.State." + field + "}}"))
 
 
-def forget_votes(compose: Compose) -> None:
+def delete_votes(compose: Compose) -> None:
     compose.sql("DELETE FROM votes; UPDATE tallies SET votes = 0")
 
 
@@ -82,7 +82,7 @@ def test_the_seed_fails_where_there_is_no_ballot(compose: Compose) -> None:
     assert "exactly as many" not in said
 
 
-MEETS = """
+CONNECT = """
 import socket, sys
 for host in sys.argv[2:]:
     try: socket.create_connection((host, int(sys.argv[1])), 2).close()
@@ -91,10 +91,10 @@ for host in sys.argv[2:]:
 """
 
 
-def meets(compose: Compose, tier: str, port: int, *hosts: str) -> list[str]:
+def connections_from(compose: Compose, tier: str, port: int, *hosts: str) -> list[str]:
     """Try to connect from a container that is in one tier alone; "reached", or the kind of failure, for each host."""
     network = f"{compose.name}_{tier}"
-    program = ["--entrypoint", "python", IMAGE, "-c", MEETS]
+    program = ["--entrypoint", "python", IMAGE, "-c", CONNECT]
     return docker("run", "--rm", "--network", network, *program, str(port), *hosts).split()
 
 
@@ -108,16 +108,16 @@ def test_from_the_front_tier_alone_the_stores_cannot_be_resolved_or_reached(
     compose: Compose, host: str, port: int
 ) -> None:
     hosts = host, address(compose, host, "back-tier")
-    by_name, by_address = meets(compose, "front-tier", port, *hosts)
+    by_name, by_address = connections_from(compose, "front-tier", port, *hosts)
     assert by_name == "gaierror"
     assert by_address != "reached"
-    assert meets(compose, "back-tier", port, *hosts) == ["reached", "reached"]
+    assert connections_from(compose, "back-tier", port, *hosts) == ["reached", "reached"]
 
 
 def test_the_back_tier_has_no_way_out(compose: Compose) -> None:
     outside = address(compose, "vote", "front-tier")
-    assert meets(compose, "back-tier", 8080, outside) != ["reached"]
-    assert meets(compose, "front-tier", 8080, outside) == ["reached"]
+    assert connections_from(compose, "back-tier", 8080, outside) != ["reached"]
+    assert connections_from(compose, "front-tier", 8080, outside) == ["reached"]
 
 
 def test_only_the_two_ports_are_published(compose: Compose) -> None:
@@ -257,28 +257,28 @@ def test_vote_uses_its_cores_and_its_metrics_are_those_of_all_processes(compose:
 
 
 def test_four_workers_stay_exact_and_one_can_be_taken_away(compose: Compose) -> None:
-    forget_votes(compose)
-    with Crowd(compose.vote_url, voters=8).voting() as crowd:
+    delete_votes(compose)
+    with LoadGenerator(compose.vote_url, voters=8).running() as load:
         compose.up("--scale", "worker=4", "--no-recreate")
         assert len(compose.containers("worker")) == 4
-        crowd.goes_on(300)
+        load.wait_for_votes(300)
         compose.up("--scale", "worker=1", "--no-recreate")
-        crowd.goes_on(100)
+        load.wait_for_votes(100)
     eventually(compose.drained, within=30)
-    crowd.check(compose.rows(), compose.execute("vote", "cat", "/run/secrets/secret_key"))
-    assert crowd.statuses == {200}
+    load.check(compose.rows(), compose.execute("vote", "cat", "/run/secrets/secret_key"))
+    assert load.statuses == {200}
 
 
 def test_killing_and_restarting_all_containers_loses_nothing(compose: Compose) -> None:
-    forget_votes(compose)
-    with Crowd(compose.vote_url, voters=6).voting() as crowd:
-        crowd.goes_on()
+    delete_votes(compose)
+    with LoadGenerator(compose.vote_url, voters=6).running() as load:
+        load.wait_for_votes()
         compose.run("kill", "-s", "KILL", *SERVICES)
         compose.up("--no-recreate")
-        crowd.goes_on()
+        load.wait_for_votes()
     eventually(compose.drained, within=30)
-    crowd.check(compose.rows(), compose.execute("vote", "cat", "/run/secrets/secret_key"))
-    assert crowd.statuses <= {200, 503}
+    load.check(compose.rows(), compose.execute("vote", "cat", "/run/secrets/secret_key"))
+    assert load.statuses <= {200, 503}
 
 
 def test_redis_replays_its_file_whole_and_nothing_that_was_counted_comes_back(compose: Compose) -> None:
@@ -295,16 +295,16 @@ def test_redis_replays_its_file_whole_and_nothing_that_was_counted_comes_back(co
 
 
 def test_restarting_worker_and_vote_under_load_loses_no_acknowledged_vote(compose: Compose) -> None:
-    forget_votes(compose)
-    with Crowd(compose.vote_url, voters=6).voting() as crowd:
-        crowd.goes_on()
+    delete_votes(compose)
+    with LoadGenerator(compose.vote_url, voters=6).running() as load:
+        load.wait_for_votes()
         for service in ("worker", "vote"):
             compose.run("restart", service)
             assert inspect(compose.containers(service)[0], "{{.State.ExitCode}}") == "0"
             compose.up("--no-recreate")
-            crowd.goes_on()
+            load.wait_for_votes()
     eventually(compose.drained, within=30)
-    crowd.check(compose.rows(), compose.execute("vote", "cat", "/run/secrets/secret_key"))
+    load.check(compose.rows(), compose.execute("vote", "cat", "/run/secrets/secret_key"))
 
 
 def test_dependants_wait_for_a_slow_store_and_do_not_crash(compose: Compose) -> None:
@@ -435,7 +435,7 @@ def test_every_password_is_rotated_without_recreating_a_service(compose: Compose
 
 
 def test_down_and_up_keep_the_votes_and_down_v_forgets_them(compose: Compose) -> None:
-    forget_votes(compose)
+    delete_votes(compose)
     assert votes(compose, "b")
     eventually(lambda: compose.tally()["b"] == 1)
     compose.run("down", timeout=15)

@@ -85,7 +85,7 @@ def test_the_result_says_what_waits_and_that_counting_has_paused(
         page.screenshot(path=artefacts / "result-waiting.png")
     expect(page.locator("#state")).to_have_text("Live", timeout=10_000)
     expect(page.locator("[data-key=a] .votes")).to_have_text("3 votes")
-    with own.silent("worker-1"):
+    with own.frozen("worker-1"):
         httpx.post(own.vote_url, data={"vote": "b"})
         expect(page.locator("#state")).to_contain_text("Counting paused since", timeout=20_000)
         assert violations(page) == []
@@ -100,7 +100,7 @@ def test_while_the_database_is_silent_the_page_says_since_when_the_numbers_are_o
     page = browser.new_page()
     page.goto(own.result_url)
     expect(page.locator("#state")).to_have_text("Live")
-    with own.silent("postgres"):
+    with own.frozen("postgres"):
         expect(page.locator("#state")).to_contain_text("Last known result, from", timeout=6000)
         assert violations(page) == []
         page.screenshot(path=artefacts / "result-stale.png")
@@ -133,7 +133,7 @@ def test_while_the_broker_is_silent_the_ballot_tries_again_and_the_plain_form_sa
     plain = open_browser(java_script_enabled=False, locale="fr").new_page()
     page.goto(own.vote_url)
     plain.goto(own.vote_url)
-    with own.silent("valkey"):
+    with own.frozen("valkey"):
         page.get_by_role("button", name="Cats").click()
         expect(page.get_by_role("status")).to_contain_text("Voting is busy just now.")
         plain.get_by_role("button", name="Cats").click()

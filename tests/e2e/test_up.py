@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.crowd import VOTES, Crowd
+from tests.e2e.load import VOTES, LoadGenerator
 from tests.e2e.stack import Stack
 from tests.waiting import eventually
 
@@ -33,9 +33,9 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
-def check_rows(stack: Stack, crowd: Crowd) -> None:
+def check_rows(stack: Stack, load: LoadGenerator) -> None:
     rows = {bytes(name): (choice, f"{ms}-{seq}") for name, choice, ms, seq in stack.rows(VOTES)}
-    crowd.check(rows, (stack.data / "secret_key").read_text())
+    load.check(rows, (stack.data / "secret_key").read_text())
 
 
 @pytest.fixture
@@ -48,18 +48,18 @@ def own(tmp_path: Path) -> Iterator[Stack]:
 
 
 def test_killing_a_worker_valkey_and_postgres_under_votes_loses_and_doubles_nothing(own: Stack) -> None:
-    crowd = Crowd(own.vote_url, voters=12)
-    with crowd.voting():
-        crowd.goes_on()
+    load = LoadGenerator(own.vote_url, voters=12)
+    with load.running():
+        load.wait_for_votes()
         for name in ("worker-1", "valkey", "postgres", "worker-2", "valkey", "result", "vote"):
             dead = own.kill(name)
             eventually(lambda name=name, dead=dead: own.pid(name) != dead, within=20)  # type: ignore[misc]
-            crowd.goes_on()
+            load.wait_for_votes()
     eventually(own.drained, within=30)
-    assert crowd.statuses <= {200, 503}
-    assert crowd.acknowledged > 400
+    assert load.statuses <= {200, 503}
+    assert load.acknowledged > 400
 
-    check_rows(own, crowd)
+    check_rows(own, load)
     voters = own.rows("SELECT count(*) FROM votes")[0][0]
     eventually(lambda: sum(own.tally().values()) == voters)
     assert own.rows(
@@ -105,8 +105,8 @@ def test_stopping_is_clean_and_starting_again_shows_the_same(own: Stack) -> None
 
 
 def test_everything_killed_at_once_starts_again_without_a_manual_step(own: Stack) -> None:
-    with Crowd(own.vote_url, voters=4).voting() as crowd:
-        crowd.goes_on()
+    with LoadGenerator(own.vote_url, voters=4).running() as load:
+        load.wait_for_votes()
         own.process.kill()
         own.process.wait()
         os.kill(own.pid("postgres"), signal.SIGKILL)
@@ -115,7 +115,7 @@ def test_everything_killed_at_once_starts_again_without_a_manual_step(own: Stack
     said = own.output.read_text()
     assert "left over" in said
     eventually(own.drained, within=30)
-    check_rows(own, crowd)
+    check_rows(own, load)
 
 
 def test_an_empty_database_beside_the_old_broker_is_refused_until_the_right_one_is_back_or_it_is_adopted(

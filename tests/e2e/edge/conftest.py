@@ -18,7 +18,7 @@ NEW_VOTERS = 20  # of one address in an hour, at each replica
 SERVICES = ["vote", "result", "worker", "caddy", "certificate", "prometheus"]
 
 
-class Nearby(httpx.HTTPTransport):
+class LocalTransport(httpx.HTTPTransport):
     """Finds any host name at one port of this machine, and checks its certificate under that name."""
 
     def __init__(self, port: int, verify: ssl.SSLContext) -> None:
@@ -65,11 +65,11 @@ class Edge(Compose):
 
     def client(self, host: str, verify: ssl.SSLContext | None = None) -> httpx.Client:
         """Talks to one of the two host names, as a browser would."""
-        transport = Nearby(self.https_port, verify or self.tls())
+        transport = LocalTransport(self.https_port, verify or self.tls())
         return httpx.Client(base_url=f"https://{host}", transport=transport, timeout=10)
 
     def voter(self) -> httpx.Client:
-        """The client of one of a `Crowd`."""
+        """The client of one of a `LoadGenerator`."""
         return self.client(VOTE)
 
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:

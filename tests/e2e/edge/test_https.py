@@ -16,15 +16,15 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
 from tests.e2e.compose import ROOT, Compose, docker, inspect
-from tests.e2e.crowd import Crowd
 from tests.e2e.edge.conftest import NEW_VOTERS, RESULT, VOTE, Edge
+from tests.e2e.load import LoadGenerator
 from tests.waiting import eventually
 
 JSON = {"accept": "application/json"}
 FROM_CADDY = "Not just now."
 
 
-def watching(edge: Edge, origin: str = f"https://{RESULT}") -> ClientConnection:
+def open_viewer(edge: Edge, origin: str = f"https://{RESULT}") -> ClientConnection:
     """A viewer of the live result, as a browser on that page is one."""
     sock = socket.create_connection(("127.0.0.1", edge.https_port), timeout=10)
     return connect(
@@ -33,7 +33,7 @@ def watching(edge: Edge, origin: str = f"https://{RESULT}") -> ClientConnection:
 
 
 def test_a_vote_is_cast_and_seen_over_https(edge: Edge) -> None:
-    with edge.client(VOTE) as client, watching(edge) as viewer:
+    with edge.client(VOTE) as client, open_viewer(edge) as viewer:
         before = json.loads(viewer.recv(timeout=5))
         answer = client.post("/", data={"vote": "a"}, headers=JSON | {"origin": f"https://{VOTE}"})
         assert answer.status_code == 200
@@ -101,20 +101,20 @@ def test_each_page_leads_to_the_other_at_its_public_name(edge: Edge) -> None:
 
 def test_a_socket_that_another_site_opens_is_refused(edge: Edge) -> None:
     with pytest.raises(InvalidStatus, match="403"):
-        watching(edge, origin="https://evil.test").__enter__()
+        open_viewer(edge, origin="https://evil.test").__enter__()
 
 
 def test_votes_and_viewers_are_spread_over_all_replicas(edge: Edge) -> None:
     with edge.client(VOTE) as client:
         for _ in range(30):
             assert client.post("/", data={"vote": "b"}, headers=JSON).status_code == 200
-    ballots = [edge.measures(container)["voting_votes_accepted_total"] for container in edge.containers("vote")]
+    ballots = [edge.metrics(container)["voting_votes_accepted_total"] for container in edge.containers("vote")]
     assert len(ballots) == 3
     assert all(ballots)
     with contextlib.ExitStack() as viewers:
         for _ in range(8):
-            viewers.enter_context(watching(edge))
-        results = [edge.measures(container)["voting_viewers"] for container in edge.containers("result")]
+            viewers.enter_context(open_viewer(edge))
+        results = [edge.metrics(container)["voting_viewers"] for container in edge.containers("result")]
     assert len(results) == 2
     assert all(results)
 
@@ -132,7 +132,7 @@ for number in range(int(sys.argv[1])):
 """
 
 
-def statuses_of_a_stranger(edge: Edge, votes: int) -> list[int]:
+def vote_from_another_address(edge: Edge, votes: int) -> list[int]:
     """Votes without cookies from a container of its own, and so from an address of its own, which it tries to hide."""
     network = f"{edge.name}_front-tier"
     template = '{{(index .NetworkSettings.Networks "' + network + '").IPAddress}}'
@@ -143,7 +143,7 @@ def statuses_of_a_stranger(edge: Edge, votes: int) -> list[int]:
 
 def test_an_address_is_held_to_its_limit_whatever_it_says_it_is_and_no_other_pays_for_it(edge: Edge) -> None:
     replicas = len(edge.containers("vote"))
-    greedy = statuses_of_a_stranger(edge, replicas * NEW_VOTERS + 15)
+    greedy = vote_from_another_address(edge, replicas * NEW_VOTERS + 15)
     assert greedy[0] == 200
     assert greedy.count(429) >= 10  # the limit gives a few back while this runs
     assert set(greedy) == {200, 429}
@@ -158,34 +158,34 @@ def is_ready(container: str) -> bool:
 
 def test_restarting_replica_after_replica_loses_no_request(edge: Edge) -> None:
     edge.sql("DELETE FROM votes; UPDATE tallies SET votes = 0")
-    with Crowd(f"https://{VOTE}", 6, edge.voter).voting() as crowd:
-        crowd.goes_on()
+    with LoadGenerator(f"https://{VOTE}", 6, edge.voter).running() as load:
+        load.wait_for_votes()
         for container in edge.containers("vote")[:2]:
             docker("restart", container)
             eventually(lambda: is_ready(container), within=60)  # noqa: B023
-            crowd.goes_on()
+            load.wait_for_votes()
     eventually(edge.drained, within=60)
     # A vote's own no, when the disk of a busy machine took a second, is no lost request; one of Caddy's would be.
-    assert [refusal for refusal in crowd.refusals if FROM_CADDY in refusal] == []
-    assert crowd.statuses <= {200, 503}
+    assert [refusal for refusal in load.refusals if FROM_CADDY in refusal] == []
+    assert load.statuses <= {200, 503}
     for container in edge.containers("vote"):
-        measures = edge.measures(container)
+        measures = edge.metrics(container)
         assert measures['voting_votes_refused_total{reason="starting"}'] == 0
         assert measures['voting_votes_refused_total{reason="no_polls"}'] == 0
-    crowd.check(edge.rows(), edge.execute("vote", "cat", "/run/secrets/secret_key"))
+    load.check(edge.rows(), edge.execute("vote", "cat", "/run/secrets/secret_key"))
 
 
 def test_a_replica_that_is_killed_costs_no_vote(edge: Edge) -> None:
     edge.sql("DELETE FROM votes; UPDATE tallies SET votes = 0")
-    with Crowd(f"https://{VOTE}", 6, edge.voter).voting() as crowd:
-        crowd.goes_on()
+    with LoadGenerator(f"https://{VOTE}", 6, edge.voter).running() as load:
+        load.wait_for_votes()
         killed = edge.containers("vote")[0]
         docker("kill", killed)
-        crowd.goes_on(200)
+        load.wait_for_votes(200)
         docker("start", killed)
     eventually(edge.drained, within=60)
-    assert crowd.statuses <= {200, 503}
-    crowd.check(edge.rows(), edge.execute("vote", "cat", "/run/secrets/secret_key"))
+    assert load.statuses <= {200, 503}
+    load.check(edge.rows(), edge.execute("vote", "cat", "/run/secrets/secret_key"))
 
 
 POST = b"POST / HTTP/1.1\r\nHost: %s\r\nContent-Type: application/x-www-form-urlencoded\r\n"
@@ -218,7 +218,7 @@ def ask(edge: Edge, host: str, request: bytes, *, waits: bool) -> str:
 
 def test_a_hostile_client_takes_no_healthy_replica_away(edge: Edge) -> None:
     def accepted() -> list[float]:
-        return [edge.measures(each)["voting_votes_accepted_total"] for each in edge.containers("vote")]
+        return [edge.metrics(each)["voting_votes_accepted_total"] for each in edge.containers("vote")]
 
     answers: dict[str, set[str]] = {}
     done = threading.Event()

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tests.e2e.compose import ROOT, Compose, docker, inspect
-from tests.e2e.crowd import Crowd
 from tests.e2e.edge.conftest import RESULT, VOTE, Edge
-from tests.e2e.edge.test_https import watching
+from tests.e2e.edge.test_https import open_viewer
+from tests.e2e.load import LoadGenerator
 from tests.waiting import eventually
 
 DASHBOARD = ROOT / "monitoring/grafana/dashboards/voting.json"
@@ -34,15 +34,15 @@ def loaded(edge: Edge) -> Iterator[Edge]:
     stop = threading.Event()
 
     def look() -> None:
-        with edge.client(RESULT) as client, watching(edge) as viewer:
+        with edge.client(RESULT) as client, open_viewer(edge) as viewer:
             while not stop.is_set():
                 client.get("/")
                 viewer.recv(timeout=30)
 
     looking = threading.Thread(target=look)
     looking.start()
-    with Crowd(f"https://{VOTE}", 3, edge.voter).voting() as crowd:
-        crowd.goes_on(100)
+    with LoadGenerator(f"https://{VOTE}", 3, edge.voter).running() as load:
+        load.wait_for_votes(100)
         yield edge
         stop.set()
         looking.join()
@@ -90,7 +90,7 @@ def test_each_alert_leads_to_its_runbook(loaded: Edge) -> None:
 
 
 def test_numbers_are_those_of_the_stack(loaded: Edge) -> None:
-    accepted = sum(loaded.measures(container)["voting_votes_accepted_total"] for container in loaded.containers("vote"))
+    accepted = sum(loaded.metrics(container)["voting_votes_accepted_total"] for container in loaded.containers("vote"))
     eventually(lambda: loaded.query("sum(voting_votes_accepted_total)")[0][1] >= accepted, within=30)
     assert loaded.query("sum(voting_viewers)")[0][1] == 1
     lasts = loaded.query("voting_certificate_not_after_timestamp_seconds - time()")

@@ -1,4 +1,4 @@
-"""A crowd that votes and changes its mind while parts of the stack fail, and knows what each voter was told."""
+"""Voters that vote and change their votes while parts of the stack fail, and a check of what was counted."""
 
 import itertools
 import threading
@@ -17,7 +17,7 @@ VOTES = "SELECT voter, choice, entry_ms, entry_seq FROM votes"
 
 @dataclass
 class Voter:
-    """What one voter was told last, and whether a later vote of it got no answer or may be counted nevertheless."""
+    """The last acknowledged vote of one voter, and whether a later one may be counted too."""
 
     cookie: str = ""
     choice: str = ""
@@ -25,13 +25,13 @@ class Voter:
     uncertain: bool = False
 
 
-class Crowd:
-    """Voters that vote and change their minds until told to stop; remembers what each was told.
+class LoadGenerator:
+    """Voters that vote and change their votes until stopped; keeps the last acknowledged vote of each.
 
     Args:
         url: of the ballot.
         voters: how many.
-        client: makes the client of one voter, where the usual one cannot reach the ballot.
+        client: makes the HTTP client of a voter, where a plain one cannot reach the ballot.
     """
 
     def __init__(self, url: str, voters: int, client: Callable[[], httpx.Client] | None = None) -> None:
@@ -67,11 +67,11 @@ class Crowd:
                     self.refusals.add(answer.text)
 
     def check(self, rows: dict[bytes, tuple[str, str]], secret_key: str) -> None:
-        """Each voter has one row: its last acknowledged vote, or a later one without a clear answer; nobody else.
+        """Check that each voter has one row, its last acknowledged vote or a later unclear one, and nobody else has.
 
         Args:
             rows: voter -> choice and entry id.
-            secret_key: of the vote service, to know whose row is whose.
+            secret_key: of the vote service, which tells whose row is whose.
         """
         voters = Voters(secret_key, (), https=self._is_https)
         for voter in self.voters:
@@ -79,13 +79,13 @@ class Crowd:
             assert known
             choice, receipt = rows.pop(known.pseudonym(b"default"))
             if (choice, receipt) != (voter.choice, voter.receipt):
-                assert voter.uncertain, f"has {choice} {receipt}, was told {voter.choice} {voter.receipt}"
+                assert voter.uncertain, f"has {choice} {receipt}, acknowledged was {voter.choice} {voter.receipt}"
                 later = EntryId.parse(receipt.encode()) > EntryId.parse(voter.receipt.encode())
-                assert later, f"has {choice} {receipt}, was told {voter.choice} {voter.receipt}"
+                assert later, f"has {choice} {receipt}, acknowledged was {voter.choice} {voter.receipt}"
         assert rows == {}
 
     @contextmanager
-    def voting(self) -> Iterator["Crowd"]:
+    def running(self) -> Iterator["LoadGenerator"]:
         for thread in self._threads:
             thread.start()
         try:
@@ -95,7 +95,7 @@ class Crowd:
             for thread in self._threads:
                 thread.join()
 
-    def goes_on(self, votes: int = 50) -> None:
-        """Wait until that many more votes were acknowledged."""
+    def wait_for_votes(self, votes: int = 50) -> None:
+        """Wait until so many more votes are acknowledged."""
         held = self.acknowledged
         eventually(lambda: self.acknowledged >= held + votes, within=30)
