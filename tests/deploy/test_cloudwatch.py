@@ -19,7 +19,7 @@ FOLDER = ROOT / "deploy" / "cloudwatch"
 @pytest.fixture
 def compose(engine: None) -> Iterator[Compose]:  # noqa: ARG001
     """Two workers without stores, and the container that looks for them."""
-    project = Compose(NAME, COMPOSE_FILE="compose.yaml:deploy/cloudwatch/compose.yaml", VOTING_VERSION=NAME)
+    project = Compose(NAME, files=("deploy/cloudwatch/compose.yaml",), VOTING_VERSION=NAME)
     try:
         project.run("build", "worker", timeout=900)
         project.run("run", "--rm", "secrets")

@@ -53,8 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def compose(engine: None, folder: Path) -> Iterator[Compose]:  # noqa: ARG001
-    files = "compose.yaml:deploy/compose.rds.yaml"
-    project = Compose(NAME, COMPOSE_FILE=files, SECRETS_DIR=str(folder / "secrets"))
+    project = Compose(NAME, files=("deploy/compose.rds.yaml",), SECRETS_DIR=str(folder / "secrets"))
     project.run("build", timeout=900)
     project.run("up", "--no-start")
     docker(

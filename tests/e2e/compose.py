@@ -1,4 +1,4 @@
-"""`docker compose` as a user runs it, as a project of its own on free ports."""
+"""`docker compose` as a user runs it, in a project of its own on free ports."""
 
 import os
 import subprocess
@@ -13,18 +13,25 @@ ROOT = Path(__file__).parents[2]
 
 
 class Compose:
-    """One Compose project."""
+    """One Compose project, of compose.yaml and other files."""
 
-    def __init__(self, name: str, **environment: str) -> None:
+    def __init__(
+        self, name: str, *, files: tuple[str, ...] = ("tests/e2e/quick-probes.yaml",), **environment: str
+    ) -> None:
         self.name = name
         self.vote_port, self.result_port = free_port(), free_port()
         self.vote_url, self.result_url = f"http://127.0.0.1:{self.vote_port}", f"http://127.0.0.1:{self.result_port}"
         ports = {"BIND": "127.0.0.1", "VOTE_PORT": str(self.vote_port), "RESULT_PORT": str(self.result_port)}
-        self._environment = os.environ | ports | environment  # noqa: TID251
+        project = {"COMPOSE_FILE": ":".join(["compose.yaml", *files])}
+        self._environment = os.environ | ports | project | environment  # noqa: TID251
         self.image = f"voting:{self._environment.get('VOTING_VERSION', '0.1.0')}"
 
     def run(self, *arguments: str, check: bool = True, timeout: float = 300) -> str:
-        """Run `docker compose ...` and return what it printed; if it fails, that is the error."""
+        """Run `docker compose ...`; return its output.
+
+        Raises:
+            RuntimeError: it failed, and `check` is set; with its output.
+        """
         command = ["docker", "compose", "-p", self.name, *arguments]
         done = subprocess.run(
             command, cwd=ROOT, env=self._environment, capture_output=True, text=True, check=False, timeout=timeout
@@ -34,7 +41,7 @@ class Compose:
         return done.stdout + ("" if check else done.stderr)
 
     def pipe(self, *arguments: str, source: Path = Path(os.devnull), target: Path = Path(os.devnull)) -> str:
-        """Run `docker compose ... < source > target`; return what it said on standard error."""
+        """Run `docker compose ... < source > target`; return its standard error."""
         command = ["docker", "compose", "-p", self.name, *arguments]
         with source.open("rb") as stdin, target.open("wb") as stdout:
             done = subprocess.run(
@@ -68,43 +75,43 @@ class Compose:
         return self.execute(service, "python", "-c", program, check=check)
 
     def metrics(self, container: str) -> dict[str, float]:
-        """What the container's service tells Prometheus: series -> value."""
+        """Return the metrics of a container's service: series -> value."""
         read = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9100/metrics').read().decode())"
         lines = docker("exec", container, "python", "-c", read).splitlines()
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1].isalpha())}
 
     def sql(self, query: str) -> list[list[str]]:
-        """Ask the database as its owner; rows of text."""
+        """Run a query as the owner of the database; return rows of text."""
         found = self.execute("db", "psql", "-U", "voting", "-AtXc", query)
         return [line.split("|") for line in found.splitlines()]
 
     def tally(self) -> dict[str, int]:
-        """Votes by key, as the result service shows them."""
+        """Return votes by key, as the result service shows them."""
         answer = httpx.get(f"{self.result_url}/api/results")
         assert answer.status_code == 200
         return {option["key"]: option["votes"] for option in answer.json()["options"]}
 
     def rows(self) -> dict[bytes, tuple[str, str]]:
-        """Every counted vote: voter -> choice and entry id."""
+        """Return every counted vote: voter -> choice and entry id."""
         query = "SELECT encode(voter, 'hex'), choice, entry_ms || '-' || entry_seq FROM votes"
         return {bytes.fromhex(voter): (choice, entry) for voter, choice, entry in self.sql(query)}
 
     def containers(self, service: str) -> list[str]:
-        """The ids of a service's containers, also of one that has ended."""
+        """Return the ids of a service's containers, stopped ones included."""
         return self.run("ps", "-aq", service).split()
 
     def drained(self) -> bool:
-        """Whether nothing waits to be counted, as `voting status` sees it."""
+        """Return whether no vote waits to be counted, by `voting status`."""
         return '"lag": 0' in (found := self.execute("worker", "voting", "status", "--json", check=False)) and (
             '"pending": 0' in found
         )
 
 
 def docker(*arguments: str) -> str:
-    """Run `docker ...` and return what it printed."""
+    """Run `docker ...`; return its output."""
     return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True, timeout=120).stdout
 
 
 def inspect(container: str, template: str) -> Any:
-    """One fact about a container."""
+    """Return a field of `docker inspect`."""
     return docker("inspect", "--format", template, container).strip()

@@ -1,4 +1,4 @@
-"""What several tests share: a running `voting up` (they leave it running), Chromium, a Docker engine."""
+"""Shared fixtures: a running `voting up`, which tests must leave running; Chromium; a Docker engine."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ def engine() -> None:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """One for each module: Playwright's event loop counts as running until it ends, and other tests need their own."""
+    """One browser a module: Playwright's event loop runs until it ends, and asynchronous tests need their own."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=require("chromium", "chromium"), args=QUIET)
         yield browser
@@ -40,12 +40,12 @@ def chromium() -> Iterator[Browser]:
 
 
 OpenBrowser = Callable[..., BrowserContext]
-NETWORK = ("Failed to load resource", "WebSocket connection to")  # what a test that cuts the network makes Chromium say
+NETWORK = ("Failed to load resource", "WebSocket connection to")  # messages of Chromium when a test cuts the network
 
 
 @pytest.fixture
 def open_browser(chromium: Browser) -> Iterator[OpenBrowser]:
-    """Open separate browsers; no page in them may put anything on the console, as each violation of the CSP would."""
+    """Open separate browser contexts; fail if a page writes to the console, as for each CSP violation."""
     opened: list[BrowserContext] = []
     complaints: list[str] = []
 
@@ -64,7 +64,7 @@ def open_browser(chromium: Browser) -> Iterator[OpenBrowser]:
 
 @pytest.fixture(scope="session")
 def artefacts() -> Path:
-    """Where screenshots are left, to be looked at."""
+    """Return the folder for screenshots."""
     folder = Path("test-artefacts")
     folder.mkdir(exist_ok=True)
     return folder

@@ -1,4 +1,4 @@
-"""One service as a process of its own, such as a container runs."""
+"""One service as a process, as a container runs it."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class Service:
-    """`voting <name>` with the settings given; what it says is in `log`."""
+    """`voting <name>` with some settings; `log` is its output."""
 
     def __init__(self, name: str, folder: Path, **settings: str) -> None:
         self.name = name
@@ -23,10 +23,10 @@ class Service:
 
     @property
     def log(self) -> str:
-        """What it said."""
+        """Its output so far."""
         return self._log.read_text()
 
     def stop(self) -> int | None:
-        """End it as whatever runs it would; its exit code."""
+        """Stop it with SIGTERM; return its exit code."""
         self.process.terminate()
         return self.process.wait(20)

@@ -1,4 +1,4 @@
-"""`voting up` as a user starts it: a process of its own on free ports, with a data directory of its own."""
+"""`voting up` as a user starts it, on free ports and with a data directory of its own."""
 
 import json
 import os
@@ -22,7 +22,7 @@ STARTED = "Ready in"
 
 @contextmanager
 def listening(command: list[str], port: int, **options: Any) -> Iterator["subprocess.Popen[bytes]"]:
-    """A program that listens on a port of this machine, from when it answers to its end."""
+    """Run a program that listens on a local port; yield when it accepts connections, terminate it in the end."""
     process = subprocess.Popen(command, **options)
     try:
         eventually(lambda: _answers(port), within=60)
@@ -38,14 +38,14 @@ def _answers(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port that nothing listens on now."""
+    """Return a port that nothing listens on now."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port: int = sock.getsockname()[1]
         return port
 
 
 class Stack:
-    """One run of `voting up`, which may be ended and started again on the same data."""
+    """A `voting up` that can be stopped and started again on the same data."""
 
     def __init__(self, data: Path, *, workers: int = 2, **environment: str) -> None:
         self.data = data
@@ -63,7 +63,11 @@ class Stack:
             return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=self._environment)
 
     def start(self) -> "Stack":
-        """Start it and wait until it is ready; if it ends early, its output is the error."""
+        """Start it and wait until it is ready.
+
+        Raises:
+            RuntimeError: it ended early; with its output.
+        """
         self.process = self.launch()
 
         def is_ready() -> bool:
@@ -76,63 +80,63 @@ class Stack:
         return self
 
     def stop(self) -> int:
-        """Stop it as Ctrl-C or an init system does, and return its exit code."""
+        """Stop it with SIGTERM; return its exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(45)
 
     def pid(self, name: str) -> int:
-        """The process id of a part."""
+        """Return the process id of a part."""
         return int((self.data / "run" / f"{name}.pid").read_text())
 
     def kill(self, name: str) -> int:
-        """End a part as a crash would; return the process id that it had."""
+        """Kill a part (-9); return the process id that it had."""
         pid = self.pid(name)
         os.kill(pid, signal.SIGKILL)
         return pid
 
     @contextmanager
     def frozen(self, *names: str) -> Iterator[None]:
-        """Parts, and their children, that answer nothing for a while."""
+        """Stop parts and their children (SIGSTOP) inside the block, so that they answer nothing."""
         parents = [str(self.pid(name)) for name in names]
         command = ["ps", "-o", "pid=", "--ppid", ",".join(parents)]
         found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
-        everything = [int(pid) for pid in (*parents, *found)]
-        for pid in everything:
+        pids = [int(pid) for pid in (*parents, *found)]
+        for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         try:
             yield
         finally:
-            for pid in everything:
+            for pid in pids:
                 os.kill(pid, signal.SIGCONT)
 
     @property
     def state(self) -> dict[str, Any]:
-        """What `up` leaves for `voting status`."""
+        """Return what `up` writes for `voting status`."""
         found: dict[str, Any] = json.loads((self.data / "run" / "state.json").read_text())
         return found
 
     def results(self) -> dict[str, Any]:
-        """The snapshot that the result service gives now."""
+        """Return the current snapshot of the result service."""
         answer = httpx.get(f"{self.result_url}/api/results")
         assert answer.status_code == 200, answer.text
         found: dict[str, Any] = answer.json()
         return found
 
     def tally(self) -> dict[str, int]:
-        """Votes by key, as the result service shows them."""
+        """Return votes by key, as the result service shows them."""
         return {option["key"]: option["votes"] for option in self.results()["options"]}
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        """Ask the database directly."""
+        """Run a query; return its rows."""
         with psycopg.connect(self.state["database_url"]) as connection:
             return connection.execute(query.encode()).fetchall()
 
     def broker(self) -> redis.Redis:
-        """A client of the broker."""
+        """Return a client of the broker."""
         return redis.Redis.from_url(self.state["redis_url"])
 
     def drained(self) -> bool:
-        """Whether nothing waits to be counted."""
+        """Return whether the stream is empty."""
         with self.broker() as client:
             try:
                 return bool(client.xlen("votes") == 0)

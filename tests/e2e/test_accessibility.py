@@ -1,4 +1,4 @@
-"""axe-core finds nothing to complain of, on every page and in every state, in light and dark."""
+"""axe-core finds no violation on any page in any state, light and dark."""
 
 from collections.abc import Iterator
 from importlib import resources

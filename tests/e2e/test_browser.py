@@ -1,4 +1,4 @@
-"""The two pages in a real Chromium: with and without JavaScript, with the keyboard, on a phone, through a restart."""
+"""The pages in Chromium: with and without JavaScript, by keyboard, on a phone, through a restart."""
 
 import json
 import re
@@ -85,7 +85,7 @@ def test_a_page_is_small_and_a_second_visit_asks_only_for_the_page_itself(
     assert len(sizes) <= 4
     page.reload(wait_until="networkidle")
     again = page.evaluate("performance.getEntriesByType('resource').map(each => each.transferSize)")
-    assert set(again) == {0}  # from the browser's own store
+    assert set(again) == {0}  # from the browser's cache
 
 
 def sum_of(sizes: Any) -> int:
@@ -99,13 +99,13 @@ def test_the_chart_shows_the_votes_of_the_last_minute_also_to_one_who_comes_late
         httpx.post(stack.vote_url, data={"vote": "a"})
     first, later = context.new_page(), context.new_page()
     first.goto(stack.result_url)
-    eventually(lambda: sum(map(int, pace(later, stack))) >= 5)
+    eventually(lambda: sum(map(int, votes_per_second(later, stack))) >= 5)
     for page in (first, later):
         assert len(page.locator("#pace rect").all()) == 60
         assert int(page.inner_text("#pace-most")) >= 1
 
 
-def pace(page: Page, stack: Stack) -> list[str]:
+def votes_per_second(page: Page, stack: Stack) -> list[str]:
     page.goto(stack.result_url)
     return str(page.get_attribute("#pace", "data-rates")).split()
 
@@ -247,7 +247,7 @@ def test_ten_thousand_updates_leave_nothing_behind(stack: Stack, context: Browse
     devtools = context.new_cdp_session(page)
     devtools.send("Performance.enable")
 
-    def weigh() -> dict[str, float]:
+    def measure() -> dict[str, float]:
         devtools.send("HeapProfiler.collectGarbage")
         found = devtools.send("Performance.getMetrics")["metrics"]
         return {each["name"]: each["value"] for each in found}
@@ -264,10 +264,10 @@ def test_ten_thousand_updates_leave_nothing_behind(stack: Stack, context: Browse
         }
     }"""
     page.evaluate("seen => { window.seen = seen; }", httpx.get(f"{stack.result_url}/api/results").text)
-    page.evaluate(many, [0, 500])  # what the first ones leave is there for good
-    before = weigh()
+    page.evaluate(many, [0, 500])  # the first ones leave some objects for good
+    before = measure()
     page.evaluate(many, [500, 10_500])
-    after = weigh()
+    after = measure()
     assert votes(page, "a") == 10_499
     assert after["JSEventListeners"] <= before["JSEventListeners"]
     assert after["Nodes"] <= before["Nodes"] + 10

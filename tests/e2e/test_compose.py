@@ -1,4 +1,4 @@
-"""The stack in containers, on a real engine: it comes up in order, counts, keeps its tiers apart, and survives."""
+"""The Compose stack on a real engine: order of start, isolation, rights, restarts, backup and rotation."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def delete_votes(compose: Compose) -> None:
 
 
 def votes(compose: Compose, choice: str) -> bool:
-    """Vote as somebody new; whether the vote was accepted."""
+    """Vote as a new voter; return whether the vote was accepted."""
     return httpx.post(compose.vote_url, data={"vote": choice}).status_code == 200
 
 
@@ -84,18 +84,19 @@ def test_the_seed_fails_where_there_is_no_ballot(compose: Compose) -> None:
 
 CONNECT = """
 import socket, sys
-for host in sys.argv[2:]:
-    try: socket.create_connection((host, int(sys.argv[1])), 2).close()
-    except OSError as error: print(type(error).__name__)
-    else: print("reached")
+for target in sys.argv[1:]:
+    host, _, port = target.partition(':')
+    try: socket.create_connection((host, int(port)), 2).close()
+    except OSError as error: print(target, type(error).__name__)
+    else: print(target, "reached")
 """
 
 
-def connections_from(compose: Compose, tier: str, port: int, *hosts: str) -> list[str]:
-    """Try to connect from a container that is in one tier alone; "reached", or the kind of failure, for each host."""
+def connections_from(compose: Compose, tier: str, *targets: str) -> dict[str, str]:
+    """Connect to each host:port from a container in one tier; return "reached" or the exception's name for each."""
     network = f"{compose.name}_{tier}"
-    program = ["--entrypoint", "python", IMAGE, "-c", CONNECT]
-    return docker("run", "--rm", "--network", network, *program, str(port), *hosts).split()
+    said = docker("run", "--rm", "--network", network, "--entrypoint", "python", IMAGE, "-c", CONNECT, *targets)
+    return dict(line.split() for line in said.splitlines())
 
 
 def address(compose: Compose, service: str, tier: str) -> str:
@@ -103,21 +104,17 @@ def address(compose: Compose, service: str, tier: str) -> str:
     return str(inspect(compose.containers(service)[0], template))
 
 
-@pytest.mark.parametrize(("host", "port"), [("redis", 6379), ("db", 5432)])
-def test_from_the_front_tier_alone_the_stores_cannot_be_resolved_or_reached(
-    compose: Compose, host: str, port: int
-) -> None:
-    hosts = host, address(compose, host, "back-tier")
-    by_name, by_address = connections_from(compose, "front-tier", port, *hosts)
-    assert by_name == "gaierror"
-    assert by_address != "reached"
-    assert connections_from(compose, "back-tier", port, *hosts) == ["reached", "reached"]
-
-
-def test_the_back_tier_has_no_way_out(compose: Compose) -> None:
-    outside = address(compose, "vote", "front-tier")
-    assert connections_from(compose, "back-tier", 8080, outside) != ["reached"]
-    assert connections_from(compose, "front-tier", 8080, outside) == ["reached"]
+def test_the_stores_cannot_be_reached_from_the_front_tier_and_the_back_tier_has_no_way_out(compose: Compose) -> None:
+    names = ["redis:6379", "db:5432"]
+    addresses = [f"{address(compose, 'redis', 'back-tier')}:6379", f"{address(compose, 'db', 'back-tier')}:5432"]
+    outside = f"{address(compose, 'vote', 'front-tier')}:8080"
+    front = connections_from(compose, "front-tier", *names, *addresses, outside)
+    back = connections_from(compose, "back-tier", *names, *addresses, outside)
+    assert {front[name] for name in names} == {"gaierror"}
+    assert "reached" not in {front[each] for each in addresses}
+    assert {back[each] for each in (*names, *addresses)} == {"reached"}
+    assert front[outside] == "reached"
+    assert back[outside] != "reached"
 
 
 def test_only_the_two_ports_are_published(compose: Compose) -> None:
@@ -134,13 +131,12 @@ def test_only_the_two_ports_are_published(compose: Compose) -> None:
 def test_a_container_is_not_root_has_no_capability_and_cannot_write_its_own_image(
     compose: Compose, service: str
 ) -> None:
-    status = dict(
-        line.split(":\t", 1) for line in compose.execute(service, "cat", "/proc/1/status").splitlines() if ":\t" in line
-    )
+    lines = compose.execute(service, "cat", "/proc/1/status", "/proc/mounts").splitlines()
+    status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
     assert status["Uid"].split()[0] != "0"
     assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == int(status["CapBnd"], 16) == 0
     assert status["NoNewPrivs"] == "1"
-    root = next(line for line in compose.execute(service, "cat", "/proc/mounts").splitlines() if line.split()[1] == "/")
+    root = next(line for line in lines if line.split()[1:2] == ["/"])
     assert root.split()[3].startswith("ro")
 
 
@@ -386,7 +382,7 @@ def test_an_image_of_the_next_major_version_is_not_counted_into_until_a_backup_i
     tally = compose.tally()
     (tmp_path / "next.yaml").write_text(NEXT_MAJOR)
     ports = {"VOTE_PORT": str(compose.vote_port), "RESULT_PORT": str(compose.result_port)}
-    upgraded = Compose(compose.name, COMPOSE_FILE=f"compose.yaml:{tmp_path}/next.yaml", **ports)
+    upgraded = Compose(compose.name, files=("tests/e2e/quick-probes.yaml", f"{tmp_path}/next.yaml"), **ports)
 
     upgraded.run("up", "-d", check=False)
     eventually(lambda: "installation.mismatch" in compose.run("logs", "worker"), within=120)

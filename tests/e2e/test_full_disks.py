@@ -1,4 +1,4 @@
-"""A full disk under Redis, then under PostgreSQL: votes are refused or wait, none is lost, and room is all it takes."""
+"""A full disk of Redis, then of PostgreSQL: votes are refused or wait, none is lost, and free space ends the fault."""
 
 import os
 import subprocess
@@ -27,8 +27,8 @@ def small(engine: None, disks: Path) -> Iterator[Compose]:  # noqa: ARG001
         (disks / name).mkdir()
         options = f"size=160m,uid={user},gid={group}"
         subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", disks / name], check=True)
-    files = "compose.yaml:tests/e2e/small-disks.yaml"
-    project = Compose(f"voting-disks-{os.getpid()}", COMPOSE_FILE=files, TEST_DISKS=str(disks))
+    files = ("tests/e2e/quick-probes.yaml", "tests/e2e/small-disks.yaml")
+    project = Compose(f"voting-disks-{os.getpid()}", files=files, TEST_DISKS=str(disks))
     try:
         project.up()
         yield project

@@ -1,4 +1,4 @@
-"""The pages in every language: server and script write the same, and Arabic runs from the right."""
+"""The pages in every language: server and script write the same text; Arabic is right-to-left."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Limits of requests that are on by their settings."""
+"""The limits that settings turn on."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def as_client(address: str, *, untrue: str = "6.6.6.6") -> dict[str, str]:
-    """What a proxy sends on from a client that tries to hide."""
+    """Return the headers of a proxy for a client with a forged address."""
     return {"x-forwarded-for": f"{untrue}, {address}"}
 
 

@@ -1,4 +1,4 @@
-"""Passwords are changed while everything runs, and the key of cookies while replicas restart one after another."""
+"""Rotation of passwords while all services run, and of the cookie key while replicas restart in turn."""
 
 import contextlib
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from voting.operate.secrets import ACL
 
 
 class Installation:
-    """vote, worker and result between a Valkey and a PostgreSQL that ask for passwords, which stand in files."""
+    """vote, worker and result with a Valkey and a PostgreSQL whose passwords are in files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -46,7 +46,7 @@ class Installation:
         return Service(name, self.folder, **settings)
 
     def write(self, name: str, url: str) -> None:
-        """Put an address into its file, as whatever rotates passwords would."""
+        """Replace the file of an address, as a rotation does."""
         (self.folder / f"{name}.new").write_text(url)
         (self.folder / f"{name}.new").rename(self.folder / name)
 
@@ -73,7 +73,7 @@ class Installation:
         return Replica(self.folder, **settings, **keys)
 
     def vote(self) -> int:
-        """Cast a vote; its status."""
+        """Vote; return the status of the answer, 0 for none."""
         try:
             return httpx.post(f"http://127.0.0.1:{self.vote_port}/", data={"vote": "a"}).status_code
         except httpx.TransportError:
@@ -85,11 +85,11 @@ class Installation:
         return snapshot["total"], snapshot["stale_since"] is None
 
     def log(self, name: str) -> str:
-        """What a service said."""
+        """Return the log of a service."""
         return self.services[name].log
 
     def close(self) -> None:
-        """Stop everything; a service that had ended before is an error."""
+        """Stop everything; fail if a service had ended before."""
         ended = {name: service.process.poll() for name, service in self.services.items()}
         codes = {name: service.stop() for name, service in self.services.items()}
         self.broker.kill()
@@ -99,7 +99,7 @@ class Installation:
 
 
 class Replica:
-    """A vote service of several."""
+    """One of several vote services."""
 
     def __init__(self, folder: Path, **settings: str) -> None:
         port = free_port()
@@ -108,7 +108,7 @@ class Replica:
         eventually(lambda: httpx.get(f"{self.url}/readyz").status_code == 200)
 
     def stop(self) -> None:
-        """End it."""
+        """Stop it."""
         assert self._service.stop() == 0
 
 

@@ -1,4 +1,4 @@
-"""TLS to both stores by address alone, against real servers: a right certificate works, a wrong one is refused."""
+"""TLS to both stores by URL alone, against real servers: a valid certificate is accepted, an invalid one refused."""
 
 import socket
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ POSTGRES = (
 
 
 class Stores:
-    """Redis and PostgreSQL that speak TLS alone, with a certificate for `localhost` of an authority of ours."""
+    """Redis and PostgreSQL with TLS only, with a certificate for `localhost` of a test authority."""
 
     def __init__(self, folder: Path) -> None:
         folder.chmod(0o755)
@@ -48,12 +48,12 @@ class Stores:
         return int(docker("port", container, str(port)).split(":")[-1])
 
     def redis_url(self, host: str = "localhost", ca: str = "ca") -> str:
-        """The broker's address for a client that trusts one authority; "" leaves it to the system."""
+        """Return the broker's URL for a client that trusts one authority; "" stands for the system's."""
         query = f"?ssl_ca_certs={self.folder / ca}" if ca else ""
         return f"rediss://:word@{host}:{self.redis_port}/0{query}"
 
     def database_url(self, host: str = "localhost", ca: str = "ca") -> str:
-        """The same for the database."""
+        """Return the same for the database."""
         root = self.folder / ca if ca else "system"
         return f"postgresql://voting:word@{host}:{self.database_port}/voting?sslmode=verify-full&sslrootcert={root}"
 

@@ -1,4 +1,4 @@
-"""The vote service over HTTP, as browsers, curl and people with bad intentions use it."""
+"""The vote service over HTTP, as browsers, programs and attackers use it."""
 
 import socket
 from collections.abc import Iterator

@@ -38,13 +38,23 @@ async def _is_ready(part: Part) -> bool:
 
 @functools.cache
 def _cluster() -> Path:
-    """Return the files of an empty database cluster; made once, removed when this process ends."""
+    """Return the files of a migrated database cluster; made once, removed when this process ends."""
     folder = Path(tempfile.mkdtemp(prefix="voting-cluster-"))
     atexit.register(shutil.rmtree, folder)
+    folder.chmod(0o711)  # PostgreSQL of root runs as another user, who needs to enter it
     data = DataDir(folder)
     data.open()
-    servers.postgres(data)
-    data.close()
+    part, url = servers.postgres(data)
+    with data.log_file(part.name).open("ab") as log:
+        process = subprocess.Popen(part.command, cwd="/", stdout=log, stderr=log, **part.options)
+    try:
+        eventually(lambda: asyncio.run(_is_ready(part)))
+        environment = {"PATH": os.defpath, "PYTHONPATH": str(ROOT / "src"), "DATABASE_URL": url}
+        subprocess.run([sys.executable, "-m", "voting", "migrate"], env=environment, check=True, capture_output=True)
+    finally:
+        process.send_signal(part.end)
+        process.wait(30)
+        data.close()
     return data.postgres / "data"
 
 
@@ -113,7 +123,6 @@ class SystemUnderTest:
         try:
             self.start(*STORES)
             self.wait_ready(*STORES)
-            self._run("migrate", DATABASE_URL=self.database_url).wait(30)
             if services:
                 self.start(*self.services)
                 self.wait_ready(*self.services)

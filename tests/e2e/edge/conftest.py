@@ -1,4 +1,4 @@
-"""One stack with everything before and beside it: HTTPS for two host names, three ballots, two results, Prometheus."""
+"""One stack behind Caddy with HTTPS for two host names: three vote, two result services, Prometheus."""
 
 import os
 import ssl
@@ -14,19 +14,19 @@ from tests.e2e.stack import free_port
 
 VOTE, RESULT = "vote.test", "result.test"
 NEW_VOTERS = 20  # of one address in an hour, at each replica
-# Grafana is not among them: its files are checked, the program is not run.
+# Not Grafana: its files are checked, the program is not run.
 SERVICES = ["vote", "result", "worker", "caddy", "certificate", "prometheus"]
 
 
 class LocalTransport(httpx.HTTPTransport):
-    """Finds any host name at one port of this machine, and checks its certificate under that name."""
+    """Connects to a local port for any host name, and verifies the certificate for that name."""
 
     def __init__(self, port: int, verify: ssl.SSLContext) -> None:
         super().__init__(verify=verify)
         self._port = port
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send it there; the header Host stays, and the client's own idea of the request too."""
+        """Send the request to the local port, with its own Host header."""
         there = request.url.copy_with(host="127.0.0.1", port=self._port)
         extensions = request.extensions | {"sni_hostname": request.url.host}
         sent = httpx.Request(
@@ -43,6 +43,7 @@ class Edge(Compose):
         self.authority = folder / "root.crt"
         super().__init__(
             name,
+            files=(),  # so many containers: more probes would cost more than they save
             BIND="",
             VOTE_PORT="",
             RESULT_PORT="",
@@ -60,33 +61,33 @@ class Edge(Compose):
         )
 
     def tls(self) -> ssl.SSLContext:
-        """Trusts the authority of this Caddy and no other."""
+        """Return a context that trusts the authority of this Caddy alone."""
         return ssl.create_default_context(cafile=str(self.authority))
 
     def client(self, host: str, verify: ssl.SSLContext | None = None) -> httpx.Client:
-        """Talks to one of the two host names, as a browser would."""
+        """Return a client of one of the two host names."""
         transport = LocalTransport(self.https_port, verify or self.tls())
         return httpx.Client(base_url=f"https://{host}", transport=transport, timeout=10)
 
     def voter(self) -> httpx.Client:
-        """The client of one of a `LoadGenerator`."""
+        """Return the client of a voter of `LoadGenerator`."""
         return self.client(VOTE)
 
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
-        """What Prometheus answers now: labels and value of each series."""
+        """Run a query in Prometheus; return labels and value of each series."""
         answer = self._ask("query", query=expression)
         return [(found["metric"], float(found["value"][1])) for found in answer["result"]]
 
     def series(self) -> set[str]:
-        """The names of all series that Prometheus has."""
+        """Return the names of all series in Prometheus."""
         return set(self._ask("label/__name__/values"))
 
     def alerts(self) -> dict[str, str]:
-        """The alerts that there are, by name: whether they fire, or are pending."""
+        """Return the state, firing or pending, of each alert by name."""
         return {alert["labels"]["alertname"]: alert["state"] for alert in self._ask("alerts")["alerts"]}
 
     def rules(self) -> list[dict[str, str]]:
-        """The alert rules as Prometheus has read them."""
+        """Return the alert rules as Prometheus has read them."""
         return [rule for group in self._ask("rules")["groups"] for rule in group["rules"]]
 
     def _ask(self, path: str, **parameters: str) -> Any:

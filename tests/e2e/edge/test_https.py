@@ -1,4 +1,4 @@
-"""The way in with HTTPS, through a real Caddy with an authority of its own, before three ballots and two results."""
+"""HTTPS through a real Caddy with an authority of its own, before three vote and two result services."""
 
 import collections
 import contextlib
@@ -25,7 +25,7 @@ FROM_CADDY = "Not just now."
 
 
 def open_viewer(edge: Edge, origin: str = f"https://{RESULT}") -> ClientConnection:
-    """A viewer of the live result, as a browser on that page is one."""
+    """Open the WebSocket of the live result, as the page does."""
     sock = socket.create_connection(("127.0.0.1", edge.https_port), timeout=10)
     return connect(
         f"wss://{RESULT}/ws", sock=sock, ssl=edge.tls(), server_hostname=RESULT, origin=Origin(origin), proxy=None
@@ -133,7 +133,7 @@ for number in range(int(sys.argv[1])):
 
 
 def vote_from_another_address(edge: Edge, votes: int) -> list[int]:
-    """Votes without cookies from a container of its own, and so from an address of its own, which it tries to hide."""
+    """Vote without cookies from a container, so from another address, which a forged header tries to hide."""
     network = f"{edge.name}_front-tier"
     template = '{{(index .NetworkSettings.Networks "' + network + '").IPAddress}}'
     options = ["--rm", "--network", network, "--add-host", f"{VOTE}:{inspect(edge.containers('caddy')[0], template)}"]
@@ -145,14 +145,14 @@ def test_an_address_is_held_to_its_limit_whatever_it_says_it_is_and_no_other_pay
     replicas = len(edge.containers("vote"))
     greedy = vote_from_another_address(edge, replicas * NEW_VOTERS + 15)
     assert greedy[0] == 200
-    assert greedy.count(429) >= 10  # the limit gives a few back while this runs
+    assert greedy.count(429) >= 10  # the limit refills a little while this runs
     assert set(greedy) == {200, 429}
     with edge.client(VOTE) as client:  # an address of its own
         assert client.post("/", data={"vote": "a"}, headers=JSON).status_code == 200
 
 
 def is_ready(container: str) -> bool:
-    """What its own probe says."""
+    """Return the result of its own probe."""
     return subprocess.run(["docker", "exec", container, "voting", "probe"], check=False, timeout=60).returncode == 0
 
 
@@ -165,7 +165,7 @@ def test_restarting_replica_after_replica_loses_no_request(edge: Edge) -> None:
             eventually(lambda: is_ready(container), within=60)  # noqa: B023
             load.wait_for_votes()
     eventually(edge.drained, within=60)
-    # A vote's own no, when the disk of a busy machine took a second, is no lost request; one of Caddy's would be.
+    # A 503 of vote, when the disk of a busy machine took a second, is no lost request; one of Caddy's would be.
     assert [refusal for refusal in load.refusals if FROM_CADDY in refusal] == []
     assert load.statuses <= {200, 503}
     for container in edge.containers("vote"):
@@ -307,7 +307,7 @@ def test_what_is_added_is_not_root_either_and_reaches_no_further_than_it_must(ed
 
 def test_nothing_of_a_voter_is_in_the_log_of_the_proxy(edge: Edge) -> None:
     said = edge.run("logs", "caddy")
-    assert "no such host" in said  # requests did fail, see above
+    assert "no such host" in said  # from the failed requests above
     for trace in ("voter_id", "remote_ip", "client_ip", "User-Agent"):
         assert trace not in said
 

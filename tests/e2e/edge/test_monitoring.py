@@ -1,4 +1,4 @@
-"""What Prometheus sees of a running stack, and that dashboard and alerts ask for nothing else."""
+"""Prometheus with a running stack: each query of dashboard and alerts has data."""
 
 import json
 import re
@@ -21,7 +21,7 @@ SERIES = re.compile(r"\b(?:voting|caddy|process)_\w+|\bup\b")
 
 
 def panels() -> list[dict[str, Any]]:
-    """Those of the dashboard that show something."""
+    """Return the panels of the dashboard that show data."""
     return [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] != "row"]
 
 
@@ -33,19 +33,19 @@ def loaded(edge: Edge) -> Iterator[Edge]:
     """The stack under load: voters, and a viewer."""
     stop = threading.Event()
 
-    def look() -> None:
+    def watch() -> None:
         with edge.client(RESULT) as client, open_viewer(edge) as viewer:
             while not stop.is_set():
                 client.get("/")
                 viewer.recv(timeout=30)
 
-    looking = threading.Thread(target=look)
-    looking.start()
+    watching = threading.Thread(target=watch)
+    watching.start()
     with LoadGenerator(f"https://{VOTE}", 3, edge.voter).running() as load:
         load.wait_for_votes(100)
         yield edge
         stop.set()
-        looking.join()
+        watching.join()
 
 
 def test_every_replica_of_every_service_is_watched(loaded: Edge) -> None:
