@@ -9,9 +9,9 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tests.faults.cluster import ROOT
 from tests.faults.rows import find
 from tests.faults.run import RowFailed, RunConfig
-from tests.faults.system import ROOT
 
 
 @dataclass(frozen=True)

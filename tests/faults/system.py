@@ -1,16 +1,12 @@
 """The system under test: every part is a process that can be stopped, killed, cut off, slowed and started again."""
 
 import asyncio
-import atexit
 import contextlib
-import functools
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,42 +16,15 @@ import psycopg
 import redis
 
 from tests.e2e.stack import free_port
+from tests.faults.cluster import ROOT, cluster_files, is_ready
 from tests.faults.proxy import Proxy
 from tests.waiting import eventually
 from voting.local import servers
 from voting.local.datadir import DataDir
-from voting.local.supervisor import Part
 from voting.service import probe
 
 RECLAIM = 2  # seconds after which a worker claims the entries of a dead one
 STORES = ("valkey", "postgres")
-ROOT = Path(__file__).parents[2]
-
-
-async def _is_ready(part: Part) -> bool:
-    return await part.is_ready()
-
-
-@functools.cache
-def _cluster() -> Path:
-    """Return the files of a migrated database cluster; made once, removed when this process ends."""
-    folder = Path(tempfile.mkdtemp(prefix="voting-cluster-"))
-    atexit.register(shutil.rmtree, folder)
-    folder.chmod(0o711)  # PostgreSQL of root runs as another user, who needs to enter it
-    data = DataDir(folder)
-    data.open()
-    part, url = servers.postgres(data)
-    with data.log_file(part.name).open("ab") as log:
-        process = subprocess.Popen(part.command, cwd="/", stdout=log, stderr=log, **part.options)
-    try:
-        eventually(lambda: asyncio.run(_is_ready(part)))
-        environment = {"PATH": os.defpath, "PYTHONPATH": str(ROOT / "src"), "DATABASE_URL": url}
-        subprocess.run([sys.executable, "-m", "voting", "migrate"], env=environment, check=True, capture_output=True)
-    finally:
-        process.send_signal(part.end)
-        process.wait(30)
-        data.close()
-    return data.postgres / "data"
 
 
 class SystemUnderTest:
@@ -91,7 +60,7 @@ class SystemUnderTest:
         broker, self.redis_url = servers.valkey(self.data)
         broker.command += valkey
         self.data.postgres.mkdir(exist_ok=True)
-        subprocess.run(["cp", "-a", "--reflink=auto", str(_cluster()), str(self.data.postgres)], check=True)
+        subprocess.run(["cp", "-a", "--reflink=auto", str(cluster_files()), str(self.data.postgres)], check=True)
         database, self.database_url = servers.postgres(self.data)
         self._stores = {"valkey": broker, "postgres": database}
         self.workers = [f"worker-{number}" for number in range(1, workers + 1)]
@@ -207,7 +176,7 @@ class SystemUnderTest:
         if self.processes[name].poll() is not None:
             raise RuntimeError(f"{name} ended with {self.processes[name].returncode}:\n{self.log(name)[-2000:]}")
         if name in self._stores:
-            return asyncio.run(_is_ready(self._stores[name]))
+            return asyncio.run(is_ready(self._stores[name]))
         return asyncio.run(probe.is_ready(f"unix:{self.data.sockets / name}.sock"))
 
     def metric(self, name: str, metric: str) -> float:

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 import httpx
 from websockets.sync.client import connect
 
-from tests.faults.system import ROOT, SystemUnderTest
+from tests.faults.cluster import ROOT
+from tests.faults.system import SystemUnderTest
 from tests.waiting import eventually
 
 OPENING = (
