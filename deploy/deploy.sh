@@ -1,12 +1,14 @@
 #!/bin/sh
-# deploy.sh CURRENT [DIGEST]: takes the release that this file belongs to into service. CURRENT is the link by which the
-# installation is known; it leads to the release that serves now. The release's settings are in its .env.
+# deploy.sh CURRENT [DIGEST]: deploy the release that this file belongs to. CURRENT is a symbolic link to the release that serves
+# now, and the path by which the installation is addressed. The release's settings are in its .env.
 #
-# The image is pulled if .env names VOTING_IMAGE (exactly that of DIGEST, or of the file `digest` that a packed release has; they
-# have to agree), or else built. Then the schema is brought
-# up to date, and worker, result and vote are replaced one after another, each when the one before is healthy. If anything
-# fails, or all is not well within DEPLOY_PATIENCE seconds (120), the release before goes on and the exit code is 1. Dead letters
-# from before the deployment do not count against it. Votes wait on the stream meanwhile. A release's migration has to leave the schema usable for the release before it.
+# 1. Pull the image if .env has VOTING_IMAGE, otherwise build it. A pulled image has the digest DIGEST, or that in the file `digest`
+#    of a packed release; if both are given, they must be equal.
+# 2. Migrate the schema. A release's migration must leave the schema usable for the previous release.
+# 3. Replace worker, result and vote one after another, each when the one before is healthy. Votes wait on the stream meanwhile.
+#
+# If anything fails, or `voting status` finds a problem for longer than DEPLOY_PATIENCE seconds (120), the previous release is started
+# again and the exit code is 1. Dead letters from before the deployment do not count as a problem.
 set -eu
 
 new=$(CDPATH='' cd -- "$(dirname "$0")/.." && pwd -P)
@@ -17,30 +19,30 @@ patience=${DEPLOY_PATIENCE-120}
 began=$(date +%s)
 services='worker result vote'
 counts=''
-unset VOTING_IMAGE VOTING_VERSION # .env decides; Compose would let the environment win
+unset VOTING_IMAGE VOTING_VERSION # .env decides; in Compose the environment would take precedence
 
 say() { echo "deploy: $*" >&2; }
 fail() { say "$@"; exit 1; }
 
-[ -z "$packed" ] || [ "$digest" = "$packed" ] || fail "this release has the image $packed, and not $digest"
-[ -f "$new/.env" ] || fail "$new/.env is missing: copy .env.example, and set VOTING_VERSION"
+[ -z "$packed" ] || [ "$digest" = "$packed" ] || fail "this release has the image $packed, not $digest"
+[ -f "$new/.env" ] || fail "$new/.env is missing: copy .env.example and set VOTING_VERSION"
 [ -L "$current" ] || [ ! -e "$current" ] || fail "$current is not a link"
 old=$(readlink -f "$current" || true)
 [ -f "$old/compose.yaml" ] || old=''
 exec 9>"$current.lock"
-flock -n 9 || fail 'another deployment is at it'
+flock -n 9 || fail 'another deployment is running'
 
 setting() { sed -n "s/^$1=//p" "$new/.env" | tr -d "\"'"; }
 
-# By way of the link: what is mounted from the release keeps its name over releases, so the stores are not made anew for it.
+# Run Compose below the link: paths mounted from a release then stay the same, so the stores are not recreated for a new release.
 compose() { (cd -- "$current" && docker compose "$@"); }
 
-lead_to() {
+link_to() {
     ln -sfn "$1" "$current.new"
     mv -T "$current.new" "$current"
 }
 
-running() { # how many of a service run; one at least
+running() { # print how many replicas of a service run, but at least 1
     number=$(compose ps -q "$1" | grep -c .) || true
     echo "$((number > 0 ? number : 1))"
 }
@@ -57,7 +59,7 @@ get_image() {
     fi
 }
 
-start() { # what is unhealthy for now may become healthy; what ends by itself does not
+start() { # retry while services are unhealthy, which may pass; not if one crashed
     deadline=$(($(date +%s) + patience))
     while ! compose up -d --quiet-pull --no-build --wait --wait-timeout "$patience" "$@"; do
         if crashed || [ "$(date +%s)" -ge "$deadline" ]; then
@@ -69,8 +71,7 @@ start() { # what is unhealthy for now may become healthy; what ends by itself do
 
 crashed() { compose ps -a --format '{{.State}} {{.ExitCode}}' | grep -Eq '^(restarting|(exited|dead) [1-9])'; }
 
-replace() { # the new release takes over; every step may fail
-
+replace() { # with the new release; any step may fail
     for service in $services; do
         counts="$counts --scale $service=$(running "$service")"
     done
@@ -83,10 +84,10 @@ replace() { # the new release takes over; every step may fail
     fi
     # shellcheck disable=SC2086 # words
     start --remove-orphans $counts || return
-    all_is_well
+    status_is_good
 }
 
-all_is_well() {
+status_is_good() { # wait until `voting status` finds no problem
     deadline=$(($(date +%s) + patience))
     while ! said=$(compose exec -T worker voting status --dead-letters-within "$(($(date +%s) - began))" 2>&1); do
         if [ "$(date +%s)" -ge "$deadline" ]; then
@@ -101,25 +102,25 @@ roll_back() {
     trap - HUP INT TERM
     compose ps -a || true
     compose logs --no-color --tail 20 || true
-    [ -n "$old" ] || fail "$new does not become healthy, and there is no release before it"
+    [ -n "$old" ] || fail "$new does not become healthy, and there is no previous release"
     say "$new does not become healthy: going back to $old"
-    lead_to "$old"
+    link_to "$old"
     patience=$((patience * 3))
     # shellcheck disable=SC2086 # words
     start --remove-orphans $counts || fail "$old does not become healthy either: see docker compose ps"
     fail "$old serves again"
 }
 
-get_image || fail "the image of $new cannot be had: see above; $current is as it was"
-(cd -- "$new" && docker compose config --quiet) || fail "the settings in $new/.env are wrong: see above; $current is as it was"
+get_image || fail "cannot get the image of $new: see above; $current is unchanged"
+(cd -- "$new" && docker compose config --quiet) || fail "the settings in $new/.env are wrong: see above; $current is unchanged"
 
 trap roll_back HUP INT TERM
-lead_to "$new"
+link_to "$new"
 replace || roll_back
 trap - HUP INT TERM
 say "$new serves"
 
-# Kept for the way back: the release before. Older ones go, with their images.
+# Keep the previous release, to go back to it. Delete older ones with their images.
 if [ "$(basename "$(dirname "$new")")" = releases ]; then
     name=$(setting VOTING_IMAGE)
     for release in "$(dirname "$new")"/*/; do

@@ -1,5 +1,5 @@
 #!/bin/sh
-# digests.sh: prints each image of others that a release uses, and the digest that its tag has now, for pack.sh.
+# digests.sh: print each third-party image that a release uses, and the digest of its tag at present, for pack.sh.
 set -eu
 cd "$(dirname "$0")/.."
 awk '($1 == "image:" || $1 == "FROM") && $2 !~ /\$/ { print $2 }' \

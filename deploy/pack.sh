@@ -1,7 +1,7 @@
 #!/bin/sh
-# pack.sh VERSION DIGESTS: makes voting-VERSION.tar.gz of what is committed, without tests, and its .sha256; the same commit and
-# DIGESTS give the same bytes. DIGESTS is a file with lines `IMAGE sha256:…`: the release's own image under the name `voting`,
-# and each image of others that compose files and Dockerfiles name (digests.sh), which the packed ones name by digest.
+# pack.sh VERSION DIGESTS: make voting-VERSION.tar.gz from the commit, without tests, and its .sha256. The same commit and DIGESTS give
+# the same bytes. DIGESTS is a file with lines `IMAGE sha256:…`: the release's own image under the name `voting`, and each third-party
+# image in compose files and Dockerfiles (digests.sh). The packed files name these images by digest.
 set -eu
 version=${1:?usage: pack.sh VERSION DIGESTS}
 digests=$(readlink -f "${2:?usage: pack.sh VERSION DIGESTS}")
@@ -27,7 +27,7 @@ for file in compose.yaml deploy/cloudwatch/compose.yaml Dockerfile seed-data/Doc
                 $0 = substr($0, 1, end - 1) "@" digest substr($0, end)
             }
             { print }' "$tree/$file" >"$work/pinned"
-        cat "$work/pinned" >"$tree/$file" # keeps its mode
+        cat "$work/pinned" >"$tree/$file" # keeps the file's mode
     done <"$work/images"
 done
 digest_of voting >"$tree/deploy/digest" || { echo "pack: $digests has no digest of voting" >&2; exit 1; }

@@ -1,6 +1,6 @@
 #!/bin/sh
-# log-group.sh REGION: makes the log group that the CloudWatch agent writes to, unless it exists, and limits it to 30 days.
-# It is not in deploy/ec2/template.yaml, since all stacks of an account share it: the name is in agent.json.
+# log-group.sh REGION: create the log group of the CloudWatch agent, unless it exists, and keep its entries for 30 days.
+# It is not in deploy/ec2/template.yaml because all stacks of an account share it: agent.json has its name.
 set -eu
 region=${1:?usage: log-group.sh REGION}
 name=voting-metrics

@@ -1,7 +1,7 @@
 """targets.py FOLDER NAME...: write the addresses of services into FOLDER/NAME.json, for Prometheus's file_sd_configs.
 
-The CloudWatch agent is on the host's network, where it may use the instance's role and where Docker's DNS does not
-answer. This runs in a container, asks that DNS every ten seconds, and replaces each file in one step.
+The CloudWatch agent is on the host's network, where it can use the instance's role but not Docker's DNS. This program
+runs in a container, queries that DNS every ten seconds, and replaces each file atomically.
 """
 
 import json
@@ -15,7 +15,7 @@ PORT = 9100
 
 
 def addresses(name: str) -> list[str]:
-    """Return the addresses of all replicas of a service, sorted; none if none runs."""
+    """Return the addresses of all replicas of a service, sorted; empty if none runs."""
     try:
         found = socket.getaddrinfo(name, PORT, socket.AF_INET, socket.SOCK_STREAM)
     except socket.gaierror:

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Makes an instance ready and starts voting on it: data volume, Docker Engine with Compose, security updates, unit, stack.
-# For Amazon Linux 2023, Ubuntu and Debian, as root. Each step looks whether it is done, so running it again goes on where it
-# stopped; it ends at the first step that fails, and says which. With the name of a function, such as engine, it takes that alone.
+# boot.sh [FUNCTION]: prepare an instance and start voting on it: data volume, Docker Engine with Compose, security updates, unit,
+# stack. For Amazon Linux 2023, Ubuntu and Debian, as root. It ends at the first step that fails, and names it. Each step skips what
+# is done already, so a second run continues there. With the name of a function, such as engine, it runs only that function.
 set -eu
 
-COMPOSE=v2.40.3 # for Amazon Linux, which packages neither of these two in a version that can build
+COMPOSE=v2.40.3 # for Amazon Linux, whose packages of these two are missing or too old to build
 BUILDX=v0.29.1
 
 VOLUME=''
@@ -16,14 +16,14 @@ data=/var/lib/docker/volumes
 
 fail() { echo "boot: $*" >&2; exit 1; }
 
-step() { # NAME FUNCTION: in a shell of its own, which ends at the first command that fails
+step() { # NAME FUNCTION: run it in a shell of its own, which ends at the first command that fails
     echo "boot: $1"
-    "$0" "$2" || fail "$1 failed, see above; when that is mended, run $0 again"
+    "$0" "$2" || fail "$1 failed: see above. Fix the cause, then run $0 again"
 }
 
-data_volume() { # on VOLUME: Docker's named volumes
+data_volume() { # mount VOLUME where Docker keeps named volumes
     if [ -z "$VOLUME" ]; then
-        echo 'no data volume: the data stays on the disk of the system'
+        echo 'no data volume: the data stays on the system disk'
         return
     fi
     device=/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_$(echo "$VOLUME" | tr -d -)
@@ -31,30 +31,30 @@ data_volume() { # on VOLUME: Docker's named volumes
         resize2fs "$device" # if the volume has grown
     else
         waited=0
-        until [ -b "$device" ]; do # CloudFormation attaches it once the instance runs
-            [ "$waited" -lt "${VOLUME_PATIENCE:-300}" ] || fail "$device is not there: is $VOLUME attached to this instance?"
+        until [ -b "$device" ]; do # CloudFormation attaches it after the instance has started
+            [ "$waited" -lt "${VOLUME_PATIENCE:-300}" ] || fail "$device does not exist: is $VOLUME attached to this instance?"
             sleep 1
             waited=$((waited + 1))
         done
         found=0
         blkid -p "$device" >/dev/null || found=$?
         case $found in
-            0) # a snapshot's may be smaller than the volume
+            0) # a file system from a snapshot may be smaller than the volume
                 e2fsck -fp "$device" || [ $? -eq 1 ]
                 resize2fs "$device"
                 ;;
-            2) mkfs.ext4 -q -L voting-data "$device" ;; # there is nothing on it
+            2) mkfs.ext4 -q -L voting-data "$device" ;; # the volume is empty
             *) fail "$device cannot be read" ;;
         esac
         mkdir -p "$data"
         grep -q '^LABEL=voting-data ' /etc/fstab || echo "LABEL=voting-data $data ext4 defaults,noatime,nofail 0 2" >>/etc/fstab
         mount "$device" "$data"
-        mkdir -p /etc/systemd/system/docker.service.d # without its data it must not start with none
+        mkdir -p /etc/systemd/system/docker.service.d # Docker must not start without the data
         printf '[Unit]\nRequiresMountsFor=%s\n' "$data" >/etc/systemd/system/docker.service.d/data.conf
     fi
 }
 
-plugin() { # NAME URL SHA256: exactly this plugin of the docker command
+plugin() { # NAME URL SHA256: install exactly this plugin of the docker command
     ! echo "$3  $plugins/$1" | sha256sum -c --status - 2>/dev/null || return 0
     mkdir -p "$plugins"
     curl -fsSL --retry 5 "$2" -o "$plugins/$1.new"
@@ -65,7 +65,7 @@ plugin() { # NAME URL SHA256: exactly this plugin of the docker command
 
 engine() {
     mkdir -p /etc/docker
-    echo '{"live-restore": true}' >/etc/docker/daemon.json # an update of the engine leaves the containers running
+    echo '{"live-restore": true}' >/etc/docker/daemon.json # containers keep running while the engine is updated
     # shellcheck source=/dev/null
     . /etc/os-release
     case $ID in
@@ -96,7 +96,7 @@ engine() {
                 docker.io $client docker-buildx unattended-upgrades curl ca-certificates
             [ "$ID" = debian ] || command -v aws >/dev/null || snap install aws-cli --classic
             ;;
-        *) fail "$ID is not an operating system that this script knows: use Amazon Linux 2023, Ubuntu or Debian" ;;
+        *) fail "$ID is not supported: use Amazon Linux 2023, Ubuntu or Debian" ;;
     esac
     systemctl daemon-reload
     systemctl enable --now docker
@@ -105,7 +105,7 @@ engine() {
 
 security_updates() {
     if [ -d /etc/dnf ]; then
-        echo latest >/etc/dnf/vars/releasever # Amazon Linux stays at the release of its image otherwise
+        echo latest >/etc/dnf/vars/releasever # otherwise Amazon Linux stays at the release of its image
         sed -i -e 's/^upgrade_type *=.*/upgrade_type = security/' -e 's/^apply_updates *=.*/apply_updates = yes/' \
             /etc/dnf/automatic.conf
         systemctl enable --now dnf-automatic.timer
@@ -126,7 +126,7 @@ start() {
     systemctl start voting
 }
 
-[ "$(id -u)" = 0 ] || fail 'has to run as root'
+[ "$(id -u)" = 0 ] || fail 'run this as root'
 if [ $# -gt 0 ]; then
     "$@"
     exit

@@ -1,12 +1,12 @@
 #!/bin/sh
-# order.sh DOCUMENT INSTANCE VERSION [SHA256 [DIGEST]]: has the instance take a release into service, by Systems Manager, and
-# waits; the exit code is 0 only if the release serves. DOCUMENT and INSTANCE are outputs of the stack (template.yaml). SHA256 is
-# the release archive's, DIGEST (sha256:…) the image's; without them, it is what the release workflow has signed for VERSION.
+# order.sh DOCUMENT INSTANCE VERSION [SHA256 [DIGEST]]: deploy a release on the instance, with Systems Manager, and wait. The exit
+# code is 0 only if the release serves. DOCUMENT and INSTANCE are outputs of the stack (template.yaml). SHA256 is that of the release
+# archive, DIGEST (sha256:…) that of the image; without them, whatever the release workflow signed for VERSION is deployed.
 set -eu
 
 document=${1:?usage: order.sh DOCUMENT INSTANCE VERSION [SHA256 [DIGEST]]} instance=${2:?} version=${3:?}
 
-case $version in *[!0-9A-Za-z.-]*) echo "order: $version is not a version" >&2; exit 2 ;; esac # nor more parameters
+case $version in *[!0-9A-Za-z.-]*) echo "order: $version is not a version" >&2; exit 2 ;; esac # nor can it add parameters
 
 id=$(aws ssm send-command --document-name "$document" --instance-ids "$instance" \
     --parameters "version=$version,sha256=${4-},digest=${5-}" --comment "voting $version" \
@@ -17,10 +17,10 @@ ask() { aws ssm get-command-invocation --command-id "$id" --instance-id "$instan
 
 waited=0
 while :; do
-    state=$(ask Status 2>/dev/null || echo Pending) # at first it is not known yet
+    state=$(ask Status 2>/dev/null || echo Pending) # the command is not known at first
     case $state in Success | Failed | Cancelled | TimedOut) break ;; esac
     if [ "$waited" -ge 2400 ]; then
-        echo "order: $id is $state after 40 minutes: look at it in Systems Manager, Run Command" >&2
+        echo "order: $id is $state after 40 minutes: see Run Command in Systems Manager" >&2
         exit 1
     fi
     sleep 5

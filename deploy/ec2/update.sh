@@ -1,5 +1,5 @@
 #!/bin/sh
-# update.sh [DIGEST]: takes the release that this file belongs to into service on an instance made by template.yaml.
+# update.sh [DIGEST]: deploy the release that this file belongs to, on an instance created by template.yaml.
 set -eu
 # shellcheck source=/dev/null
 . /etc/voting/installation

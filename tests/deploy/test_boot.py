@@ -119,9 +119,9 @@ def test_the_start_comes_as_far_as_the_network_says_so_and_can_be_run_again(mach
         assert "boot: Docker Engine and Compose\n" in run_
         assert "boot: security updates" not in run_
         assert "ended with 1\n0.1.0\n" in run_  # the release is unpacked, and no draft is left
-    assert said.count("boot: Docker Engine and Compose failed, see above") == 2
+    assert said.count("boot: Docker Engine and Compose failed: see above") == 2
     assert "Temporary failure resolving" in said or "Could not resolve" in said
-    assert said.count("the first start failed, see above; when that is mended, run voting-boot again") == 2
+    assert said.count("the first start failed: see above. Fix the cause, then run voting-boot again") == 2
     told = [line.split(" ", 2)[2] for line in said.splitlines() if line.startswith("TOLD - ")]
     assert [json.loads(each)["Status"] for each in told] == ["FAILURE", "FAILURE"]
 
@@ -149,7 +149,7 @@ def test_a_release_that_is_not_there_or_not_the_right_one_is_refused(machine: Pa
         ("0.2.0", "cd v0.2.0; sed -i s/release.yml/ci.yml/ *.json", "is not signed by"),
         # signed, but for another version: an old release under a new name
         ("0.2.0", "for a in gz gz.sigstore.json; do cp v0.1.0/*.$a v0.2.0/voting-0.2.0.tar.$a; done", "is not signed"),
-        ("0.2.0", "for a in v3.0.6/*; do echo exit 0 >>$a; done", "cosign has not the SHA-256"),
+        ("0.2.0", "for a in v3.0.6/*; do echo exit 0 >>$a; done", "cosign does not have the SHA-256"),
         ("0.2.0", "rm v3.0.6/*", "cannot be fetched"),
     ],
 )
@@ -233,5 +233,5 @@ def test_a_volume_that_is_not_attached_is_named(machine: Path) -> None:
         """sed -i "s/^VOLUME=.*/VOLUME='vol-0123'/" /etc/voting/installation
         VOLUME_PATIENCE=1 $(voting-release 0.1.0)/deploy/ec2/boot.sh""",
     )
-    assert "Elastic_Block_Store_vol0123 is not there: is vol-0123 attached to this instance?" in said
+    assert "Elastic_Block_Store_vol0123 does not exist: is vol-0123 attached to this instance?" in said
     assert "boot: data volume failed" in said

@@ -168,10 +168,10 @@ def test_exactly_the_image_that_is_named_is_pulled_and_wrong_settings_change_not
         packed.write_text(f"sha256:{'0' * 64}\n")
         done = installation.deploy("0.4.0", registry.digest)
         assert done.returncode == 1
-        assert f"and not {registry.digest}" in done.stderr
+        assert f", not {registry.digest}" in done.stderr
         done = installation.deploy("0.4.0")
         assert done.returncode == 1
-        assert "cannot be had" in done.stderr
+        assert "cannot get the image" in done.stderr
         packed.write_text(f"{registry.digest}\n")
         done = installation.deploy("0.4.0")
         assert done.returncode == 1
@@ -187,4 +187,4 @@ def test_two_deployments_at_once_are_refused(installation: Installation) -> None
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = installation.deploy(installation.current.resolve().name)
     assert done.returncode == 1
-    assert "another deployment is at it" in done.stderr
+    assert "another deployment is running" in done.stderr

@@ -146,7 +146,7 @@ def test_a_denied_read_names_the_right_that_is_missing_and_the_last_settings_sta
     before = (tmp_path / "current" / ".env").read_text()
     aws.allow(requests=0)
     try:
-        with pytest.raises(settings.Failed, match=f"needs the right ssm:GetParametersByPath on {PREFIX}"):
+        with pytest.raises(settings.Failed, match=f"needs the permission ssm:GetParametersByPath on {PREFIX}"):
             settings.main(release(tmp_path), installation(tmp_path), tmp_path)
     finally:
         aws.allow(requests=1_000_000)

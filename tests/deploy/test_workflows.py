@@ -153,7 +153,7 @@ def test_release_notes_are_the_section_of_the_changelog(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("version", "ours", "said"),
     [
-        ("1.3.0", "1.2.0", "pyproject.toml has version 1.2.0, and not 1.3.0"),
+        ("1.3.0", "1.2.0", "pyproject.toml has version 1.2.0, not 1.3.0"),
         ("1.3.0", "1.3.0", "no section '## 1.3.0'"),
         ("1.2", "1.2", "no section '## 1.2'"),  # the beginning of another
     ],
