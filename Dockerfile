@@ -2,9 +2,9 @@
 
 FROM python:3.13-slim AS build
 WORKDIR /build
-# Which lock: service, or cloud, which adds what the extra `cloud` in pyproject.toml names.
+# Lock file to install: service, or cloud, which adds the extra `cloud` of pyproject.toml.
 ARG LOCK=service
-# Dependencies have a layer of their own, which only a changed lock makes anew.
+# Dependencies have a layer of their own, which is rebuilt only if the lock file changes.
 COPY requirements/${LOCK}.txt requirements/build.txt requirements/
 RUN python -m venv --without-pip /opt/voting \
  && pip --python /opt/voting/bin/python install --no-cache-dir --require-hashes -r "requirements/${LOCK}.txt" \
@@ -20,8 +20,8 @@ FROM python:3.13-slim
 LABEL org.opencontainers.image.title="voting" \
       org.opencontainers.image.description="A voting application that people can rely on" \
       org.opencontainers.image.licenses="MIT"
-# A named volume takes over the owner of the directory that it is mounted on: /volumes is where `voting secrets` writes,
-# and where it lends its user's ownership to the data of Caddy, whose own image has a user for root alone.
+# A named volume inherits the owner of the directory that it is mounted on. `voting secrets` writes to the volumes below
+# /volumes. Caddy's data is among them so that it belongs to this user, because Caddy's own image has only root.
 RUN groupadd --gid 10001 voting \
  && useradd --uid 10001 --gid voting --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin voting \
  && for name in secrets vote worker result migrate db redis grafana caddy cloudwatch; do install -d -o voting -g voting "/volumes/$name"; done

@@ -207,4 +207,4 @@ def test_the_dashboard_is_one_that_grafana_can_lay_out() -> None:
             assert panel["title"]
             assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
     titles = [panel["title"] for panel in dashboard["panels"] if panel["type"] == "row"]
-    assert titles[:3] == ["Are votes flowing?", "How fresh is the screen?", "What is broken?"]
+    assert titles[:3] == ["Are votes flowing?", "How fresh is the result?", "What is broken?"]
