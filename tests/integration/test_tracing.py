@@ -18,7 +18,7 @@ from opentelemetry.exporter.otlp.proto.http import trace_exporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanContext
+from opentelemetry.trace import NonRecordingSpan, SpanContext
 
 from tests.waiting import until
 from voting.broker import stream
@@ -31,13 +31,12 @@ from voting.polls import EntryId, Option, Poll
 from voting.result import app as result
 from voting.service import spans
 from voting.service.lifecycle import Stop
-from voting.service.spans import format_traceparent
 from voting.settings.services import ResultSettings, VoteSettings, WorkerSettings
 from voting.vote import app as vote
 from voting.web.server import listen
 from voting.worker import app as worker
 
-# A failing test may cut services off; where the warning of that became an error, uvloop would wait for ever to close.
+# A failing test may cancel services; if the warning about that were an error, uvloop would never finish closing.
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("default::ResourceWarning")]
 
 ALL = ("vote", "worker", "result")
@@ -49,16 +48,16 @@ POST = (
 
 @asynccontextmanager
 async def running(servers: tuple[str, str], *services: str, **given: object) -> AsyncIterator[int]:
-    """Run services until the end, then stop them as SIGTERM does; yields the port of vote."""
-    everywhere = {"redis_url": servers[0], "database_url": servers[1], "metrics_listen": "127.0.0.1:0"}
-    everywhere |= {"host": "127.0.0.1", "secret_key": "k" * 32, "worker_name": "w1"}
-    values = everywhere | {"otel_exporter_otlp_endpoint": "http://127.0.0.1:1", "otel_traces_sampler_arg": 1.0} | given
+    """Run services, yield the port of vote, then stop the services as SIGTERM does."""
+    common = {"redis_url": servers[0], "database_url": servers[1], "metrics_listen": "127.0.0.1:0"}
+    common |= {"host": "127.0.0.1", "secret_key": "k" * 32, "worker_name": "w1"}
+    values = common | {"otel_exporter_otlp_endpoint": "http://127.0.0.1:1", "otel_traces_sampler_arg": 1.0} | given
     stop, public = Stop(), listen("127.0.0.1:0")
-    anywhere = {"result_port": 0}
+    any_port = {"result_port": 0}
     parts: dict[str, Callable[[], Coroutine[None, None, None]]] = {
         "vote": lambda: vote.main(VoteSettings.model_validate(values), stop, public, listen("127.0.0.1:0")),
         "worker": lambda: worker.main(WorkerSettings.model_validate(values), stop),
-        "result": lambda: result.main(ResultSettings.model_validate(values).model_copy(update=anywhere), stop),
+        "result": lambda: result.main(ResultSettings.model_validate(values).model_copy(update=any_port), stop),
     }
     port: int = public.getsockname()[1]
     tasks = [asyncio.create_task(parts[service]()) for service in services]
@@ -80,7 +79,7 @@ def both(redis_url: str, database_url: str) -> tuple[str, str]:
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
-    """Where all services send their spans, in place of a collector."""
+    """Return the exporter that all services use in place of a collector."""
     exporter = InMemorySpanExporter()
     monkeypatch.setattr(trace_exporter, "OTLPSpanExporter", lambda *_, **__: exporter)
     return exporter
@@ -109,10 +108,13 @@ async def test_one_trace_leads_from_the_post_over_commit_to_the_snapshot(
         (batch,) = named(recorded, "count batch")
         with psycopg.connect(both[1]) as database:
             stored = database.execute("SELECT voter FROM votes WHERE choice = 'b'").fetchone()
-    way = [post, add, count, snapshot]
-    assert {context(span).trace_id for span in way} == {context(post).trace_id}
-    assert [span.parent and span.parent.span_id for span in way] == [None, *(context(span).span_id for span in way[:3])]
-    assert [span.resource.attributes["service.name"] for span in way] == ["vote", "vote", "worker", "result"]
+    path = [post, add, count, snapshot]
+    assert {context(span).trace_id for span in path} == {context(post).trace_id}
+    assert [span.parent and span.parent.span_id for span in path] == [
+        None,
+        *(context(span).span_id for span in path[:3]),
+    ]
+    assert [span.resource.attributes["service.name"] for span in path] == ["vote", "vote", "worker", "result"]
     for inner, outer in ((add, post), (count, batch)):
         assert (outer.start_time or 0) <= (inner.start_time or 0) <= (inner.end_time or 0) <= (outer.end_time or 0)
     assert (add.start_time or 0) <= (count.start_time or 0) <= (snapshot.start_time or 0) <= (snapshot.end_time or 0)
@@ -129,7 +131,7 @@ async def test_one_trace_leads_from_the_post_over_commit_to_the_snapshot(
     assert not snapshot.attributes
     assert stored
     cookie = answer.headers["set-cookie"].partition("=")[2].partition(";")[0]
-    for span in (*way, batch):
+    for span in (*path, batch):
         text = span.to_json()
         for secret in (FOREIGN[3:35], answer.json()["receipt"], cookie, stored[0].hex(), '"b"', "127.0.0.1"):
             assert secret not in text
@@ -170,7 +172,7 @@ async def test_only_the_entry_of_a_traced_vote_has_one_more_field(
     with redis.Redis.from_url(both[0]) as broker:
         ((_, fields),) = broker.xrange(STREAM)
     ended = {span.name: span for span in recorded.get_finished_spans()}
-    more = {b"traceparent": format_traceparent(context(ended["XADD"])).encode()} if share else {}
+    more = {b"traceparent": spans.inject(NonRecordingSpan(context(ended["XADD"]))).encode()} if share else {}
     assert fields == {b"poll": b"default", b"voter": fields[b"voter"], b"choice": b"a"} | more
     assert set(ended) == ({"POST /", "XADD"} if share else set())
 
@@ -186,27 +188,27 @@ async def test_a_worker_counts_traced_votes_whether_it_traces_or_not(
             with redis.Redis.from_url(both[0]) as broker:
                 broker.xadd(STREAM, {"poll": "default", "voter": "v" * 16, "choice": "a", "traceparent": FOREIGN})
             heard = [notice.payload async for notice in database.notifies(timeout=60, stop_after=1)]
-        assert {standing.votes["a"] for standing in (await poll_states(database))[0]} == {1}
+        assert {state.votes["a"] for state in (await poll_states(database))[0]} == {1}
     counts = [context(span) for span in named(recorded, "count")]
-    assert heard == ([f"default {format_traceparent(counts[0])}"] if collector else ["default"])
+    assert heard == ([f"default {spans.inject(NonRecordingSpan(counts[0]))}"] if collector else ["default"])
     assert [f"{count.trace_id:x}" for count in counts] == (["a" * 32] if collector else [])
 
 
 @contextmanager
 def silent_collector() -> Iterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as sock:  # connections are made, and whatever comes is swallowed
+    with socket.create_server(("127.0.0.1", 0)) as sock:  # accepts connections, and never answers
         yield sock.getsockname()[1]
 
 
 @contextmanager
 def absent_collector() -> Iterator[int]:
     with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))  # and does not listen
+        sock.bind(("127.0.0.1", 0))  # without listening
         yield sock.getsockname()[1]
 
 
 async def vote_on(port: int, number: int) -> None:
-    """Have so many votes accepted, one after the other."""
+    """Send votes one after the other until `number` of them are accepted."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     with contextlib.closing(writer):
         while number:
@@ -219,28 +221,28 @@ async def vote_on(port: int, number: int) -> None:
 
 
 @pytest.mark.parametrize("collector", [silent_collector, absent_collector])
-async def test_a_collector_that_does_not_take_spans_disturbs_no_vote_and_no_end(
+async def test_a_collector_that_takes_no_spans_delays_neither_votes_nor_the_end(
     both: tuple[str, str], collector: Callable[[], AbstractContextManager[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("voting.service.spans.FLUSH_SECONDS", 0.5)
     monkeypatch.setattr("voting.service.spans.QUEUE", 256)
     with collector() as dead:
         async with running(both, *ALL, otel_exporter_otlp_endpoint=f"http://127.0.0.1:{dead}") as port:
-            async with asyncio.timeout(60):  # waiting for the collector would take 2 s for each of 400 spans
+            async with asyncio.timeout(60):  # if spans were sent one by one, each of 400 would wait 2 s
                 await asyncio.gather(*(vote_on(port, 40) for _ in range(5)))
             with redis.Redis.from_url(both[0]) as broker:
                 await until(lambda: broker.xlen(STREAM) == 0)
             ending = time.monotonic()
         took = time.monotonic() - ending
-    assert took < 15  # the exporter's own patience would be 30 s for each
+    assert took < 15  # the provider's own shutdown may take 30 s for each service
     with psycopg.connect(both[1]) as database:
         (counted,) = database.execute("SELECT sum(votes) FROM tallies").fetchone() or (0,)
     assert spans.QUEUE < 2 * 40 * 5  # so some were dropped
-    assert counted >= 40 * 5  # on a slow machine one that was answered 503 may be on the stream all the same
+    assert counted >= 40 * 5  # a vote that was answered 503 may be on the stream
 
 
 class Collector(BaseHTTPRequestHandler):
-    """Keeps what it is sent."""
+    """Keeps the requests that it gets."""
 
     seen: list[tuple[str, str | None, ExportTraceServiceRequest]]
 
@@ -251,10 +253,10 @@ class Collector(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Do not log."""
 
 
-async def test_a_collector_gets_the_trace_over_otlp_with_the_headers_that_it_wants(both: tuple[str, str]) -> None:
+async def test_a_collector_gets_the_trace_over_otlp_with_the_configured_headers(both: tuple[str, str]) -> None:
     Collector.seen = []
     with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
         serving = threading.Thread(target=server.serve_forever)

@@ -4,19 +4,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanContext, StatusCode, TraceFlags
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    NonRecordingSpan,
+    SpanContext,
+    StatusCode,
+    TraceFlags,
+    format_span_id,
+    format_trace_id,
+    get_current_span,
+)
 
-from voting.service.spans import MAX_TRACED, SpanRecorder, format_traceparent, parse_traceparent
+from voting.service.spans import MAX_TRACED, SpanRecorder, extract, inject
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"  # the example of the W3C recommendation
 GOOD = f"00-{TRACE}-{SPAN}-01".encode()
 
 
-def test_a_traceparent_is_read_as_it_was_written() -> None:
-    context = parse_traceparent(GOOD)
+def extracted(text: bytes) -> SpanContext:
+    context = extract(text)
     assert context is not None
-    assert (f"{context.trace_id:032x}", f"{context.span_id:016x}", context.is_remote) == (TRACE, SPAN, True)
-    assert format_traceparent(context).encode() == GOOD
+    return get_current_span(context).get_span_context()
+
+
+def test_a_traceparent_is_read_as_it_was_written() -> None:
+    found = extracted(GOOD)
+    assert (format_trace_id(found.trace_id), format_span_id(found.span_id), found.is_remote) == (TRACE, SPAN, True)
+    assert inject(NonRecordingSpan(found)).encode() == GOOD
 
 
 @pytest.mark.parametrize(
@@ -24,33 +38,45 @@ def test_a_traceparent_is_read_as_it_was_written() -> None:
     [
         b"",
         GOOD[:-1],
-        GOOD + b"\n",
         GOOD + b"-more",
         GOOD.upper(),
-        b"01" + GOOD[2:],
-        GOOD[:-1] + b"0",  # not recorded
+        b"ff" + GOOD[2:],
+        GOOD[:-1] + b"0",  # not sampled
         GOOD.replace(TRACE.encode(), b"0" * 32),
         GOOD.replace(SPAN.encode(), b"0" * 16),
         GOOD.replace(b"4b", b"4g"),
         b"\xff" * 55,
     ],
 )
-def test_anything_else_points_nowhere(text: bytes) -> None:
-    assert parse_traceparent(text) is None
+def test_a_malformed_or_unsampled_traceparent_names_no_span(text: bytes) -> None:
+    assert extract(text) is None
+
+
+def test_a_later_version_is_read_as_far_as_it_is_known() -> None:
+    assert extracted(b"01" + GOOD[2:] + b"-more") == extracted(GOOD)
+
+
+def test_a_long_traceparent_is_ignored_without_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
+    assert extract(b"01" + GOOD[2:] + b"-" + b"x" * 500) is None
+    assert not caplog.records
 
 
 @given(st.binary(max_size=80))
 def test_no_bytes_at_all_make_it_raise(text: bytes) -> None:
-    parse_traceparent(text)
+    extract(text)
 
 
 @given(st.integers(1, 2**128 - 1), st.integers(1, 2**64 - 1))
-def test_every_recorded_span_can_be_pointed_to(trace: int, span: int) -> None:
-    text = format_traceparent(SpanContext(trace, span, is_remote=False, trace_flags=TraceFlags(1)))
+def test_the_traceparent_of_every_sampled_span_can_be_read(trace: int, span: int) -> None:
+    context = SpanContext(trace, span, is_remote=False, trace_flags=TraceFlags(1))
+    text = inject(NonRecordingSpan(context))
     assert len(text) == 55
-    found = parse_traceparent(text.encode())
-    assert found is not None
+    found = extracted(text.encode())
     assert (found.trace_id, found.span_id) == (trace, span)
+
+
+def test_a_span_that_is_not_valid_has_no_traceparent() -> None:
+    assert inject(INVALID_SPAN) == ""
 
 
 def entry(number: int) -> tuple[object, list[bytes]]:
@@ -65,22 +91,22 @@ def recorded() -> InMemorySpanExporter:
 
 def test_of_a_large_batch_a_limited_number_of_votes_is_traced_the_newest(recorded: InMemorySpanExporter) -> None:
     worker = SpanRecorder("worker", recorded, 1)
-    with worker.batch([entry(number) for number in range(1, 1001)], taken=1) as traceparent:
+    with worker.record_batch([entry(number) for number in range(1, 1001)], read_at=1) as traceparent:
         pass
     worker.close()
     *counts, batch = recorded.get_finished_spans()
     assert len(counts) == len(batch.links) == MAX_TRACED
     assert {span.context.trace_id for span in counts if span.context} == set(range(1001 - MAX_TRACED, 1001))
-    newest = parse_traceparent(traceparent.encode())
-    assert newest is not None
-    assert newest.trace_id == 1000
+    assert extracted(traceparent.encode()).trace_id == 1000
     assert batch.attributes == {"messaging.batch.message_count": 1000}
 
 
 def test_a_batch_without_a_traced_vote_leaves_no_trace(recorded: InMemorySpanExporter) -> None:
     worker = SpanRecorder("worker", recorded, 1)
     plain = [b"poll", b"default", b"voter", b"v" * 16, b"choice", b"a"]
-    with worker.batch([(None, plain), (None, []), (None, [*plain, b"traceparent", b"junk"])], taken=1) as traceparent:
+    with worker.record_batch(
+        [(None, plain), (None, []), (None, [*plain, b"traceparent", b"junk"])], read_at=1
+    ) as traceparent:
         assert traceparent == ""
     worker.close()
     assert recorded.get_finished_spans() == ()
@@ -88,7 +114,7 @@ def test_a_batch_without_a_traced_vote_leaves_no_trace(recorded: InMemorySpanExp
 
 def test_a_failure_leaves_its_kind_but_not_its_text(recorded: InMemorySpanExporter) -> None:
     worker = SpanRecorder("worker", recorded, 1)
-    with pytest.raises(ValueError, match="the row"), worker.batch([entry(1)], taken=1):
+    with pytest.raises(ValueError, match="the row"), worker.record_batch([entry(1)], read_at=1):
         raise ValueError("the row of voter 1234 is bad")
     worker.close()
     ended = recorded.get_finished_spans()
@@ -100,8 +126,8 @@ def test_a_failure_leaves_its_kind_but_not_its_text(recorded: InMemorySpanExport
 def test_a_snapshot_joins_each_trace_that_led_to_it_once(recorded: InMemorySpanExporter) -> None:
     result = SpanRecorder("result", recorded, 1)
     hints = ["default", f"default {GOOD.decode()}", f"other {GOOD.decode()}", "default junk", ""]
-    result.snapshot(hints, began=1)
+    result.record_snapshot(hints, started=1)
     result.close()
     (span,) = recorded.get_finished_spans()
     assert span.name == "snapshot"
-    assert span.parent == parse_traceparent(GOOD)
+    assert span.parent == extracted(GOOD)

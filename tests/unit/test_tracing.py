@@ -1,4 +1,4 @@
-"""Traces: off and not even imported unless wanted; what bad settings are told."""
+"""Tracing imports OpenTelemetry only where a collector is set, and reports its bad settings."""
 
 import json
 import os
@@ -18,14 +18,14 @@ SETTINGS = {
     "SECRET_KEY": "k" * 32,
     "METRICS_LISTEN": "127.0.0.1:0",
 }
-WHOLE_LIFE = """
+START_AND_STOP = """
 import asyncio, importlib, json, sys
 from voting.settings import services
 from voting.settings.sources import load
 from voting.service.lifecycle import Stop
 from voting.web.server import listen
 
-async def live(service):
+async def run(service):
     stop = Stop()
     stop.set()
     settings = load(getattr(services, service.capitalize() + "Settings"))
@@ -37,15 +37,15 @@ async def live(service):
 if "absent" in sys.argv:
     sys.modules["opentelemetry"] = None
 for service in sys.argv[1].split("+"):
-    asyncio.run(live(service))
+    asyncio.run(run(service))
 print(json.dumps(sorted(sys.modules)))
 """
 
 
 def imported(services: str, *arguments: str, **more: str) -> set[str]:
-    """What services, started and stopped, have imported to trace."""
+    """Start and stop services in a process of their own; return which modules of tracing it has imported."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}  # noqa: TID251
-    command = [sys.executable, "-c", WHOLE_LIFE, services, *arguments]
+    command = [sys.executable, "-c", START_AND_STOP, services, *arguments]
     ended = subprocess.run(command, env=environment | SETTINGS | more, capture_output=True, text=True, check=True)
     names: list[str] = json.loads(ended.stdout.splitlines()[-1])
     return {name for name in names if name.partition(".")[0] in {"opentelemetry", "requests"}}
@@ -55,12 +55,12 @@ def test_without_a_collector_nothing_of_opentelemetry_is_imported() -> None:
     assert imported("result") == set()
 
 
-def test_nor_is_it_where_redis_py_would_import_some_of_it_by_itself() -> None:
-    """redis-py takes up the metrics of OpenTelemetry wherever that is installed, so here it looks absent."""
-    assert imported("vote+worker", "absent") == {"opentelemetry"}  # the mark of its absence
+def test_vote_and_worker_do_not_import_it_either() -> None:
+    """redis-py imports its OpenTelemetry metrics wherever that is installed, so it is hidden here."""
+    assert imported("vote+worker", "absent") == {"opentelemetry"}  # the entry that hides it
 
 
-def test_with_a_collector_it_is() -> None:
+def test_with_a_collector_sdk_and_exporter_are_imported() -> None:
     names = imported("result", OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1")
     assert {"opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http", "requests"} <= names
 
@@ -73,7 +73,7 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_tracing_is_off_by_default(settings: pytest.MonkeyPatch) -> None:  # noqa: ARG001 - it clears the environment
+def test_tracing_is_off_by_default(settings: pytest.MonkeyPatch) -> None:  # noqa: ARG001 - clears the environment
     assert tracing.start(load(ResultSettings), "result") is None
 
 

@@ -70,7 +70,7 @@ class Watcher:
             self._bad.log(bad)
             self._hub.update(standings, kept=bad)
             if self._spans:
-                self._spans.snapshot(hints, moment)
+                self._spans.record_snapshot(hints, moment)
             self._read_at = time.monotonic()
             while second + 1 <= self._read_at:
                 second += 1

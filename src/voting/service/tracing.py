@@ -1,6 +1,6 @@
-"""Whether a service traces: OpenTelemetry, off unless the settings name a collector, and then not even imported.
+"""Start tracing with OpenTelemetry, if the settings name a collector.
 
-What the traces show is in `service/spans.py`, which is imported only when they are wanted: so they cost nothing else.
+Otherwise nothing of OpenTelemetry is imported, and a vote costs the same. `service/spans.py` records the spans.
 """
 
 import importlib
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def start(settings: TraceSettings, service: str) -> "SpanRecorder | None":
-    """The spans of a service, on their way to the collector that the settings name; None if they name none.
+    """Return what records a service's spans and sends them to the collector; None if the settings name no collector.
 
-    Only vote decides which votes are traced, by the share that the settings say; the others follow.
+    The vote service alone samples, at the rate in the settings; worker and result follow its decision.
     """
     if not settings.otel_exporter_otlp_endpoint:
         return None
@@ -25,8 +25,10 @@ def start(settings: TraceSettings, service: str) -> "SpanRecorder | None":
     url = settings.otel_exporter_otlp_endpoint.rstrip("/") + "/v1/traces"
     pairs = (pair.partition("=") for pair in settings.otel_exporter_otlp_headers.split(",") if pair)
     headers = {unquote(name): unquote(value) for name, _, value in pairs}
-    share = settings.otel_traces_sampler_arg if service == "vote" else 1.0
+    sample_rate = settings.otel_traces_sampler_arg if service == "vote" else 1.0
     exporter = importlib.import_module(EXPORTER).OTLPSpanExporter(url, headers=headers, timeout=2)
-    logs.get().info("tracing.on", collector=url, share=share)
-    spans: SpanRecorder = importlib.import_module("voting.service.spans").SpanRecorder(service, exporter, share)
-    return spans
+    logs.get().info("tracing.on", collector=url, share=sample_rate)
+    recorder: SpanRecorder = importlib.import_module("voting.service.spans").SpanRecorder(
+        service, exporter, sample_rate
+    )
+    return recorder

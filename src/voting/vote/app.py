@@ -37,7 +37,7 @@ def create_app(
     settings: VoteSettings, pages: Pages, endpoint: VoteEndpoint, stop: Stop, recorder: "SpanRecorder | None" = None
 ) -> ASGIApp:
     """Return the application of the public port; `endpoint.run()` must run beside it."""
-    ballot = recorder.ballot(endpoint) if recorder else endpoint
+    ballot = recorder.trace_posts(endpoint) if recorder else endpoint
 
     async def results(request: Request) -> Response:
         return redirect_to_other_service(request, settings.result_url, settings.result_port)

@@ -60,7 +60,7 @@ class VoteEndpoint:
             on_memory=metrics.memory.set,
             on_lost=metrics.interruptions.inc,
         )
-        self._publish = recorder.cast(self._producer.cast) if recorder else self._producer.cast
+        self._publish = recorder.trace_publish(self._producer.cast) if recorder else self._producer.cast
 
     @property
     def ready(self) -> bool:

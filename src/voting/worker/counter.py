@@ -145,7 +145,9 @@ class Counter:
             batch = self._sort(batch.entries)
         if batch.entries:
             started = time.perf_counter()
-            with self._spans.batch(batch.entries, batch.taken) if self._spans else nullcontext("") as traceparent:
+            with (
+                self._spans.record_batch(batch.entries, batch.taken) if self._spans else nullcontext("") as traceparent
+            ):
                 await self._commit(batch.votes, batch.dead, traceparent)
             self._metrics.batch_seconds.observe(time.perf_counter() - started)
             self._metrics.batch_size.observe(len(batch.entries))
