@@ -59,12 +59,12 @@ POP = """\
             await self.done([entry for entry, _ in entries])
         return entries
 """
-PAUSE = "        self._transport.pause_reading()  # whatever follows stays in the kernel\n"
+PAUSE = "            self._transport.pause_reading()  # whatever follows stays in the kernel\n"
 CANCEL = """\
         if self._closing is not None:
             self._closing.cancel()  # it would keep this viewer in memory
 """
-CLOSE = "if self._socket.close_expected():"
+CLOSE = "if self._protocol.close_expected():"
 FIND = "        self._find(request)  # an unknown poll's name could be longer than a QR code can be\n"
 GROUP = """\
             transaction.xgroup_create(STREAM, GROUP, "0", mkstream=True)
@@ -225,7 +225,7 @@ MUTANTS = (
     Mutant(
         "reads on while it closes a socket",
         "result/viewer.py",
-        ((PAUSE, ""), ("if self._socket.close_expected() and self._closing is None:", CLOSE), (CANCEL, "")),
+        ((PAUSE, ""), ("if self._protocol.close_expected() and self._closing is None:", CLOSE), (CANCEL, "")),
         ("sockets",),
     ),
     Mutant(

@@ -115,7 +115,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         hub.update([standing(1, 0)])
         shown = ResultSettings.model_validate({"database_url": "postgresql://nowhere/none", "trusted_proxies": 1})
         result = result_app.create_app(shown, pages[1], hub, stop)
-        door = ViewerServer(shown, hub, lambda: None)
+        viewer_server = ViewerServer(shown, hub, measures)
         sockets = [listen("127.0.0.1:0") for _ in range(3)]
         found.vote_port, found.result_port, found.private_port = (sock.getsockname()[1] for sock in sockets)
         found.viewers.append(measures)
@@ -124,7 +124,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
             tasks.create_task(hub.run(stop))
             limits = [connection_limit(1000, shared=True) for _ in sockets]
             tasks.create_task(serve(vote, sockets[0], stop, limit=limits[0]))
-            tasks.create_task(serve(result, sockets[1], stop, limit=limits[1], ws=door.viewer))
+            tasks.create_task(serve(result, sockets[1], stop, limit=limits[1], ws=viewer_server.viewer))
             tasks.create_task(serve(health.private_app(lambda: True, CollectorRegistry()), sockets[2], stop))
             while not endpoint.ready:
                 await asyncio.sleep(0.01)

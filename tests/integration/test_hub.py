@@ -22,9 +22,9 @@ from tests.measured import value_of
 from tests.waiting import until
 from voting.database.poll_state import PollState
 from voting.polls import Option, Poll
-from voting.result.hub import Hub
+from voting.result.hub import POLL_DELETED, Hub
 from voting.result.metrics import ResultMetrics
-from voting.result.viewer import MAX_EVENTS, POLL_DELETED
+from voting.result.viewer import MAX_EVENTS, Viewer
 from voting.result.viewer_server import ViewerServer
 from voting.service import metrics
 from voting.settings.services import ResultSettings
@@ -45,12 +45,12 @@ async def serving(**settings: int) -> AsyncIterator[tuple[Hub, ResultMetrics, in
     hub.update([standing(1, 0)])
     stop = asyncio.Event()
     given = ResultSettings.model_validate({"database_url": "postgresql://nowhere/none"} | settings)
-    door = ViewerServer(given, hub, measures.limited.inc)
+    viewer_server = ViewerServer(given, hub, measures)
     public = listen("127.0.0.1:0")
     port = public.getsockname()[1]
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(hub.run(stop))
-        tasks.create_task(serve(Starlette(), public, stop, ws=door.viewer))
+        tasks.create_task(serve(Starlette(), public, stop, ws=viewer_server.viewer))
         try:
             yield hub, measures, port
         finally:
@@ -110,7 +110,7 @@ async def test_staleness_is_told_to_every_viewer_and_taken_back() -> None:
 
 async def test_a_viewer_that_never_reads_is_cut_and_the_others_never_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("voting.result.viewer.STUCK_SECONDS", 0.5)
-    monkeypatch.setattr("voting.result.hub.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("voting.web.server.CHECK_SECONDS", 0.1)
     async with serving() as (hub, measures, port), connect(f"ws://127.0.0.1:{port}/ws", max_size=None) as viewer:
         await viewer.recv()
         stuck = [await deaf(port) for _ in range(5)]
@@ -133,7 +133,7 @@ async def test_a_dead_connection_is_cut_when_it_answers_no_ping_and_a_living_one
 ) -> None:
     monkeypatch.setattr("voting.result.viewer.PING_SECONDS", 0.2)
     monkeypatch.setattr("voting.result.viewer.SILENT_SECONDS", 0.6)
-    monkeypatch.setattr("voting.result.hub.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("voting.web.server.CHECK_SECONDS", 0.1)
     async with serving() as (_, measures, port), connect(f"ws://127.0.0.1:{port}/ws") as viewer:
         writer = await deaf(port)
         await until(lambda: value_of(measures.viewers) == 2)
@@ -146,7 +146,7 @@ async def test_a_dead_connection_is_cut_when_it_answers_no_ping_and_a_living_one
 
 async def test_every_viewer_hears_something_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("voting.result.hub.KEEPALIVE_SECONDS", 0.3)
-    monkeypatch.setattr("voting.result.hub.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("voting.result.hub.CHECK_SECONDS", 0.1)
     async with serving() as (_, _, port), connect(f"ws://127.0.0.1:{port}/ws") as viewer:
         for _ in range(3):
             assert json.loads(await asyncio.wait_for(viewer.recv(), 5))["revision"] == 1
@@ -207,7 +207,7 @@ async def test_a_viewer_that_sends_too_much_is_told_so_and_closed(flood: bytes) 
 
 
 async def test_a_viewer_may_ping_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("voting.result.hub.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("voting.web.server.CHECK_SECONDS", 0.05)
     async with serving() as (_, _, port), asyncio.timeout(5):
         url = f"ws://127.0.0.1:{port}/ws"
         async with connect(url) as viewer:
@@ -221,9 +221,10 @@ async def test_nothing_is_read_of_a_viewer_that_does_not_read() -> None:
         writer = await deaf(port)
         channel = hub.channel("default")
         assert channel
-        (watching,) = channel._viewers
+        (watching,) = channel._subscribers
+        assert isinstance(watching, Viewer)
         revision = itertools.count(2)
-        while watching._stuck_at is None:
+        while watching._stuck_since is None:
             hub.update([standing(next(revision), 0, "?" * 5000)])
             await asyncio.sleep(0.001)
         writer.write(masked(0x9))

@@ -51,7 +51,7 @@ async def main(settings: ResultSettings, stop: Stop) -> None:
         tasks.create_task(hub.run(stop))
         front = with_rate_limit(app, settings, pages, measures.limited.inc)
         limit = connection_limit(settings.max_connections, shared=bool(settings.trusted_proxies))
-        viewers = ViewerServer(settings, hub, measures.limited.inc).viewer
+        viewers = ViewerServer(settings, hub, measures).viewer
         tasks.create_task(serve(front, public, stop, limit=limit, on_rejection=measures.reject, ws=viewers))
     if spans:
         spans.close()

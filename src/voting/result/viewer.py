@@ -1,14 +1,14 @@
-"""One viewer: a WebSocket that is written to and says nothing.
+"""One viewer: a WebSocket that gets snapshots and has nothing to send.
 
-Uvicorn hands each upgrade over to `Viewer`. The handshake, and whatever a viewer sends, are for the sans-I/O protocol
-of the websockets library; snapshots are not: one frame, serialized once, goes to every viewer's transport as it is. So
-ten thousand viewers need no task each, little memory, and microseconds a frame.
+Uvicorn passes each upgrade on to `Viewer`. The sans-I/O protocol of the websockets library does the handshake and
+parses what a viewer sends. Snapshots do not pass through it: one frame, serialized once, is written to every viewer's
+transport as it is. So ten thousand viewers need no task each, little memory, and microseconds a frame.
 https://websockets.readthedocs.io/en/stable/howto/sansio.html
 """
 
 import asyncio
 import socket
-from http import HTTPStatus
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from websockets.frames import DATA_OPCODES, CloseCode, Frame, Opcode
@@ -16,188 +16,187 @@ from websockets.http11 import Request
 from websockets.protocol import CONNECTING, OPEN
 from websockets.server import ServerProtocol
 
-from voting.web.language import language
-from voting.web.problems import PROBLEM, Problem
+from voting.result.handshake import Admit, respond
 
 if TYPE_CHECKING:
     from voting.result.hub import Channel
-    from voting.result.viewer_server import ViewerServer
 
-STUCK_SECONDS = 10.0  # that a viewer's socket may take nothing
-PING_SECONDS = 10.0  # of silence, after which it is asked for a sign of life
-SILENT_SECONDS = 18.0  # without one
-CLOSING_SECONDS = 2.0  # that it has to answer our goodbye
-MAX_MESSAGE = 1024
-MAX_RECEIVED = 1088  # bytes in a second; a browser sends a pong of 6 bytes for each ping, and one goodbye
+STUCK_SECONDS = 10.0  # that a viewer may leave its full socket unread
+PING_SECONDS = 10.0  # without a byte from the viewer, after which it gets a ping
+SILENT_SECONDS = 18.0  # without a byte, after which it is cut
+CLOSING_SECONDS = 2.0  # that it has to answer our close frame
+MAX_MESSAGE = 1024  # bytes
+MAX_RECEIVED = 1088  # bytes in a second; a browser sends a pong of 6 bytes for each ping, and one close frame
 MAX_EVENTS = 16  # frames in a second
 WRITE_BUFFER = 4 * 1024  # bytes that wait in the process for a viewer that does not read
 SEND_BUFFER = 16 * 1024  # bytes that wait in the kernel, which doubles it
-POLL_DELETED = 4404  # a close code of our own (RFC 6455, section 7.4.2), since proxies send 1001
 _PING = Frame(Opcode.PING, b"").serialize(mask=False)
 
 
 class Viewer(asyncio.Protocol):
-    """A connection from its upgrade to its end.
+    """A WebSocket connection, from its upgrade to its end. It is a `Subscriber` of one channel.
 
     Args:
-        door: lets it in.
-        connections: those that uvicorn tells to `shutdown` when the server stops.
+        connections: of the server, which calls `check` and `shutdown` of each.
+        admit: takes a request and its peer; returns the channel, and the address for `release`; or raises a Problem.
+        release: called with the address when the connection has ended.
+        on_cut: called when this viewer is cut, since it does not read or does not answer pings.
     """
 
     __slots__ = (
         "_address",
+        "_admit",
         "_channel",
         "_closing",
         "_connections",
-        "_door",
         "_events",
-        "_heard_at",
+        "_frame",
+        "_on_cut",
+        "_protocol",
         "_received",
-        "_shown",
-        "_socket",
-        "_stuck_at",
+        "_received_at",
+        "_release",
+        "_stuck_since",
         "_transport",
     )
     _transport: asyncio.Transport
 
-    def __init__(self, door: "ViewerServer", connections: set[Any]) -> None:
-        self._door, self._connections = door, connections
-        self._socket = ServerProtocol(max_size=MAX_MESSAGE)
-        self._channel: Channel | None = None
-        self._address: str | None = None  # for which a place is taken
+    def __init__(
+        self,
+        connections: set[Any],
+        *,
+        admit: Admit,
+        release: Callable[[str], None],
+        on_cut: Callable[[], None],
+    ) -> None:
+        self._connections, self._admit, self._release, self._on_cut = connections, admit, release, on_cut
+        self._protocol = ServerProtocol(max_size=MAX_MESSAGE)
+        self._channel: Channel | None = None  # between the handshake and the beginning of the close
+        self._address: str | None = None  # to release
         self._closing: asyncio.TimerHandle | None = None
-        self._shown = b""
-        self._received = self._events = 0  # bytes and frames since the last look
-        self._heard_at = 0.0
-        self._stuck_at: float | None = None
+        self._frame = b""  # the last snapshot that was sent
+        self._received = self._events = 0  # bytes and frames since the last check
+        self._received_at = 0.0
+        self._stuck_since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Uvicorn passes the connection on, and then the request."""
+        """Take over the connection; Uvicorn then repeats the request."""
         self._transport = transport
         transport.set_write_buffer_limits(high=WRITE_BUFFER)
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         self._connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        """Take the request, a pong or a close frame.
+        """Parse the request, or frames.
 
-        A message is answered with the close code 1003, too much of anything with 1008 (RFC 6455, section 7.4.1).
+        A message is answered with the close code 1003, too many bytes or frames with 1008 (RFC 6455, section 7.4.1).
         """
-        self._heard_at = asyncio.get_running_loop().time()
-        if self._socket.state is not CONNECTING:
+        self._received_at = asyncio.get_running_loop().time()
+        if self._protocol.state is not CONNECTING:
             room = max(0, MAX_RECEIVED - self._received)
             self._received += len(data)
             data = data[:room]  # the rest is not parsed: a frame of 6 bytes costs as much as a vote
-        self._socket.receive_data(data)
-        for event in self._socket.events_received():
+        self._protocol.receive_data(data)
+        for event in self._protocol.events_received():
             self._events += 1
             if isinstance(event, Request):
-                self._answer(event)
-            elif isinstance(event, Frame) and event.opcode in DATA_OPCODES and self._socket.state is OPEN:
-                self._socket.fail(CloseCode.UNSUPPORTED_DATA, "this socket only sends")
+                self._open(event)
+            elif isinstance(event, Frame) and event.opcode in DATA_OPCODES and self._protocol.state is OPEN:
+                self._protocol.fail(CloseCode.UNSUPPORTED_DATA, "this socket only sends")
         if self._events > MAX_EVENTS or self._received > MAX_RECEIVED:
-            self._refuse_more()
-        else:
-            self._flush()
-
-    def _refuse_more(self) -> None:
-        self._socket.fail(CloseCode.POLICY_VIOLATION, "too much was sent")
-        self._transport.pause_reading()  # whatever follows stays in the kernel
+            self._protocol.fail(CloseCode.POLICY_VIOLATION, "too much was sent")
+            self._transport.pause_reading()  # whatever follows stays in the kernel
         self._flush()
 
-    def _answer(self, request: Request) -> None:
-        response = self._socket.accept(request)
-        if self._socket.handshake_exc is None:
-            try:
-                self._channel, self._address = self._door.admit(request, self._transport.get_extra_info("peername"))
-            except Problem as problem:
-                told = problem.document(language("en"), "GET")
-                response = self._socket.reject(HTTPStatus(problem.status), told.decode())
-                del response.headers["Content-Type"]
-                response.headers["Content-Type"] = PROBLEM
-                if problem.retry_after:
-                    response.headers["Retry-After"] = str(problem.retry_after)
-        self._socket.send_response(response)
-        if self._channel:
-            self._socket.parser = self._socket.parse()  # the one before keeps the request, of up to 16 KiB
-            next(self._socket.parser)
+    def _open(self, request: Request) -> None:
+        """Answer the request; if it is admitted, subscribe to its channel."""
+        admission = respond(self._protocol, request, self._transport.get_extra_info("peername"), self._admit)
+        if admission:
+            self._channel, self._address = admission
             self._flush()
-            self._channel.join(self)
+            self._channel.subscribe(self)
 
     def _flush(self) -> None:
-        for data in self._socket.data_to_send():
+        """Write what the protocol has to send; if the connection is to end, set a time limit for that."""
+        for data in self._protocol.data_to_send():
             if data:
                 self._transport.write(data)
             elif not self._transport.is_closing():
                 self._transport.write_eof()
-        if self._socket.close_expected() and self._closing is None:
-            self._leave()
+        if self._protocol.close_expected() and self._closing is None:
+            self._unsubscribe()
             self._closing = asyncio.get_running_loop().call_later(CLOSING_SECONDS, self._transport.abort)
 
-    def show(self, frame: bytes) -> int:
-        """Send a frame, unless this viewer has it already or takes nothing now; return how many were sent."""
-        if self._shown is frame or self._stuck_at is not None:
-            return 0
-        self._shown = frame
+    def send(self, frame: bytes) -> bool:
+        """Send a frame and return True; return False if it was sent before, or the viewer does not read."""
+        if self._frame is frame or self._stuck_since is not None:
+            return False
+        self._frame = frame
         self._transport.write(frame)
-        return 1
+        return True
 
     def pause_writing(self) -> None:
         """Send no more frames, and read nothing that would have to be answered, until the viewer has caught up."""
-        self._stuck_at = asyncio.get_running_loop().time()
+        self._stuck_since = asyncio.get_running_loop().time()
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Go on with the newest frame; those between are skipped."""
-        self._stuck_at = None
-        self._heard_at = asyncio.get_running_loop().time()
+        self._stuck_since = None
+        self._received_at = asyncio.get_running_loop().time()
         if self._closing is None:
             self._transport.resume_reading()
         if self._channel:
-            self.show(self._channel.frame)
+            self.send(self._channel.frame)
 
-    def is_lost(self, now: float) -> bool:
-        """Cut it if it takes nothing or gives no sign of life, and say so; ask for one when it is due.
+    def check(self, now: float) -> None:
+        """Cut the viewer if it does not read or does not answer; send a ping if one is due; renew what it may send.
 
-        To be called once a second: what it may send until then is counted anew.
+        Args:
+            now: by the event loop's clock; a second later than at the call before.
         """
+        if self._channel is None:  # a timer ends it
+            return
         self._received = self._events = 0
-        lost = now - self._heard_at > SILENT_SECONDS
-        if lost or (self._stuck_at is not None and now - self._stuck_at > STUCK_SECONDS):
+        if self._is_lost(now):
+            self._on_cut()
             self._transport.abort()
-            return True
-        if now - self._heard_at > PING_SECONDS and self._stuck_at is None:
+        elif now - self._received_at > PING_SECONDS and self._stuck_since is None:
             self._transport.write(_PING)
-        return False
 
-    def dismiss(self) -> None:
-        """Close the connection, since the poll was deleted; result.js then loads the page again, which says so."""
-        self._socket.fail(POLL_DELETED, "this poll was deleted")
+    def _is_lost(self, now: float) -> bool:
+        """Whether the viewer has read nothing, or sent nothing, for too long."""
+        stuck = self._stuck_since is not None and now - self._stuck_since > STUCK_SECONDS
+        return stuck or now - self._received_at > SILENT_SECONDS
+
+    def close(self, code: int, reason: str) -> None:
+        """Close the connection, with a close code of RFC 6455."""
+        self._protocol.fail(code, reason)
         self._flush()
 
     def shutdown(self) -> None:
-        """The server stops: ask the viewer to come back."""
-        if self._socket.state is OPEN:
-            self._socket.send_close(CloseCode.SERVICE_RESTART)
+        """Close the connection with 1012, since the server stops; result.js then connects again."""
+        if self._protocol.state is OPEN:
+            self._protocol.send_close(CloseCode.SERVICE_RESTART)
             self._flush()
         else:
             self._transport.close()
 
     def eof_received(self) -> None:
-        """It has hung up; returning None closes our side."""
-        self._socket.receive_eof()
+        """Tell the protocol that the viewer has closed its end; returning None closes ours."""
+        self._protocol.receive_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The end, whoever wanted it."""
+        """Release what the connection held."""
         del exc
-        self._leave()
+        self._unsubscribe()
         if self._address is not None:
-            self._door.viewers.release(self._address)
+            self._release(self._address)
         if self._closing is not None:
             self._closing.cancel()  # it would keep this viewer in memory
         self._connections.discard(self)
 
-    def _leave(self) -> None:
+    def _unsubscribe(self) -> None:
         if self._channel:
-            self._channel.leave(self)
+            self._channel.unsubscribe(self)
             self._channel = None

@@ -1,13 +1,13 @@
-"""TODO voting.result.viewer_server."""
+"""Who may open a WebSocket to watch a poll, and how many may be open."""
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 from websockets.http11 import Request
 
 from voting.polls import DEFAULT_POLL
 from voting.result.hub import Channel, Hub
+from voting.result.metrics import ResultMetrics
 from voting.result.viewer import Viewer
 from voting.settings.services import ResultSettings
 from voting.web.addresses import ConnectionLimit
@@ -15,54 +15,60 @@ from voting.web.origin import client_address, same_site
 from voting.web.problems import Problem
 from voting.web.rate_limit import RateLimit, too_many_requests
 
-RETRY_SECONDS = 10  # after which a viewer for whom there was no room should try again
+RETRY_SECONDS = 10  # Retry-After where too many viewers are connected
 _PATH = re.compile(r"(?:/p/([^/?]+))?/ws(?:\?.*)?")
 
 
 class ViewerServer:
-    """Lets viewers in, to the channel that they ask for.
+    """Makes a `Viewer` of each connection that asks for a WebSocket, and admits it to its channel or refuses it.
 
     Args:
         settings: of the service.
         hub: has the channels.
-        on_refusal: called for each viewer that is refused for its address (429) or the site that it comes from (403).
+        metrics: count the viewers that are cut, and those that are refused for their address or their site.
     """
 
-    def __init__(self, settings: ResultSettings, hub: Hub, on_refusal: Callable[[], None]) -> None:
+    def __init__(self, settings: ResultSettings, hub: Hub, metrics: ResultMetrics) -> None:
         self._hub = hub
+        self._metrics = metrics
         self._hops = settings.trusted_proxies
         self._origins = settings.allowed_origins
-        self._limit = RateLimit(settings.rate_limit, settings.rate_burst) if settings.rate_limit else None
-        self.viewers = ConnectionLimit(settings.max_viewers, settings.max_viewers_per_address)
-        self._on_refusal = on_refusal
+        self._rate_limit = RateLimit(settings.rate_limit, settings.rate_burst) if settings.rate_limit else None
+        self._viewer_limit = ConnectionLimit(settings.max_viewers, settings.max_viewers_per_address)
 
-    def viewer(self, server_state: Any, **_: object) -> "Viewer":
-        """What uvicorn calls for each upgrade: its setting `ws`."""
-        return Viewer(self, server_state.connections)
+    def viewer(self, server_state: Any, **_: object) -> Viewer:
+        """Return the protocol of an upgraded connection; Uvicorn's setting `ws` is this method."""
+        return Viewer(
+            server_state.connections,
+            admit=self._admit,
+            release=self._viewer_limit.release,
+            on_cut=self._metrics.cut.inc,
+        )
 
-    def admit(self, request: Request, peer: object) -> tuple[Channel, str]:
-        """The channel that a request asks for, and the address for which a seat is taken there.
+    def _admit(self, request: Request, peer: object) -> tuple[Channel, str]:
+        """Return the channel that a request asks for, and the address that `_viewer_limit` has counted.
 
         Raises:
-            Problem: this viewer may not watch, or there is nothing to watch.
+            Problem: there is no such poll, or this viewer may not watch.
         """
         path = _PATH.fullmatch(request.path)
         channel = self._hub.channel(path[1] or DEFAULT_POLL) if path else None
         if channel is None:
             raise Problem(404 if self._hub.loaded else 503, "unknown_poll")
         try:
-            return channel, self._take(request, peer)
+            return channel, self._count(request, peer)
         except Problem:
-            self._on_refusal()
+            self._metrics.limited.inc()
             raise
 
-    def _take(self, request: Request, peer: object) -> str:
+    def _count(self, request: Request, peer: object) -> str:
+        """Count a viewer; return its address."""
         headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in request.headers.raw_items()]
         if not same_site(dict(headers), self._origins):
             raise Problem(403, "cross_site", "This socket was opened by another site.")
         address = client_address({"client": peer, "headers": headers}, self._hops)
-        if self._limit and (wait := self._limit.take(address)):
+        if self._rate_limit and (wait := self._rate_limit.take(address)):
             raise too_many_requests(wait)
-        if not self.viewers.take(address):
+        if not self._viewer_limit.take(address):
             raise too_many_requests(RETRY_SECONDS)
         return address

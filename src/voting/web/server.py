@@ -7,17 +7,19 @@ import resource
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from voting.service.lifecycle import Stop
+from voting.web import protocol
 from voting.web.addresses import ConnectionLimit
 from voting.web.buffers import BufferLimit
-from voting.web.protocol import Protocol
 
 DRAIN_SECONDS = 8
+CHECK_SECONDS = 1.0  # between two checks of all connections
+TURN = 500  # connections that are checked before the event loop runs other tasks
 BACKLOG = 4096  # connections that wait to be accepted, as many as Linux allows; one more would have to try again in 1 s
 RECEIVE_BUFFER = 8 * 1024  # bytes for each connection in the kernel, which doubles it: requests are small
 SEND_BUFFER = 64 * 1024
@@ -27,26 +29,32 @@ REJECTED = 500  # connections beyond the limit that get a 503; any further one i
 BUFFERED = 3 * 1024 * 1024  # bytes that the connections of one port may hold in all
 
 
+class Checkable(Protocol):
+    """One of Uvicorn's connections: of HTTP or, after an upgrade, of the application's own protocol."""
+
+    def check(self, now: float) -> None:
+        """Close the connection if its client has taken too long; `now` is by the event loop's clock."""
+
+
 class Server(uvicorn.Server):
-    """Uvicorn's server, without its signal handling and with the deadlines of `protocol`."""
+    """Uvicorn's server, without its signal handling, and with time limits for clients."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signal handling to `lifecycle`."""
         yield
 
-    async def on_tick(self, counter: int) -> bool:
-        """Check all connections once a second; Uvicorn calls this ten times a second."""
-        if counter % 10 == 0:
-            self.check_connections()
-        return await super().on_tick(counter)
-
-    def check_connections(self) -> None:
-        """Close those whose clients have taken too long."""
-        now = asyncio.get_running_loop().time()
-        for each in list(self.server_state.connections):
-            if isinstance(each, Protocol):
-                each.check(now)
+    async def check_connections(self) -> None:
+        """Call `check` of each connection, once a second, for ever."""
+        connections: set[Checkable] = self.server_state.connections  # type: ignore[assignment]
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            now = asyncio.get_running_loop().time()
+            for number, connection in enumerate(tuple(connections), 1):
+                if connection in connections:  # or it has ended in the meantime
+                    connection.check(now)
+                if number % TURN == 0:
+                    await asyncio.sleep(0)
 
 
 def listen(address: str) -> socket.socket:
@@ -110,7 +118,9 @@ async def serve(
     config = uvicorn.Config(
         app,
         loop="none",
-        http=functools.partial(Protocol, limit, ConnectionLimit(REJECTED, 0), BufferLimit(BUFFERED), on_rejection),  # type: ignore[arg-type]
+        http=functools.partial(
+            protocol.Protocol, limit, ConnectionLimit(REJECTED, 0), BufferLimit(BUFFERED), on_rejection
+        ),  # type: ignore[arg-type]
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -126,12 +136,10 @@ async def serve(
     async def end() -> None:
         await stop.wait()
         server.should_exit = True
-        while True:  # as long as connections are closed
-            await asyncio.sleep(1)
-            server.check_connections()
 
-    ending = asyncio.create_task(end())
-    try:
+    async with asyncio.TaskGroup() as tasks:
+        ending = tasks.create_task(end())
+        checking = tasks.create_task(server.check_connections())  # which goes on while connections are drained
         await server.serve(sockets=[sock])
-    finally:
         ending.cancel()
+        checking.cancel()

@@ -1,0 +1,46 @@
+"""The opening handshake of a viewer (RFC 6455, section 4.2)."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+
+from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
+
+from voting.result.hub import Channel
+from voting.web.language import language
+from voting.web.problems import PROBLEM, Problem
+
+Admit = Callable[[Request, object], tuple[Channel, str]]
+
+
+def respond(protocol: ServerProtocol, request: Request, peer: object, admit: Admit) -> tuple[Channel, str] | None:
+    """Give a protocol the response to send; return what `admit` has returned, or None if the request is rejected.
+
+    Args:
+        protocol: of the connection, which has received the request.
+        request: to open a WebSocket.
+        peer: the client's address and port.
+        admit: as `Viewer` takes it.
+    """
+    admission = None
+    response = protocol.accept(request)
+    if protocol.handshake_exc is None:
+        try:
+            admission = admit(request, peer)
+        except Problem as problem:
+            response = _rejection(protocol, problem)
+    protocol.send_response(response)
+    if admission:
+        protocol.parser = protocol.parse()  # the one before keeps the request, of up to 16 KiB
+        next(protocol.parser)
+    return admission
+
+
+def _rejection(protocol: ServerProtocol, problem: Problem) -> Response:
+    document = problem.document(language("en"), "GET")
+    response = protocol.reject(HTTPStatus(problem.status), document.decode())
+    del response.headers["Content-Type"]
+    response.headers["Content-Type"] = PROBLEM
+    if problem.retry_after:
+        response.headers["Retry-After"] = str(problem.retry_after)
+    return response
