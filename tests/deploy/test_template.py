@@ -13,7 +13,7 @@ import yaml
 from tests.deploy.cloudformation import ROOT, TEMPLATE, load, user_data
 from tests.deploy.conftest import Aws, Tool
 from voting.local.servers import LOG_SETTINGS
-from voting.web.protocol import KEEP_ALIVE_SECONDS
+from voting.web.connection import KEEP_ALIVE_SECONDS
 
 RESOURCES: dict[str, Any] = load()["Resources"]
 HOSTS = {"VoteHost": "vote.example.org", "ResultHost": "result.example.org"}

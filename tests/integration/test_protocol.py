@@ -16,7 +16,6 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from tests.waiting import until
 from voting.service.lifecycle import Stop
-from voting.web import protocol
 from voting.web.addresses import ConnectionLimit
 from voting.web.answers import send_ok
 from voting.web.rejections import MAX_BODY, MAX_FIELDS, MAX_HEAD
@@ -254,7 +253,7 @@ async def test_clients_that_do_not_go_on_do_not_hold_up_the_end(caplog: pytest.L
     "start", [b"GET / HTT", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nvote=", CHUNKED + b"5\r\nvo"]
 )
 async def test_a_request_that_does_not_end_is_answered_in_time(start: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr("voting.web.protocol.REQUEST_SECONDS", 0.2)
     async with serving() as (app, port), asyncio.timeout(5):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(start)
@@ -265,8 +264,8 @@ async def test_a_request_that_does_not_end_is_answered_in_time(start: bytes, mon
 
 
 async def test_a_client_that_asks_nothing_is_cut_off_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "REQUEST_SECONDS", 0.2)
-    monkeypatch.setattr(protocol, "KEEP_ALIVE_SECONDS", 0.2)
+    monkeypatch.setattr("voting.web.connection.REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr("voting.web.protocol.KEEP_ALIVE_SECONDS", 0.2)
     async with serving() as (_, port), asyncio.timeout(5):
         for request in (b"", GET % 1):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -278,7 +277,7 @@ async def test_a_client_that_asks_nothing_is_cut_off_without_a_word(monkeypatch:
 
 
 async def test_a_client_that_does_not_read_its_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "STUCK_SECONDS", 0.5)
+    monkeypatch.setattr("voting.web.connection.STUCK_SECONDS", 0.5)
     async with serving() as (app, port), asyncio.timeout(8):
         app.size = 4_000_000
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)

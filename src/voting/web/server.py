@@ -13,9 +13,9 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from voting.service.lifecycle import Stop
-from voting.web import protocol
 from voting.web.addresses import ConnectionLimit
 from voting.web.buffers import BufferLimit
+from voting.web.protocol import HttpProtocol
 
 DRAIN_SECONDS = 8
 CHECK_SECONDS = 1.0  # between two checks of all connections
@@ -118,9 +118,7 @@ async def serve(
     config = uvicorn.Config(
         app,
         loop="none",
-        http=functools.partial(
-            protocol.Protocol, limit, ConnectionLimit(REJECTED, 0), BufferLimit(BUFFERED), on_rejection
-        ),  # type: ignore[arg-type]
+        http=functools.partial(HttpProtocol, limit, ConnectionLimit(REJECTED, 0), BufferLimit(BUFFERED), on_rejection),  # type: ignore[arg-type]
         lifespan="off",
         log_config=None,
         access_log=False,
