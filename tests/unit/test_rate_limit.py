@@ -1,5 +1,6 @@
-"""How much one address may ask for."""
+"""How many requests and connections one address may have."""
 
+import math
 from collections import Counter
 
 import pytest
@@ -23,14 +24,27 @@ class Clock:
 
 def test_a_burst_is_let_through_and_then_one_at_the_rate() -> None:
     clock = Clock()
-    limit = RateLimit(2, 3, clock)
-    assert [limit.take("a") for _ in range(4)] == [0, 0, 0, pytest.approx(0.5)]
-    assert limit.take("b") == 0
-    clock.now += 0.5
-    assert limit.take("a") == 0
-    assert limit.take("a") > 0
-    clock.now += 100
-    assert [limit.take("a") for _ in range(4)] == [0, 0, 0, pytest.approx(0.5)]
+    limit = RateLimit(1 / 100, 3, clock)
+    for _ in range(2):
+        assert [limit.take("a") for _ in range(4)] == [True, True, True, False]
+        assert limit.retry_after("a") == 100
+        assert limit.take("b")
+        clock.now += 99.5
+        assert limit.retry_after("a") == 1
+        clock.now += 0.5
+        assert limit.take("a")
+        assert not limit.take("a")
+        clock.now += 1000
+
+
+def test_a_wait_is_at_least_one_second_and_asking_takes_no_token() -> None:
+    clock = Clock()
+    limit = RateLimit(100, 1, clock)
+    assert limit.take("a")
+    assert [limit.retry_after("a") for _ in range(5)] == [1] * 5
+    clock.now += 0.01
+    assert limit.retry_after("a") == 1  # there is a token by now
+    assert limit.take("a")
 
 
 @given(st.lists(st.floats(0, 3), max_size=60), st.floats(0.1, 50), st.integers(1, 20))
@@ -42,9 +56,8 @@ def test_whatever_the_gaps_no_more_get_through_than_the_bucket_and_the_rate_allo
     through = 0
     for gap in gaps:
         clock.now += gap
-        wait = limit.take("a")
-        through += not wait
-        assert wait <= 1 / rate + 1e-6
+        through += limit.take("a")
+        assert 1 <= limit.retry_after("a") <= math.ceil(1 / rate)
     assert through <= burst + sum(gaps[1:]) * rate + 1e-6
 
 
@@ -52,21 +65,22 @@ def test_a_slash_48_gets_more_than_one_address_and_not_as_much_as_all_in_it() ->
     clock = Clock()
     limit = RateLimit(2, 3, clock)
     customers = [f"2001:db8:1:{number:x}::/64" for number in range(100)]
-    assert [limit.take(customers[0]) for _ in range(4)] == [0, 0, 0, pytest.approx(0.5)]
-    assert [limit.take(each) for each in customers].count(0) == 3 * WIDE - 3
-    assert limit.take("2001:db8:2:1::/64") == 0
+    assert [limit.take(customers[0]) for _ in range(4)] == [True, True, True, False]
+    assert [limit.take(each) for each in customers].count(True) == 3 * WIDE - 3
+    assert limit.take("2001:db8:2:1::/64")
     clock.now += 0.5
-    assert [limit.take(each) for each in customers].count(0) == WIDE
+    assert [limit.take(each) for each in customers].count(True) == WIDE
 
 
 def test_a_request_that_the_slash_48_has_no_token_for_takes_none_of_the_address() -> None:
     clock = Clock()
-    limit = RateLimit(1, 1, clock)
+    limit = RateLimit(1 / (100 * WIDE), 1, clock)
     for number in range(WIDE):
-        assert limit.take(f"2001:db8:1:{number:x}::/64") == 0
-    assert limit.take("2001:db8:1:ff::/64") == pytest.approx(1 / WIDE)
-    clock.now += 1 / WIDE
-    assert limit.take("2001:db8:1:ff::/64") == 0
+        assert limit.take(f"2001:db8:1:{number:x}::/64")
+    assert not limit.take("2001:db8:1:ff::/64")
+    assert limit.retry_after("2001:db8:1:ff::/64") == 100
+    clock.now += 100
+    assert limit.take("2001:db8:1:ff::/64")
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 40)), max_size=200), st.floats(0.1, 50), st.integers(1, 5))
@@ -78,7 +92,7 @@ def test_whatever_addresses_of_a_slash_48_ask_no_more_get_through_than_it_is_all
     through: Counter[int] = Counter()
     for gap, number in asked:
         clock.now += gap
-        through[number] += not limit.take(f"2001:db8:1:{number:x}::/64")
+        through[number] += limit.take(f"2001:db8:1:{number:x}::/64")
     span = sum(gap for gap, _ in asked[1:])
     assert through.total() <= WIDE * (burst + span * rate) + 1e-6
     assert max(through.values(), default=0) <= burst + span * rate + 1e-6
@@ -88,13 +102,13 @@ def test_a_token_that_is_given_back_can_be_taken_again_and_no_other() -> None:
     clock = Clock()
     limit = RateLimit(1, 3, clock)
     for _ in range(10):
-        assert limit.take("a") == 0
+        assert limit.take("a")
         limit.give_back("a")
-    assert [limit.take("a") for _ in range(4)] == [0, 0, 0, pytest.approx(1)]
+    assert [limit.take("a") for _ in range(4)] == [True, True, True, False]
     limit.give_back("a")
-    assert [limit.take("a") for _ in range(2)] == [0, pytest.approx(1)]
+    assert [limit.take("a") for _ in range(2)] == [True, False]
     limit.give_back("nobody")
-    assert limit.take("nobody") == 0
+    assert limit.take("nobody")
 
 
 @given(st.lists(st.tuples(st.floats(0, 0.5), st.booleans()), max_size=60))
@@ -103,20 +117,21 @@ def test_tokens_that_are_given_back_at_once_are_as_if_never_taken(steps: list[tu
     limit, other = RateLimit(1, 5, clock), RateLimit(1, 5, clock)
     for gap, used in steps:
         clock.now += gap
-        wait = limit.take("a")
+        granted = limit.take("a")
         if used:
-            assert other.take("a") == pytest.approx(wait, abs=1e-6)
-        elif not wait:
+            assert other.take("a") == granted
+        elif granted:
             limit.give_back("a")
+        assert limit._full_at.get("a", 0) <= max(clock.now, other._full_at.get("a", 0)) + 1e-6
 
 
 def test_addresses_are_forgotten_before_they_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("voting.web.rate_limit.ADDRESSES", 10)
     limit = RateLimit(1, 1, Clock())
     for number in range(50):
-        assert limit.take(str(number)) == 0
+        assert limit.take(str(number))
     assert len(limit._full_at) == 10
-    assert limit.take("49") > 0
+    assert not limit.take("49")
 
 
 def test_connections_are_limited_in_all_and_for_each_address_and_are_released() -> None:
@@ -184,4 +199,4 @@ def test_no_address_or_header_breaks_it(peer: str, lines: list[bytes], hops: int
     headers = [(b"x-forwarded-for", line) for line in lines]
     address = client_address({"client": (peer, 1), "headers": headers}, hops)
     assert len(address) <= 50
-    assert RateLimit(1, 1, Clock()).take(address) == 0
+    assert RateLimit(1, 1, Clock()).take(address)

@@ -24,7 +24,7 @@ class Codes:
         """Return the code of an address as SVG; None if there is none and too many were made just now."""
         code = self._made.pop(url, None)
         if code is None:
-            if self._limit.take(""):
+            if not self._limit.take(""):
                 return None
             code = Markup(segno.make(url, micro=False).svg_inline(border=3, omitsize=True))  # noqa: S704 - segno's own output
         self._made[url] = code  # as the newest

@@ -67,8 +67,8 @@ class ViewerServer:
         if not same_site(dict(headers), self._origins):
             raise Problem(403, "cross_site", "This socket was opened by another site.")
         address = client_address({"client": peer, "headers": headers}, self._hops)
-        if self._rate_limit and (wait := self._rate_limit.take(address)):
-            raise too_many_requests(wait)
+        if self._rate_limit and not self._rate_limit.take(address):
+            raise too_many_requests(self._rate_limit.retry_after(address))
         if not self._viewer_limit.take(address):
             raise too_many_requests(RETRY_SECONDS)
         return address

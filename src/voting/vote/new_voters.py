@@ -71,8 +71,8 @@ class NewVoters:
         if self._limit is None:
             return ""
         address = client_address(scope, self._hops)
-        if wait := self._limit.take(address):
-            raise _too_many(wait)
+        if not self._limit.take(address):
+            raise _too_many(self._limit.retry_after(address))
         return address
 
 
@@ -91,12 +91,12 @@ def idempotency_key(header: bytes) -> bytes:
     return found[2]
 
 
-def _too_many(wait: float) -> Problem:
+def _too_many(retry_after: int) -> Problem:
     def detail(reader: Language) -> str:
         return reader.count(
             "Many new voters have come from your network. You can vote in about {n} minute.",
             "Many new voters have come from your network. You can vote in about {n} minutes.",
-            math.ceil(wait / 60),
+            math.ceil(retry_after / 60),
         )
 
-    return Problem(429, "new_voters", detail, title=translatable("Please wait"), retry_after=math.ceil(wait))
+    return Problem(429, "new_voters", detail, title=translatable("Please wait"), retry_after=retry_after)

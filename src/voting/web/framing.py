@@ -82,7 +82,7 @@ class RequestFraming:
         if self._fields > MAX_FIELDS:
             self.error = 431
 
-    def end_head(self, version: str, fields: int, is_websocket: bool) -> None:
+    def end_head(self, version: str, fields: int, *, is_websocket: bool) -> None:
         """Check the head; set `error`, or begin the body.
 
         Args:

@@ -1,4 +1,4 @@
-"""How much one address may ask for: off unless RATE_LIMIT says so, since a whole hall can share one address."""
+"""How many requests one address may send. RATE_LIMIT is off by default, since a whole hall can share one address."""
 
 import math
 import time
@@ -12,7 +12,8 @@ from voting.web.origin import client_address
 from voting.web.problems import Problem
 from voting.web.rendering import Pages
 
-ADDRESSES = 50_000  # remembered; beyond that those that asked longest ago are forgotten
+ADDRESSES = 50_000  # remembered; beyond that, those are forgotten whose last request is the oldest
+ROUNDING_ERROR = 1e-9  # seconds
 _PROBES = {"/livez", "/readyz"}
 
 
@@ -32,21 +33,33 @@ class RateLimit:
         self._interval, self._burst, self._clock = 1 / per_second, burst, clock
         self._full_at: dict[str, float] = {}
 
-    def take(self, address: str) -> float:
-        """Take a token: 0, or if there is none, the seconds until there is."""
+    def take(self, address: str) -> bool:
+        """Take a token and return True, or return False if there is none."""
         now = self._clock()
         before = {network: max(now, self._full_at.pop(network, now)) for network in networks(address)}
-        after = {
-            network: full_at + self._interval / share
-            for (network, full_at), share in zip(before.items(), (1, WIDE), strict=False)
-        }
-        wait = max(after.values()) - now - self._burst * self._interval
-        if wait <= 1e-9:  # a rounding error is not a wait
-            wait, before = 0.0, after
-        self._full_at |= before  # as the newest
+        after = self._after_one_more(before)
+        granted = self._wait(after, now) <= ROUNDING_ERROR
+        self._full_at |= after if granted else before  # as the newest
         while len(self._full_at) > ADDRESSES:
             del self._full_at[next(iter(self._full_at))]
-        return wait
+        return granted
+
+    def retry_after(self, address: str) -> int:
+        """Return the seconds until an address has a token again, at least 1, as Retry-After has them."""
+        now = self._clock()
+        full_at = {network: max(now, self._full_at.get(network, now)) for network in networks(address)}
+        return max(1, math.ceil(self._wait(self._after_one_more(full_at), now) - ROUNDING_ERROR))
+
+    def _after_one_more(self, full_at: dict[str, float]) -> dict[str, float]:
+        """Return when each bucket will be full if a token is taken from it."""
+        return {
+            network: at + self._interval / share
+            for (network, at), share in zip(full_at.items(), (1, WIDE), strict=False)
+        }
+
+    def _wait(self, full_at: dict[str, float], now: float) -> float:
+        """Return the seconds until every bucket has the tokens that are taken; 0 or less if it has them now."""
+        return max(full_at.values()) - now - self._burst * self._interval
 
     def give_back(self, address: str) -> None:
         """Return a token that was taken and not used.
@@ -59,19 +72,19 @@ class RateLimit:
                 self._full_at[network] -= self._interval / share
 
 
-def too_many_requests(wait: float) -> Problem:
-    """What an address is told that has no token left."""
-    return Problem(429, "rate_limit", retry_after=math.ceil(wait))
+def too_many_requests(retry_after: int) -> Problem:
+    """Return the problem of an address that has no token left; it may try again in so many seconds."""
+    return Problem(429, "rate_limit", retry_after=retry_after)
 
 
 class RateLimitMiddleware:
-    """An ASGI application before another that answers 429 to an address that asks too often.
+    """An ASGI application that answers 429 to an address without a token, and passes on all other requests.
 
     Args:
-        app: what the others come to.
-        limit: how often is too often.
-        hops: proxies of ours before us, as `client_address` takes them.
-        pages: words a refusal for the request's reader.
+        app: gets the other requests, and all probes.
+        limit: of requests.
+        hops: number of our own proxies, as `client_address` takes it.
+        pages: render the refusals.
         on_refusal: called for each.
     """
 
@@ -80,17 +93,18 @@ class RateLimitMiddleware:
         self._on_refusal = on_refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, or refuse it."""
-        wait = 0.0 if scope["path"] in _PROBES else self._limit.take(client_address(scope, self._hops))
-        if not wait:
+        """Pass a request on, or refuse it."""
+        address = client_address(scope, self._hops)
+        if scope["path"] in _PROBES or self._limit.take(address):
             await self._app(scope, receive, send)
             return
         self._on_refusal()
-        await self._pages.refusal(too_many_requests(wait), scope)(scope, receive, send)
+        problem = too_many_requests(self._limit.retry_after(address))
+        await self._pages.refusal(problem, scope)(scope, receive, send)
 
 
 def with_rate_limit(app: ASGIApp, settings: WebSettings, pages: Pages, on_refusal: Callable[[], None]) -> ASGIApp:
-    """The application, with a doorkeeper if the settings want one."""
+    """Return the application behind a `RateLimitMiddleware`, or as it is if RATE_LIMIT is 0."""
     if not settings.rate_limit:
         return app
     limit = RateLimit(settings.rate_limit, settings.rate_burst)
