@@ -1,9 +1,14 @@
-"""TODO voting.web.answers."""
+"""The usual headers of an answer, and a quick way to send one."""
 
 from collections.abc import Iterable, Mapping
 
 from starlette.types import Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from voting.web.uvicorn_check import require
+
+require(RequestResponseCycle, "default_headers", "disconnected", "flow", "keep_alive", "on_response", "transport")
+require(RequestResponseCycle, "response_complete", "response_started")
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
@@ -17,7 +22,7 @@ RAW_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items(
 
 
 def wire_form(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return headers as they are sent."""
+    """Return headers in the form in which they are sent."""
     return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
@@ -25,27 +30,27 @@ OK = b"HTTP/1.1 200 OK\r\n" + wire_form(RAW_HEADERS)
 
 
 def prefers_json(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether a program asks, by Accept: browsers name text/html, and curl's */* gets the page."""
+    """Whether the client is a program, by Accept: browsers name text/html, and curl's */* gets the page."""
     accept = headers.get(b"accept", b"")
     return (b"application/json" in accept or b"application/problem+json" in accept) and b"text/html" not in accept
 
 
 def _write_directly(send: Send, head: bytes, body: bytes) -> bool:
-    """Answer in one write if `send` is Uvicorn's own and nothing has to be waited for; else do nothing, and say False.
+    """Answer in one write and return True; return False if `send` is not Uvicorn's own, or would have to wait.
 
-    Uvicorn's `send` writes head and body apart, and looks for line ends in each header: a fifth of the work for a vote.
+    Uvicorn's `send` writes head and body apart, and searches each header for line ends: a fifth of the work for a vote.
 
     Args:
         send: as an ASGI application gets it.
-        head: status line and headers in their wire form, with no value that comes from the request.
+        head: status line and headers as they are sent, with no value that comes from the request.
         body: all of it.
     """
     cycle = getattr(send, "__self__", None)
     if not isinstance(cycle, RequestResponseCycle) or cycle.flow.write_paused or cycle.disconnected:
         return False
-    ours = [b"%b: %b\r\n" % header for header in cycle.default_headers]
-    ours.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
-    cycle.transport.write(b"".join([head, *ours, body]))
+    fields = [b"%b: %b\r\n" % header for header in cycle.default_headers]
+    fields.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
+    cycle.transport.write(b"".join([head, *fields, body]))
     cycle.response_started = cycle.response_complete = True
     if not cycle.keep_alive:
         cycle.transport.close()
@@ -54,7 +59,7 @@ def _write_directly(send: Send, head: bytes, body: bytes) -> bool:
 
 
 async def send_ok(scope: Scope, send: Send, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    """Answer 200 with our usual headers and these, of which no value comes from the request."""
+    """Answer 200 with `RAW_HEADERS` and these headers, of which no value comes from the request."""
     if scope["method"] == "HEAD":
         body = b""
     if not _write_directly(send, OK + wire_form(headers), body):

@@ -15,11 +15,12 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from voting.web.addresses import ConnectionLimit, network
 from voting.web.buffers import BufferLimit
 from voting.web.rejections import REJECTIONS, REQUEST_SECONDS
+from voting.web.uvicorn_check import require
 
 if TYPE_CHECKING:
     from voting.web.framing import RequestFraming
@@ -28,6 +29,11 @@ KEEP_ALIVE_SECONDS = 75  # without a request; longer than a load balancer keeps 
 STUCK_SECONDS = 10  # that part of an answer may wait for the client to read
 CLOSING_SECONDS = 2  # that a client has to read the last answer and close its end, and for anything once we stop
 WRITE_BUFFER = 2 * 1024  # bytes of an answer that may wait in the process before no further request is read
+
+require(HttpToolsProtocol, "client", "cycle", "flow", "headers", "loop", "parser", "pipeline", "scope", "transport")
+require(HttpToolsProtocol, "_should_upgrade", "expect_100_continue", "handle_websocket_upgrade", "shutdown")
+require(RequestResponseCycle, "body", "disconnected", "keep_alive", "message_event", "more_body", "transport")
+require(RequestResponseCycle, "response_complete", "response_started")
 
 READING, ANSWERING, CLOSING = range(3)  # a request is awaited; it is complete; whatever arrives is discarded
 
