@@ -68,7 +68,7 @@ def test_pages_of_a_poll_that_changes_and_is_deleted_say_so(stack: Stack, open_b
         for table in ("votes", "tallies"):
             database.execute(f"DELETE FROM {table} WHERE poll = 'snack'")  # noqa: S608 - one of two tables
         database.execute("DELETE FROM polls WHERE slug = 'snack'")
-        expect(result.get_by_role("heading")).to_have_text("Not here")
+        expect(result.get_by_role("heading")).to_have_text("Page not found")
 
 
 @pytest.mark.parametrize("where", ["ballot", "result", "present"])

@@ -145,7 +145,7 @@ def test_while_the_broker_is_silent_the_ballot_tries_again_and_the_plain_form_sa
         expect(page.get_by_role("status")).to_contain_text("Voting is busy just now.")
         plain.get_by_role("button", name="Cats").click()
         expect(plain.locator(".kicker")).to_have_text("503")
-        expect(plain.locator("h1")).to_have_text(language("fr").text("Not just now"))
+        expect(plain.locator("h1")).to_have_text(language("fr").text("Service unavailable"))
         assert violations(page) == []
         plain.screenshot(path=artefacts / "refused-503.png")
     plain.get_by_role("button", name=language("fr").text("Send it again")).click()

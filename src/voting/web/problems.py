@@ -8,21 +8,21 @@ from typing import Literal
 from voting.web.language import Language, translatable
 
 TITLES = {
-    400: translatable("Not understood"),
+    400: translatable("Bad request"),
     403: translatable("Not allowed"),
-    404: translatable("Not here"),
-    405: translatable("Not like this"),
+    404: translatable("Page not found"),
+    405: translatable("Method not allowed"),
     409: translatable("The poll has changed"),
-    413: translatable("Too large"),
-    415: translatable("Not a form"),
+    413: translatable("Request too large"),
+    415: translatable("Unsupported content type"),
     429: translatable("Too many requests"),
-    503: translatable("Not just now"),
+    503: translatable("Service unavailable"),
 }
 _MESSAGES = {
-    400: translatable("The address in this request cannot be right. Open the poll's page instead."),
+    400: translatable("The host name in this request is not valid. Open the poll's page instead."),
     404: translatable("There is no such page or poll. Check the address, or go back to the poll."),
-    405: translatable("This address does not take that kind of request. Open the poll's page instead."),
-    429: translatable("Too much has come from your address. Wait a moment, then try again."),
+    405: translatable("This page does not accept this kind of request. Open the poll's page instead."),
+    429: translatable("Too many requests have come from your address. Wait a moment, then try again."),
     503: translatable("There is nothing to show yet. Please try again in a moment."),
 }
 PROBLEM = "application/problem+json"
