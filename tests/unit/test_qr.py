@@ -3,11 +3,11 @@
 import pytest
 
 from voting.result import qr
-from voting.result.qr import BURST, Codes
+from voting.result.qr import BURST, QrCodes
 
 
 def test_a_code_is_made_once_and_kept_however_often_it_is_asked_for() -> None:
-    codes = Codes()
+    codes = QrCodes()
     first = codes.get("https://vote.example.org/")
     assert first is not None
     assert first.startswith("<svg")
@@ -15,7 +15,7 @@ def test_a_code_is_made_once_and_kept_however_often_it_is_asked_for() -> None:
 
 
 def test_new_codes_are_made_at_a_limited_rate_and_those_that_are_kept_are_still_shown() -> None:
-    codes = Codes()
+    codes = QrCodes()
     made = [codes.get(f"http://host-{number}/") for number in range(10 * BURST)]
     assert BURST <= len([code for code in made if code]) < 5 * BURST
     assert codes.get("http://host-0/") is made[0]
@@ -23,11 +23,11 @@ def test_new_codes_are_made_at_a_limited_rate_and_those_that_are_kept_are_still_
 
 def test_the_oldest_code_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qr, "KEPT", 2)
-    codes = Codes()
+    codes = QrCodes()
     first = [codes.get(url) for url in ("http://a/", "http://b/", "http://a/", "http://c/")]
-    assert list(codes._made) == ["http://a/", "http://c/"]
+    assert list(codes._codes) == ["http://a/", "http://c/"]
     assert codes.get("http://a/") is first[0]
 
 
 def test_the_longest_address_that_settings_or_a_host_allow_has_a_code() -> None:
-    assert Codes().get("https://" + "x" * 492 + "/p/" + "y" * 63)
+    assert QrCodes().get("https://" + "x" * 492 + "/p/" + "y" * 63)

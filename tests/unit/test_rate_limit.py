@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voting.web.addresses import WIDE, ConnectionLimit, networks
+from voting.web.addresses import SLASH_48_FACTOR, ConnectionLimit, networks
 from voting.web.origin import client_address
 from voting.web.rate_limit import RateLimit
 
@@ -66,16 +66,16 @@ def test_a_slash_48_gets_more_than_one_address_and_not_as_much_as_all_in_it() ->
     limit = RateLimit(2, 3, clock)
     customers = [f"2001:db8:1:{number:x}::/64" for number in range(100)]
     assert [limit.take(customers[0]) for _ in range(4)] == [True, True, True, False]
-    assert [limit.take(each) for each in customers].count(True) == 3 * WIDE - 3
+    assert [limit.take(each) for each in customers].count(True) == 3 * SLASH_48_FACTOR - 3
     assert limit.take("2001:db8:2:1::/64")
     clock.now += 0.5
-    assert [limit.take(each) for each in customers].count(True) == WIDE
+    assert [limit.take(each) for each in customers].count(True) == SLASH_48_FACTOR
 
 
 def test_a_request_that_the_slash_48_has_no_token_for_takes_none_of_the_address() -> None:
     clock = Clock()
-    limit = RateLimit(1 / (100 * WIDE), 1, clock)
-    for number in range(WIDE):
+    limit = RateLimit(1 / (100 * SLASH_48_FACTOR), 1, clock)
+    for number in range(SLASH_48_FACTOR):
         assert limit.take(f"2001:db8:1:{number:x}::/64")
     assert not limit.take("2001:db8:1:ff::/64")
     assert limit.retry_after("2001:db8:1:ff::/64") == 100
@@ -94,7 +94,7 @@ def test_whatever_addresses_of_a_slash_48_ask_no_more_get_through_than_it_is_all
         clock.now += gap
         through[number] += limit.take(f"2001:db8:1:{number:x}::/64")
     span = sum(gap for gap, _ in asked[1:])
-    assert through.total() <= WIDE * (burst + span * rate) + 1e-6
+    assert through.total() <= SLASH_48_FACTOR * (burst + span * rate) + 1e-6
     assert max(through.values(), default=0) <= burst + span * rate + 1e-6
 
 

@@ -1,6 +1,6 @@
-"""The result service: shows on port 8081 what the database says, live on every open page. It talks to PostgreSQL alone.
+"""The result service: shows the tallies of the database, live on every open page, on port 8081.
 
-While the database is away it keeps showing the last numbers, and says since when they are old.
+It uses PostgreSQL alone. While the database does not answer, it shows the last numbers, and since when they are stale.
 """
 
 import asyncio
@@ -23,19 +23,19 @@ log = logs.get()
 
 
 def create_app(settings: ResultSettings, pages: Pages, hub: Hub, stop: Stop) -> Starlette:
-    """The public application; a `Watcher` must run beside it."""
-    screens = ResultEndpoints(settings, pages, hub)
+    """Return the public application; a `Watcher` updates the hub."""
+    endpoints = ResultEndpoints(settings, pages, hub)
     probes = health.probes(lambda: hub.loaded and not stop.is_set())
-    return application(pages, [*screens.routes(""), *screens.routes("/p/{poll}"), pages.route(), *probes])
+    return application(pages, [*endpoints.routes(""), *endpoints.routes("/p/{poll}"), pages.route(), *probes])
 
 
 def run(settings: ResultSettings) -> None:
-    """Show results until told to stop."""
+    """Run the service until a signal stops it."""
     lifecycle.run(lambda stop: main(settings, stop))
 
 
 async def main(settings: ResultSettings, stop: Stop) -> None:
-    """Show results until told to stop; viewers are told to come back (1012)."""
+    """Serve until `stop` is set; viewers' connections are then closed with 1012, and result.js connects again."""
     registry = metrics.registry("result")
     measures = ResultMetrics(registry)
     hub = Hub(measures)
@@ -49,10 +49,10 @@ async def main(settings: ResultSettings, stop: Stop) -> None:
         tasks.create_task(serve(ops, listen(settings.metrics_listen), stop))
         public = listen(f"{settings.host}:{settings.result_port}")
         tasks.create_task(hub.run(stop))
-        front = with_rate_limit(app, settings, pages, measures.limited.inc)
+        limited = with_rate_limit(app, settings, pages, measures.limited.inc)
         limit = connection_limit(settings.max_connections, shared=bool(settings.trusted_proxies))
         viewers = ViewerServer(settings, hub, measures).viewer
-        tasks.create_task(serve(front, public, stop, limit=limit, on_rejection=measures.reject, ws=viewers))
+        tasks.create_task(serve(limited, public, stop, limit=limit, on_rejection=measures.reject, ws=viewers))
     if spans:
         spans.close()
     log.info("result.stopped")

@@ -1,4 +1,4 @@
-"""What people see of a result: the page, the big screen, the JSON and the WebSocket, for each poll."""
+"""The HTTP endpoints of each poll: the page, the big screen, the snapshot as JSON, and the way to the ballot."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from voting.polls import DEFAULT_POLL
 from voting.result.hub import Channel, Hub
-from voting.result.qr import Codes
+from voting.result.qr import QrCodes
 from voting.settings.services import ResultSettings
 from voting.web import language
 from voting.web.answers import HEADERS
@@ -16,7 +16,7 @@ from voting.web.origin import other_service_url, redirect_to_other_service
 from voting.web.problems import Problem
 from voting.web.rendering import Pages
 
-MAX_PAGES = 32  # rendered pages kept for a poll; a Host header can ask for any number
+MAX_PAGES = 32  # rendered pages kept for a poll; each Host header makes another one
 
 
 class ResultEndpoints:
@@ -26,10 +26,10 @@ class ResultEndpoints:
         self._settings = settings
         self._pages = pages
         self._hub = hub
-        self._codes = Codes()
+        self._qr_codes = QrCodes()
 
     def routes(self, prefix: str) -> list[Route]:
-        """All that is below `prefix`: nothing for the default poll, `/p/{poll}` for the others."""
+        """Return the routes below a prefix: "" for the default poll, `/p/{poll}` for the others."""
         return [
             Route(prefix or "/", self.page),
             Route(f"{prefix}/present", self.present),
@@ -38,21 +38,21 @@ class ResultEndpoints:
         ]
 
     async def page(self, request: Request) -> Response:
-        """The live result."""
+        """Return the page with the live result."""
         return self._render("result.html", request)
 
     async def present(self, request: Request) -> Response:
-        """The same for a big screen, with the way to the ballot as a QR code."""
+        """Return the page for a big screen, which has the URL of the ballot as a QR code too."""
         self._find(request)  # an unknown poll's name could be longer than a QR code can be
         url = other_service_url(request, self._settings.vote_url, self._settings.vote_port)
-        return self._render("present.html", request, vote_url=url, qr=self._codes.get(url) or "")
+        return self._render("present.html", request, vote_url=url, qr=self._qr_codes.get(url) or "")
 
     async def results(self, request: Request) -> Response:
-        """The current snapshot."""
+        """Return the current snapshot."""
         return JSONResponse(self._find(request).snapshot, headers=HEADERS)
 
     async def ballot(self, request: Request) -> Response:
-        """The way to the ballot."""
+        """Redirect to the ballot."""
         return redirect_to_other_service(request, self._settings.vote_url, self._settings.vote_port)
 
     def _find(self, request: Request) -> Channel:
@@ -62,7 +62,7 @@ class ResultEndpoints:
         return channel
 
     def _render(self, template: str, request: Request, **more: str) -> Response:
-        """Answer with a page. It is rendered once for each language and kept until the poll's numbers change."""
+        """Return a page, rendered once for each language and kept until the poll's numbers change."""
         channel = self._find(request)
         query = request.scope["query_string"]
         reader = language.negotiate(dict(request.scope["headers"]), query)
@@ -73,8 +73,8 @@ class ResultEndpoints:
             if len(channel.pages) < MAX_PAGES:
                 channel.pages[key] = page
         headers = HEADERS | {"content-type": "text/html; charset=utf-8"}
-        if asked := language.from_query(query):
-            headers["set-cookie"] = language.cookie(asked).decode()
+        if code := language.from_query(query):
+            headers["set-cookie"] = language.cookie(code).decode()
         return Response(page, headers=headers)
 
 
@@ -92,7 +92,7 @@ def _context(channel: Channel, request: Request) -> dict[str, Any]:
 
 
 def shares(votes: list[int]) -> list[float]:
-    """Percentages with one decimal that add up to 100.0, by the largest remainder; all 0 without votes.
+    """Return percentages with one decimal that add up to 100.0, by the largest remainder; all 0 without votes.
 
     https://en.wikipedia.org/wiki/Quota_method
     """

@@ -8,7 +8,7 @@ from websockets.server import ServerProtocol
 
 from voting.result.hub import Channel
 from voting.web.language import language
-from voting.web.problems import PROBLEM, Problem
+from voting.web.problems import PROBLEM_JSON, Problem
 
 Admit = Callable[[Request, object], tuple[Channel, str]]
 
@@ -40,7 +40,7 @@ def _rejection(protocol: ServerProtocol, problem: Problem) -> Response:
     document = problem.document(language("en"), "GET")
     response = protocol.reject(HTTPStatus(problem.status), document.decode())
     del response.headers["Content-Type"]
-    response.headers["Content-Type"] = PROBLEM
+    response.headers["Content-Type"] = PROBLEM_JSON
     if problem.retry_after:
         response.headers["Retry-After"] = str(problem.retry_after)
     return response

@@ -1,4 +1,4 @@
-"""TODO voting.result.metrics."""
+"""Metrics of the result service."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -6,12 +6,14 @@ from voting.web.metrics import WebMetrics
 
 
 class ResultMetrics(WebMetrics):
-    """Showing: viewers, frames, and how fresh the numbers are."""
+    """Viewers, the frames that they are sent, and the age of the last reading of the database."""
 
-    def __init__(self, made: CollectorRegistry) -> None:
-        super().__init__(made)
-        self.viewers = Gauge("voting_viewers", "Open WebSockets", registry=made)
-        self.frames = Counter("voting_frames_sent", "Snapshots sent to viewers", registry=made)
-        self.cut = Counter("voting_viewers_cut", "Sockets cut because they did not read", registry=made)
-        self.age = Gauge("voting_snapshot_age_seconds", "Time since the database last answered", registry=made)
-        self.interruptions = Counter("voting_interruptions", "Times the database was lost", registry=made)
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__(registry)
+        self.viewers = Gauge("voting_viewers", "Open WebSockets", registry=registry)
+        self.frames = Counter("voting_frames_sent", "Snapshots sent to viewers", registry=registry)
+        self.cut = Counter(
+            "voting_viewers_cut", "WebSockets cut because the viewer did not read or answer pings", registry=registry
+        )
+        self.age = Gauge("voting_snapshot_age_seconds", "Time since the database last answered", registry=registry)
+        self.interruptions = Counter("voting_interruptions", "Times the database was lost", registry=registry)

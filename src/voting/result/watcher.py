@@ -1,8 +1,8 @@
-"""From the database to the hub: NOTIFY is a hint, asking once a second the truth.
+"""Reads the tallies from the database into the hub: after each NOTIFY, and at least once a second.
 
-After a hint the tallies are read at once, then not again before `FRAME_SECONDS` have passed; so a lone vote is on
-screen in milliseconds, and a burst costs the database and each viewer some sixty small reads a second
-however many votes it has. While the database is away the hub keeps its last snapshots, marked stale.
+A NOTIFY may be lost; the reads are what counts. The tallies are read at most once in `FRAME_SECONDS`. So a single vote
+is on screen in milliseconds, and a burst of any size costs the database some sixty small reads a second. While the
+database does not answer, the hub keeps its last snapshots, marked as stale.
 """
 
 import asyncio
@@ -21,15 +21,15 @@ from voting.settings.urls import redacted
 if TYPE_CHECKING:
     from voting.service.spans import SpanRecorder
 
-FRAME_SECONDS = 0.016  # a display's own pace
-POLL_SECONDS = 1.0
-PATIENCE = 2.0  # seconds that the database may take; viewers learn of staleness within three
+FRAME_SECONDS = 0.016  # between two frames of a display
+POLL_SECONDS = 1.0  # between two reads without a NOTIFY
+PATIENCE = 2.0  # seconds that the database may take; viewers learn within three that the numbers are stale
 
 log = logs.get()
 
 
 class Watcher:
-    """Keeps a hub in step with the database."""
+    """Updates a hub from the database."""
 
     def __init__(
         self, settings: ResultSettings, hub: Hub, metrics: ResultMetrics, spans: "SpanRecorder | None" = None
@@ -43,7 +43,7 @@ class Watcher:
         metrics.age.set_function(lambda: time.monotonic() - self._read_at)
 
     async def run(self, stop: Stop) -> None:
-        """Watch, through any outage, until told to stop."""
+        """Read until `stop` is set; after an outage, connect again with backoff."""
         backoff = Backoff(0.1, 1)
         while not stop.is_set():
             url = await self._settings.reread("database_url")
@@ -61,19 +61,19 @@ class Watcher:
     async def _watch(self, database: Connection, stop: Stop) -> None:
         async with deadline(database, PATIENCE):
             await database.execute(f"LISTEN {NOTIFY_CHANNEL}")
-        second = time.monotonic()
+        ticked_at = time.monotonic()
         hints: list[str] = []
         while not stop.is_set():
-            began, moment = time.monotonic(), time.time_ns()
+            began, began_ns = time.monotonic(), time.time_ns()
             async with deadline(database, PATIENCE):
-                standings, bad = await poll_states(database)
+                states, bad = await poll_states(database)
             self._bad.log(bad)
-            self._hub.update(standings, kept=bad)
+            self._hub.update(states, kept=bad)
             if self._spans:
-                self._spans.record_snapshot(hints, moment)
+                self._spans.record_snapshot(hints, began_ns)
             self._read_at = time.monotonic()
-            while second + 1 <= self._read_at:
-                second += 1
+            while ticked_at + 1 <= self._read_at:
+                ticked_at += 1
                 self._hub.tick()
             await asyncio.sleep(max(0.0, began + FRAME_SECONDS - time.monotonic()))
             hints = [hint.payload async for hint in database.notifies(timeout=POLL_SECONDS, stop_after=1)]

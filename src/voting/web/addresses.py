@@ -1,16 +1,16 @@
-"""What counts as one client when there is a limit for each: an address, and of IPv6 the networks around it."""
+"""What counts as one client under a limit for each client: an IPv4 address, or a /64 of IPv6 and its /48."""
 
 import contextlib
 import functools
 import ipaddress
 from collections import Counter
 
-WIDE = 16  # times as much as one /64 of IPv6 is allowed to the /48 around it
+SLASH_48_FACTOR = 16  # a /48 of IPv6 may have this many times as much as one /64
 
 
 @functools.lru_cache(10_000)
 def network(peer: str) -> str:
-    """Return an IPv4 address as it is, the /64 of an IPv6 one, and what is neither unchanged."""
+    """Return the /64 of an IPv6 address; anything else is returned as it is."""
     try:
         address = ipaddress.ip_address(peer)
     except ValueError:
@@ -24,10 +24,10 @@ def network(peer: str) -> str:
 
 @functools.lru_cache(10_000)
 def networks(address: str) -> tuple[str, ...]:
-    """Return what a client's requests count for: its address, and where that is a /64 of IPv6, the /48 around it too.
+    """Return the networks that a client's requests count for: its address and, if that is a /64 of IPv6, its /48.
 
     One customer may have a whole /48, with 65,536 /64s in it (RFC 6177); a mobile carrier gives each phone one /64, of
-    a /48 that many phones share. So the limit of a /48 is a multiple of that of an address (`WIDE`).
+    a /48 that many phones share. So the limit of a /48 is a multiple of that of an address (`SLASH_48_FACTOR`).
     """
     if address.endswith("/64"):
         with contextlib.suppress(ValueError):  # X-Forwarded-For may say anything
@@ -38,23 +38,23 @@ def networks(address: str) -> tuple[str, ...]:
 class ConnectionLimit:
     """How many connections may be open at a time.
 
-    A /48 of IPv6 may have `WIDE` times as many as one address, but at most half of all.
+    A /48 of IPv6 may have `SLASH_48_FACTOR` times as many as one address, but at most half of all.
 
     Args:
-        most: in all.
+        total: from all addresses.
         per_address: from one address; 0 is without a limit.
     """
 
-    def __init__(self, most: int, per_address: int) -> None:
-        one = per_address or most
-        self._most, self._allowed = most, (one, max(one, min(WIDE * one, most // 2)))
+    def __init__(self, total: int, per_address: int) -> None:
+        one = per_address or total
+        self._most, self._per_network = total, (one, max(one, min(SLASH_48_FACTOR * one, total // 2)))
         self._open: Counter[str] = Counter()
         self._total = 0
 
     def take(self, address: str) -> bool:
         """Count one more connection and return True, or return False if a limit is reached."""
         held = networks(address)
-        full = any(self._open[network] >= most for network, most in zip(held, self._allowed, strict=False))
+        full = any(self._open[network] >= most for network, most in zip(held, self._per_network, strict=False))
         if full or self._total >= self._most:
             return False
         self._total += 1
@@ -62,7 +62,7 @@ class ConnectionLimit:
         return True
 
     def release(self, address: str) -> None:
-        """Count one connection less."""
+        """Count one connection less; `take` has counted it."""
         self._total -= 1
         for network in networks(address):
             self._open[network] -= 1

@@ -1,38 +1,38 @@
-"""How much memory clients can make a service use, over all their connections."""
+"""A limit on the memory that all connections together use for their clients."""
 
 from typing import Protocol
 
 
 class Holder(Protocol):
-    """A connection that holds something."""
+    """A connection that keeps bytes for its client."""
 
     def evict(self) -> None:
-        """Hold nothing any more."""
+        """Keep nothing any more."""
 
 
 class BufferLimit:
-    """How many bytes connections may hold in all.
+    """A limit on the bytes that all connections hold.
 
-    Above that, those that have held something for the longest time are evicted. A request of an ordinary client is
-    complete, and an answer read, within milliseconds; so it is hardly ever among them.
+    Above it, those are evicted that have held bytes for the longest time. The request of an ordinary client is
+    complete, and its answer read, within milliseconds; so it is hardly ever evicted.
 
     Args:
-        most: bytes.
+        limit: bytes.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most, self._total = most, 0
-        self._held: dict[Holder, int] = {}  # in the order in which they began to hold something
+    def __init__(self, limit: int) -> None:
+        self._limit, self._total = limit, 0
+        self._held: dict[Holder, int] = {}  # in the order in which they began to hold bytes
 
     def hold(self, holder: Holder, size: int) -> None:
-        """Count that a connection holds so many bytes now, and evict others, or this one, if all hold too many."""
+        """Set how many bytes a connection holds; evict the oldest connections while the total is above the limit."""
         self._total += size - self._held.get(holder, 0)
         self._held[holder] = size
-        while self._total > self._most:
+        while self._total > self._limit:
             oldest = next(iter(self._held))
             self.release(oldest)
             oldest.evict()
 
     def release(self, holder: Holder) -> None:
-        """Count that a connection holds nothing any more."""
+        """Set that a connection holds nothing."""
         self._total -= self._held.pop(holder, 0)

@@ -1,16 +1,19 @@
-"""TODO voting.web.metrics."""
+"""Metrics of the requests that a web service rejects before its application gets them."""
 
 from prometheus_client import CollectorRegistry, Counter
 
 
 class WebMetrics:
-    """Requests that were turned away before the application saw them."""
+    """Counters that both web services have."""
 
-    def __init__(self, made: CollectorRegistry) -> None:
-        help_ = "Requests refused for their address (429), and WebSockets also for the site that they come from (403)"
-        self.limited = Counter("voting_requests_limited", help_, registry=made)
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.limited = Counter(
+            "voting_requests_limited",
+            "Requests refused for their address (429), and WebSockets also for the site that they come from (403)",
+            registry=registry,
+        )
         self._rejected = Counter(
-            "voting_requests_rejected", "Requests out of the bounds of web/protocol.py", ["status"], registry=made
+            "voting_requests_rejected", "Requests beyond the limits in web/rejections.py", ["status"], registry=registry
         )
 
     def reject(self, status: int) -> None:

@@ -1,4 +1,4 @@
-"""Where a request comes from, and where the other web service is."""
+"""Which site and which client a request comes from, and the URL of the other web service."""
 
 import ipaddress
 import re
@@ -16,10 +16,10 @@ _HOST = re.compile(r"(?P<name>[A-Za-z0-9_][A-Za-z0-9._-]{0,252}|\[(?P<literal>[0
 
 
 def same_site(headers: Mapping[bytes, bytes], allowed_origins: tuple[str, ...]) -> bool:
-    """Whether a request can be one that our own page, or no page at all, has sent.
+    """Whether a request was sent by a page of this site, or by no page.
 
-    Browsers say where a request comes from in Sec-Fetch-Site and Origin; a program without them is no browser and
-    carries nobody's cookie. Behind a proxy that changes Host, ALLOWED_ORIGINS names the public address.
+    Browsers send Sec-Fetch-Site and Origin. A request with neither is from a program, which has no user's cookie.
+    Behind a proxy that changes Host, ALLOWED_ORIGINS names the public address.
     https://cheatsheetseries.owasp.org/cheatsheets/Cross-Site_Request_Forgery_Prevention_Cheat_Sheet.html
     """
     origin = headers.get(b"origin")
@@ -31,18 +31,24 @@ def same_site(headers: Mapping[bytes, bytes], allowed_origins: tuple[str, ...]) 
     return headers.get(b"sec-fetch-site", b"none") in {b"same-origin", b"none"}
 
 
-def other_service_url(request: Request, url: str, port: int) -> str:
-    """Return where the other web service is: its public address if that is set, else the same host at its port.
+def other_service_url(request: Request, public_url: str, port: int) -> str:
+    """Return the URL of the same poll at the other web service.
 
-    Without a public address, whoever decides what Host says decides where this leads: `voting doctor` says so.
+    Without a public URL it is at the host that the request names. A client, or a proxy that passes Host on, can put any
+    host there; `voting doctor` warns of it.
+
+    Args:
+        request: names the poll, and the host.
+        public_url: of the other service, or "".
+        port: of the other service, used without a public URL.
 
     Raises:
-        Problem: Host is needed, and is missing or is none (RFC 9110, section 7.2).
+        Problem: Host is needed, and is missing or not valid (RFC 9110, section 7.2).
     """
-    if not url:
-        url = f"{request.scope['scheme']}://{_host(request.headers.get('host', ''))}:{port}"
+    if not public_url:
+        public_url = f"{request.scope['scheme']}://{_host(request.headers.get('host', ''))}:{port}"
     slug = request.path_params.get("poll")
-    return url.rstrip("/") + (f"/p/{slug}" if slug else "/")
+    return public_url.rstrip("/") + (f"/p/{slug}" if slug else "/")
 
 
 def _host(header: str) -> str:
@@ -58,18 +64,18 @@ def _host(header: str) -> str:
     return host["name"]
 
 
-def redirect_to_other_service(request: Request, url: str, port: int) -> RedirectResponse:
-    """Lead to the other web service."""
-    return RedirectResponse(other_service_url(request, url, port), 302, headers={"cache-control": "no-store"})
+def redirect_to_other_service(request: Request, public_url: str, port: int) -> RedirectResponse:
+    """Return a redirect to `other_service_url`."""
+    return RedirectResponse(other_service_url(request, public_url, port), 302, headers={"cache-control": "no-store"})
 
 
 def client_address(scope: Scope, hops: int) -> str:
-    """Return whose request it is: an IPv4 address, or the /64 of an IPv6 one, which is the least that a customer has.
+    """Return the client's IPv4 address, or the /64 of its IPv6 address, the smallest network that a customer has.
 
     Args:
         scope: of ASGI.
-        hops: how many proxies of ours it came through. Each adds the address that it saw to the end of X-Forwarded-For,
-            so the one that counts is the last but (hops - 1); what stands before it anybody could have written.
+        hops: the number of our own proxies that the request came through. Each appends the address of its client to
+            X-Forwarded-For, so the hops-th entry from the end counts. The client can have written those before it.
     """
     peer = scope["client"][0] if scope.get("client") else ""
     if hops:

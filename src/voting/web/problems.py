@@ -1,4 +1,4 @@
-"""TODO voting.web.problems."""
+"""Why a request is refused: status, texts in every language, and the problem details for programs (RFC 9457)."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -25,22 +25,22 @@ _MESSAGES = {
     429: translatable("Too many requests have come from your address. Wait a moment, then try again."),
     503: translatable("There is nothing to show yet. Please try again in a moment."),
 }
-PROBLEM = "application/problem+json"
+PROBLEM_JSON = "application/problem+json"
 
 
 class Problem(Exception):
-    """A request that is answered with a no.
+    """A request that is refused.
 
     Args:
         status: of HTTP.
-        reason: a word for the metrics.
+        reason: a word for programs and metrics.
         message: a sentence for the reader, in English, with {names} for `values`, or a function that returns it in
-            the reader's language; by default the status's own.
-        title: of the page; by default the status's own.
-        counted: of a vote, whether it may be counted nevertheless.
-        again: the form fields of a vote that is worth sending once more.
-        cookie: makes the voter known, so that sending again is the same voter.
-        retry_after: seconds; None where waiting would not help.
+            the reader's language; by default that of the status.
+        title: of the page; by default that of the status.
+        counted: "unknown" if the request is a vote that may be counted nevertheless.
+        again: the form fields of a vote that may be sent again.
+        cookie: of the voter, so that a vote that is sent again is of the same voter.
+        retry_after: seconds; None where waiting would not help. With status 503 it is always 1.
     """
 
     def __init__(
@@ -63,15 +63,15 @@ class Problem(Exception):
         self._message, self._values = message or _MESSAGES[status], values
 
     def detail(self, reader: Language) -> str:
-        """Return the sentence for a reader."""
+        """Return the message in a reader's language."""
         if isinstance(self._message, str):
             return reader.text(self._message).format(**self._values)
         return self._message(reader)
 
     def document(self, reader: Language, method: str) -> bytes:
-        """Return the problem details for a program; those of a POST, which is a vote, say whether it is counted."""
-        told = {"type": "about:blank", "title": HTTPStatus(self.status).phrase, "status": self.status}
-        told |= {"detail": self.detail(reader), "reason": self.reason}
+        """Return the problem details as JSON; those of a POST, which is a vote, say whether it is counted."""
+        document = {"type": "about:blank", "title": HTTPStatus(self.status).phrase, "status": self.status}
+        document |= {"detail": self.detail(reader), "reason": self.reason}
         if method == "POST":
-            told["counted"] = self.counted
-        return json.dumps(told, ensure_ascii=False).encode()
+            document["counted"] = self.counted
+        return json.dumps(document, ensure_ascii=False).encode()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from voting.settings.services import WebSettings
-from voting.web.addresses import WIDE, networks
+from voting.web.addresses import SLASH_48_FACTOR, networks
 from voting.web.origin import client_address
 from voting.web.problems import Problem
 from voting.web.rendering import Pages
@@ -20,7 +20,7 @@ _PROBES = {"/livez", "/readyz"}
 class RateLimit:
     """A token bucket for each address, kept as the one moment when it will be full again (GCRA).
 
-    A /48 of IPv6 has a bucket too, with `WIDE` times the tokens. A token is taken from both or from none.
+    A /48 of IPv6 has a bucket too, with `SLASH_48_FACTOR` times the tokens. A token is taken from both or from none.
 
     Args:
         per_second: tokens that come back.
@@ -54,7 +54,7 @@ class RateLimit:
         """Return when each bucket will be full if a token is taken from it."""
         return {
             network: at + self._interval / share
-            for (network, at), share in zip(full_at.items(), (1, WIDE), strict=False)
+            for (network, at), share in zip(full_at.items(), (1, SLASH_48_FACTOR), strict=False)
         }
 
     def _wait(self, full_at: dict[str, float], now: float) -> float:
@@ -67,7 +67,7 @@ class RateLimit:
         The bucket is then as full as if the token had not been taken. If it was full in the meantime, it has one too
         many; it never has more than fit.
         """
-        for network, share in zip(networks(address), (1, WIDE), strict=False):
+        for network, share in zip(networks(address), (1, SLASH_48_FACTOR), strict=False):
             if network in self._full_at:
                 self._full_at[network] -= self._interval / share
 

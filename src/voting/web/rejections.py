@@ -1,6 +1,6 @@
-"""The bounds of a request, and the answers to one that is beyond them, in their wire form.
+"""The limits of a request, and the answers to a request that exceeds them, as bytes to send.
 
-They are given before the application sees the request, so each says that no vote of it was counted (RFC 9457).
+They are sent before the application gets the request, so each says that its vote was not counted (RFC 9457).
 """
 
 import json
@@ -13,10 +13,10 @@ REQUEST_SECONDS = 10  # from the first byte of a request, or of a connection, to
 
 
 def _rejection(status: int, reason: str, detail: str, *headers: str) -> bytes:
-    """Return an answer in its wire form; its body is a problem of RFC 9457."""
+    """Return an answer as it is sent; its body is a problem of RFC 9457."""
     title = HTTPStatus(status).phrase
-    told = {"type": "about:blank", "title": title, "status": status, "detail": detail, "reason": reason}
-    body = json.dumps(told | {"counted": "no"}).encode()
+    problem = {"type": "about:blank", "title": title, "status": status, "detail": detail, "reason": reason}
+    body = json.dumps(problem | {"counted": "no"}).encode()
     head = [
         f"HTTP/1.1 {status} {title}",
         "content-type: application/problem+json",

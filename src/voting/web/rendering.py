@@ -1,7 +1,6 @@
-"""What the pages of both web services share: templates, assets, headers, and how a request is refused.
+"""Templates and assets of the pages, and the answers to refused requests.
 
-A refusal is one sentence and the way on, in the reader's language: as a page, or for programs as problem details.
-https://www.rfc-editor.org/rfc/rfc9457
+Such an answer is one sentence and a link, in the reader's language, or problem details for a program (RFC 9457).
 """
 
 import hashlib
@@ -21,15 +20,18 @@ from starlette.types import Scope
 from voting.web import language
 from voting.web.answers import HEADERS, prefers_json
 from voting.web.language import Language
-from voting.web.problems import PROBLEM, Problem
+from voting.web.problems import PROBLEM_JSON, Problem
 
 _TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
 
 
 class Pages:
-    """The pages of one service: its own templates and assets, over those of `core`.
+    """The templates and assets of one service, and those of `voting.web` for names that the service does not have.
 
-    Assets have their fingerprint in their name, so browsers may keep them for a year.
+    The name of an asset has a hash of its content, so browsers may keep it for a year.
+
+    Args:
+        package: of the service; its folder `pages` has the files.
     """
 
     def __init__(self, package: str) -> None:
@@ -52,12 +54,12 @@ class Pages:
         self._templates.filters["fill"] = fill
 
     def render(self, template: str, reader: Language, **context: Any) -> bytes:
-        """The bytes of a page for a reader of that language."""
-        words = {"language": reader, "_": reader.text, "count": reader.count, "forms": reader.forms}
-        return self._templates.get_template(template).render(words | context).encode()
+        """Return a page in the reader's language."""
+        texts = {"language": reader, "_": reader.text, "count": reader.count, "forms": reader.forms}
+        return self._templates.get_template(template).render(texts | context).encode()
 
     def route(self) -> Route:
-        """Where the assets are."""
+        """Return the route of the assets."""
 
         async def static(request: Request) -> Response:
             asset = self._assets.get(request.path_params["name"])
@@ -68,42 +70,44 @@ class Pages:
         return Route("/static/{name}", static)
 
     def refusal(self, problem: Problem, scope: Scope, back: str = "/") -> Response:
-        """The answer to a request that has a problem: JSON for programs, else a page that leads `back`."""
+        """Return the answer to a refused request: JSON for programs, else a page with a link to `back`."""
         headers, query = dict(scope["headers"]), scope["query_string"]
         reader = language.negotiate(headers, query)
         if prefers_json(headers):
-            kind, body = PROBLEM, problem.document(reader, scope["method"])
+            content_type, body = PROBLEM_JSON, problem.document(reader, scope["method"])
         else:
-            kind = "text/html; charset=utf-8"
+            content_type = "text/html; charset=utf-8"
             body = self.render("error.html", reader, problem=problem, back_href=back)
-        answer = Response(body, problem.status, HEADERS | {"content-type": kind, "content-language": reader.code})
+        answer = Response(
+            body, problem.status, HEADERS | {"content-type": content_type, "content-language": reader.code}
+        )
         if problem.retry_after:
             answer.headers["retry-after"] = str(problem.retry_after)
         if problem.cookie:
             answer.headers.append("set-cookie", problem.cookie.decode())
-        if asked := language.from_query(query):
-            answer.headers.append("set-cookie", language.cookie(asked).decode())
+        if code := language.from_query(query):
+            answer.headers.append("set-cookie", language.cookie(code).decode())
         return answer
 
 
 def fill(text: str, **values: object) -> Markup:
-    """Put values into the {places} of a text, each set apart so that its direction of writing stays its own."""
+    """Replace each {name} in a text by its value in a bdi element, since it may be written in another direction."""
     isolated = {name: Markup("<bdi>{}</bdi>").format(value) for name, value in values.items()}
-    return Markup(escape(text)).format(**isolated)  # noqa: S704 - escaped on the spot
+    return Markup(escape(text)).format(**isolated)  # noqa: S704 - escaped here
 
 
 def application(pages: Pages, routes: list[Any]) -> Starlette:
-    """A Starlette application whose refusals look like the rest of the site."""
+    """Return a Starlette application that answers its own errors, and each `Problem`, by `Pages.refusal`."""
 
     async def refuse(request: Request, error: Exception) -> Response:
-        if isinstance(error, HTTPException):  # Starlette's own: no such route, not that method
+        if isinstance(error, HTTPException):  # of Starlette: no such route or method
             reason = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
             refusal = pages.refusal(Problem(error.status_code, reason), request.scope)
             refusal.headers.update(error.headers or {})
             return refusal
-        assert isinstance(error, Problem)  # noqa: S101 - registered for nothing else
+        assert isinstance(error, Problem)  # noqa: S101 - the only other exception that is registered
         return pages.refusal(error, request.scope)
 
     app = Starlette(routes=routes, exception_handlers={HTTPException: refuse, Problem: refuse})
-    app.router.redirect_slashes = False  # it would build addresses from whatever Host says
+    app.router.redirect_slashes = False  # the redirect would have any host that Host names
     return app

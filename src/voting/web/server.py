@@ -1,4 +1,4 @@
-"""What the web services share: listening, serving and draining."""
+"""Listen on a socket, serve an application on it, and drain the connections."""
 
 import asyncio
 import contextlib
@@ -17,13 +17,15 @@ from voting.web.addresses import ConnectionLimit
 from voting.web.buffers import BufferLimit
 from voting.web.protocol import HttpProtocol
 
-DRAIN_SECONDS = 8
+DRAIN_SECONDS = 8  # that requests in hand may take when the service stops
 CHECK_SECONDS = 1.0  # between two checks of all connections
 TURN = 500  # connections that are checked before the event loop runs other tasks
-BACKLOG = 4096  # connections that wait to be accepted, as many as Linux allows; one more would have to try again in 1 s
+BACKLOG = (
+    4096  # connections that wait to be accepted, as many as Linux allows; the client of one more retries after 1 s
+)
 RECEIVE_BUFFER = 8 * 1024  # bytes for each connection in the kernel, which doubles it: requests are small
 SEND_BUFFER = 64 * 1024
-PRIVATE_CONNECTIONS = 100
+PRIVATE_CONNECTIONS = 100  # enough for probes and Prometheus
 PER_ADDRESS = 6_000  # connections of a process; idle, they take 15 MiB
 REJECTED = 500  # connections beyond the limit that get a 503; any further one is cut
 BUFFERED = 3 * 1024 * 1024  # bytes that the connections of one port may hold in all
@@ -83,16 +85,16 @@ def listen(address: str) -> socket.socket:
     return sock
 
 
-def connection_limit(most: int, *, shared: bool = False) -> ConnectionLimit:
+def connection_limit(total: int, *, shared: bool = False) -> ConnectionLimit:
     """Return a limit for one port of a service.
 
     Args:
-        most: connections; fewer where the process may not open twice as many files.
+        total: connections; fewer if the process may not open twice as many files.
         shared: one address may have all of them, since it is a proxy's. Otherwise it may have three quarters, and at
             most `PER_ADDRESS`.
     """
-    most = min(most, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
-    return ConnectionLimit(most, 0 if shared else min(most * 3 // 4, PER_ADDRESS))
+    total = min(total, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+    return ConnectionLimit(total, 0 if shared else min(total * 3 // 4, PER_ADDRESS))
 
 
 async def serve(
@@ -104,15 +106,15 @@ async def serve(
     on_rejection: Callable[[int], None] = lambda _: None,
     **options: Any,
 ) -> None:
-    """Serve on a listening socket until told to stop; then take no more connections, and finish what is in flight.
+    """Serve on a listening socket until `stop` is set; then accept no connections, and finish the requests in hand.
 
     Args:
         app: the ASGI application.
         sock: from `listen`.
-        stop: ends it.
-        limit: of connections; by default `PRIVATE_CONNECTIONS`, enough for probes and Prometheus.
-        on_rejection: called with the status of each request that is answered before the application gets it.
-        options: more of Uvicorn's.
+        stop: is set when the service stops.
+        limit: of connections; by default `PRIVATE_CONNECTIONS`.
+        on_rejection: called with the status of each answer that is sent in place of the application.
+        options: more settings of Uvicorn.
     """
     limit = limit or connection_limit(PRIVATE_CONNECTIONS, shared=True)
     config = uvicorn.Config(
