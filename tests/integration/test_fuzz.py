@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from tests.integration.broker import Broker
-from tests.integration.test_hub import standing
+from tests.integration.test_hub import state
 from tests.integration.test_producer import POLL, open_poll
 from tests.measured import value_of
 from tests.waiting import eventually
@@ -112,7 +112,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         vote = with_rate_limit(vote_app.create_app(given, pages[0], endpoint, stop), given, pages[0], lambda: None)
         measures = ResultMetrics(CollectorRegistry())
         hub = Hub(measures)
-        hub.update([standing(1, 0)])
+        hub.update([state(1, 0)])
         shown = ResultSettings.model_validate({"database_url": "postgresql://nowhere/none", "trusted_proxies": 1})
         result = result_app.create_app(shown, pages[1], hub, stop)
         viewer_server = ViewerServer(shown, hub, measures)

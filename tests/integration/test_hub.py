@@ -33,7 +33,7 @@ from voting.web.server import listen, serve
 pytestmark = pytest.mark.anyio
 
 
-def standing(revision: int, votes: int, question: str = "?") -> PollState:
+def state(revision: int, votes: int, question: str = "?") -> PollState:
     return PollState(Poll("default", question, (Option("a", "A"), Option("b", "B"))), revision, {"a": votes}, 0, None)
 
 
@@ -42,7 +42,7 @@ async def serving(**settings: int) -> AsyncIterator[tuple[Hub, ResultMetrics, in
     """A hub behind a real server; yields it with its metrics and the port."""
     measures = ResultMetrics(metrics.registry("result"))
     hub = Hub(measures)
-    hub.update([standing(1, 0)])
+    hub.update([state(1, 0)])
     stop = asyncio.Event()
     given = ResultSettings.model_validate({"database_url": "postgresql://nowhere/none"} | settings)
     viewer_server = ViewerServer(given, hub, measures)
@@ -57,7 +57,7 @@ async def serving(**settings: int) -> AsyncIterator[tuple[Hub, ResultMetrics, in
             stop.set()
 
 
-async def deaf(port: int) -> asyncio.StreamWriter:
+async def open_without_reading(port: int) -> asyncio.StreamWriter:
     """A client that opens a WebSocket and never reads again; it answers no ping either."""
     raw = socket.socket()
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -81,8 +81,8 @@ async def upgrade(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 async def test_a_viewer_gets_the_snapshot_at_once_and_then_only_what_changed() -> None:
     async with serving() as (hub, measures, port), connect(f"ws://127.0.0.1:{port}/ws") as viewer:
         assert json.loads(await viewer.recv())["revision"] == 1
-        hub.update([standing(1, 0)])
-        hub.update([standing(2, 5)])
+        hub.update([state(1, 0)])
+        hub.update([state(2, 5)])
         seen = json.loads(await viewer.recv())
         assert (seen["revision"], seen["total"]) == (2, 5)
         assert value_of(measures.viewers) == 1
@@ -92,19 +92,19 @@ async def test_a_viewer_that_lags_skips_to_the_newest() -> None:
     async with serving() as (hub, measures, port), connect(f"ws://127.0.0.1:{port}/ws") as viewer:
         await viewer.recv()
         for revision in range(2, 502):
-            hub.update([standing(revision, revision)])
+            hub.update([state(revision, revision)])
         assert json.loads(await viewer.recv())["revision"] == 501
         assert value_of(measures.frames) <= 3
 
 
-async def test_staleness_is_told_to_every_viewer_and_taken_back() -> None:
+async def test_every_viewer_learns_that_the_numbers_are_stale_and_when_they_are_not() -> None:
     async with serving() as (hub, _, port), connect(f"ws://127.0.0.1:{port}/ws") as viewer:
         assert json.loads(await viewer.recv())["stale_since"] is None
         hub.mark_stale()
         first = json.loads(await viewer.recv())["stale_since"]
         assert first is not None
         hub.mark_stale()
-        hub.update([standing(1, 0)])
+        hub.update([state(1, 0)])
         assert json.loads(await viewer.recv())["stale_since"] is None
 
 
@@ -113,13 +113,13 @@ async def test_a_viewer_that_never_reads_is_cut_and_the_others_never_wait(monkey
     monkeypatch.setattr("voting.web.server.CHECK_SECONDS", 0.1)
     async with serving() as (hub, measures, port), connect(f"ws://127.0.0.1:{port}/ws", max_size=None) as viewer:
         await viewer.recv()
-        stuck = [await deaf(port) for _ in range(5)]
+        stuck = [await open_without_reading(port) for _ in range(5)]
         await until(lambda: value_of(measures.viewers) == 6)
         revision, slowest = 1, 0.0
         while value_of(measures.viewers) > 1:
             revision += 1
             began = time.monotonic()
-            hub.update([standing(revision, 0, question="long " * 50_000)])
+            hub.update([state(revision, 0, question="long " * 50_000)])
             assert json.loads(await asyncio.wait_for(viewer.recv(), 5))["revision"] == revision
             slowest = max(slowest, time.monotonic() - began)
         assert value_of(measures.cut) == 5
@@ -135,7 +135,7 @@ async def test_a_dead_connection_is_cut_when_it_answers_no_ping_and_a_living_one
     monkeypatch.setattr("voting.result.viewer.SILENT_SECONDS", 0.6)
     monkeypatch.setattr("voting.web.server.CHECK_SECONDS", 0.1)
     async with serving() as (_, measures, port), connect(f"ws://127.0.0.1:{port}/ws") as viewer:
-        writer = await deaf(port)
+        writer = await open_without_reading(port)
         await until(lambda: value_of(measures.viewers) == 2)
         await until(lambda: value_of(measures.viewers) == 1)
         assert value_of(measures.cut) == 1
@@ -144,7 +144,7 @@ async def test_a_dead_connection_is_cut_when_it_answers_no_ping_and_a_living_one
         writer.close()
 
 
-async def test_every_viewer_hears_something_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_snapshot_is_sent_again_when_nothing_has_changed_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("voting.result.hub.KEEPALIVE_SECONDS", 0.3)
     monkeypatch.setattr("voting.result.hub.CHECK_SECONDS", 0.1)
     async with serving() as (_, _, port), connect(f"ws://127.0.0.1:{port}/ws") as viewer:
@@ -152,7 +152,7 @@ async def test_every_viewer_hears_something_now_and_then(monkeypatch: pytest.Mon
             assert json.loads(await asyncio.wait_for(viewer.recv(), 5))["revision"] == 1
 
 
-async def test_a_server_that_stops_asks_its_viewers_to_come_back() -> None:
+async def test_a_server_that_stops_closes_its_viewers_with_service_restart() -> None:
     async with serving() as (_, _, port):
         viewer = await connect(f"ws://127.0.0.1:{port}/ws")
         await viewer.recv()
@@ -172,7 +172,7 @@ async def test_a_viewer_that_leaves_is_forgotten() -> None:
 
 async def test_nothing_is_kept_of_the_request_that_opened_a_socket() -> None:
     async with serving() as (_, measures, port), asyncio.timeout(5):
-        viewers = [await deaf(port) for _ in range(5)]
+        viewers = [await open_without_reading(port) for _ in range(5)]
         gc.collect()
         assert not [each for each in gc.get_objects() if isinstance(each, Request)]
         assert value_of(measures.viewers) == 5
@@ -194,7 +194,7 @@ def masked(opcode: int, payload: bytes = b"") -> bytes:
         masked(0x9) * 100_000,
     ],
 )
-async def test_a_viewer_that_sends_too_much_is_told_so_and_closed(flood: bytes) -> None:
+async def test_a_viewer_that_sends_too_much_is_closed_with_policy_violation(flood: bytes) -> None:
     async with serving() as (_, measures, port), asyncio.timeout(5):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         await upgrade(reader, writer)
@@ -218,14 +218,14 @@ async def test_a_viewer_may_ping_now_and_then(monkeypatch: pytest.MonkeyPatch) -
 
 async def test_nothing_is_read_of_a_viewer_that_does_not_read() -> None:
     async with serving() as (hub, _, port), asyncio.timeout(5):
-        writer = await deaf(port)
+        writer = await open_without_reading(port)
         channel = hub.channel("default")
         assert channel
         (watching,) = channel._subscribers
         assert isinstance(watching, Viewer)
         revision = itertools.count(2)
         while watching._stuck_since is None:
-            hub.update([standing(next(revision), 0, "?" * 5000)])
+            hub.update([state(next(revision), 0, "?" * 5000)])
             await asyncio.sleep(0.001)
         writer.write(masked(0x9))
         assert not watching._transport.is_reading()
@@ -264,12 +264,12 @@ async def test_an_unknown_poll_is_not_counted_as_a_limit() -> None:
 async def test_the_viewers_of_a_poll_that_is_deleted_are_closed_and_those_of_others_stay() -> None:
     async with serving() as (hub, measures, port), asyncio.timeout(5):
         lunch = PollState(Poll("lunch", "?", (Option("a", "A"), Option("b", "B"))), 1, {}, 0, None)
-        hub.update([standing(1, 0), lunch])
+        hub.update([state(1, 0), lunch])
         async with connect(f"ws://127.0.0.1:{port}/ws"), connect(f"ws://127.0.0.1:{port}/p/lunch/ws") as gone:
             await gone.recv()
-            hub.update([standing(1, 0)], kept={"lunch"})
+            hub.update([state(1, 0)], kept={"lunch"})
             assert json.loads(await gone.recv())["stale_since"]
-            hub.update([standing(1, 0)])
+            hub.update([state(1, 0)])
             with pytest.raises(ConnectionClosed) as closed:
                 await gone.recv()
             assert closed.value.rcvd

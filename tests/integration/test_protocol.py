@@ -207,7 +207,7 @@ async def test_a_request_that_begins_with_the_end_of_one_that_has_its_answer_is_
         writer.write(b"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
         assert await read_answer(reader) == (200, b"/early")
         writer.write(b"helloGET /2 HTTP/1.1\r\nHost: x\r\nX-A:")
-        await asyncio.sleep(1.5)  # `check` looks at all connections meanwhile
+        await asyncio.sleep(1.5)  # `check` is called of all connections meanwhile
         writer.write(b"GET /3 HTTP/1.1\r\n\r\n")
         assert await read_answer(reader) == (200, b"/2")
         assert app.requests == 2
@@ -263,7 +263,7 @@ async def test_a_request_that_does_not_end_is_answered_in_time(start: bytes, mon
         await until(lambda: not app.active)
 
 
-async def test_a_client_that_asks_nothing_is_cut_off_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_sends_no_request_is_closed_without_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("voting.web.connection.REQUEST_SECONDS", 0.2)
     monkeypatch.setattr("voting.web.protocol.KEEP_ALIVE_SECONDS", 0.2)
     async with serving() as (_, port), asyncio.timeout(5):
@@ -291,7 +291,7 @@ async def test_a_client_that_does_not_read_its_answer_is_cut_off(monkeypatch: py
         del reader
 
 
-async def test_one_connection_too_many_is_told_so_and_others_go_on() -> None:
+async def test_one_connection_too_many_gets_a_503_and_others_go_on() -> None:
     limit = ConnectionLimit(3, 2)
     async with serving(limit) as (app, port), asyncio.timeout(5):
 
@@ -351,25 +351,25 @@ async def test_too_many_unread_answers_are_cut_off_and_a_client_that_reads_goes_
     monkeypatch.setattr("voting.web.server.BUFFERED", 1_000_000)
     async with serving() as (app, port), asyncio.timeout(8):
         app.size = 200_000
-        deaf = []
+        unread = []
         for _ in range(5):
             sock = socket.socket()
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             sock.connect(("127.0.0.1", port))
             sock.setblocking(False)
-            deaf.append(await asyncio.open_connection(sock=sock, limit=1))
-            deaf[-1][1].write((GET % 1) * 100)
+            unread.append(await asyncio.open_connection(sock=sock, limit=1))
+            unread[-1][1].write((GET % 1) * 100)
         with pytest.raises(ConnectionResetError):
             while True:
-                deaf[0][1].write(GET % 1)
-                await deaf[0][1].drain()
+                unread[0][1].write(GET % 1)
+                await unread[0][1].drain()
                 await asyncio.sleep(0.01)
         assert app.requests == 5  # none before the answer to the one before was read
         app.size = 1
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write((GET % 1) * 2)
         assert [await read_answer(reader) for _ in range(2)] == [(200, b"/1")] * 2
-        for _, each in deaf:
+        for _, each in unread:
             each.transport.abort()
         writer.close()
 

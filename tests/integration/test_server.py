@@ -26,7 +26,7 @@ unsent: list[int] = []  # bytes that waited for the reader after each large answ
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with what the path says, the short way or, under /long, the way of ASGI's messages."""
+    """Answer with the text in the path; under /long by ASGI messages, otherwise in one write."""
     await receive()
     way, _, text = scope["path"].strip("/").partition("/")
     body = text.encode() * (LARGE if scope["query_string"] else 1)
@@ -55,8 +55,8 @@ async def connected() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.Strea
             await serving
 
 
-async def whole(request: bytes) -> bytes:
-    """The answer to a request after which the server hangs up; its clock left out."""
+async def read_all(request: bytes) -> bytes:
+    """Return all that a server sends until it closes the connection, without the date."""
     async with connected() as (reader, writer), asyncio.timeout(5):
         writer.write(request)
         return re.sub(rb"date: [^\r]+", b"date", await reader.read())
@@ -73,14 +73,14 @@ async def whole(request: bytes) -> bytes:
     ],
 )
 async def test_both_ways_give_the_same_answer(method: bytes, version: bytes, header: bytes) -> None:
-    first, second = [await whole(b"%b /%b/x HTTP/%b\r\n%b%b\r\n" % (method, way, version, HOST, header))
+    first, second = [await read_all(b"%b /%b/x HTTP/%b\r\n%b%b\r\n" % (method, way, version, HOST, header))
                      for way in (b"short", b"long")]  # fmt: skip
     assert sorted(first.split(b"\r\n")) == sorted(second.split(b"\r\n"))
     assert first.startswith(b"HTTP/1.1 200 OK\r\n")
     assert first.endswith(b"\r\n\r\n" if method == b"HEAD" else b"\r\n\r\nx")
 
 
-async def test_a_crowd_may_wait_to_be_accepted() -> None:
+async def test_the_backlog_is_as_long_as_the_system_allows() -> None:
     with listen("127.0.0.1:0") as sock:
         stop = Stop()
         serving = asyncio.create_task(serve(application, sock, stop))
@@ -93,12 +93,12 @@ async def test_a_crowd_may_wait_to_be_accepted() -> None:
     assert most == min(BACKLOG, ALLOWED)
 
 
-async def test_the_short_way_goes_past_uvicorns_send(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_answer_in_one_write_does_not_use_uvicorns_send(monkeypatch: pytest.MonkeyPatch) -> None:
     async def send(_: RequestResponseCycle, message: Message) -> None:
         raise AssertionError(message)
 
     monkeypatch.setattr(RequestResponseCycle, "send", send)
-    assert (await whole(b"GET /short/x HTTP/1.1\r\n%bConnection: close\r\n\r\n" % HOST)).endswith(b"\r\n\r\nx")
+    assert (await read_all(b"GET /short/x HTTP/1.1\r\n%bConnection: close\r\n\r\n" % HOST)).endswith(b"\r\n\r\nx")
 
 
 async def test_requests_sent_ahead_are_answered_in_order_on_a_connection_that_stays() -> None:
