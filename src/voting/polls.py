@@ -21,7 +21,6 @@ MAX_OPTIONS = 20
 VOTER_BYTES = 16
 AHEAD_SECONDS = 24 * 3600
 MAX_SEQ = 2**62  # of an entry id, which the database holds as a bigint; Redis counts up from the last one
-_FIELDS = [b"poll", b"voter", b"choice"]  # of an entry, in the order in which vote writes them
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _KEY = re.compile('[^"\\\\\x00-\x1f\x7f\ud800-\udfff]{1,64}')  # what an array literal quotes without an escape
 MAX_LABEL = 200  # characters of a label or a question
@@ -163,6 +162,15 @@ class Vote(NamedTuple):
     voter: bytes
     choice: str
     entry: EntryId
+
+
+_FIELDS = [b"poll", b"voter", b"choice"]
+
+
+def vote_fields(poll: bytes, voter: bytes, choice: bytes, traceparent: bytes = b"") -> list[bytes]:
+    """Return the fields of a vote's stream entry, names and values in turn: what `VoteParser.read` reads."""
+    trace = [b"traceparent", traceparent] if traceparent else []
+    return [b"poll", poll, b"voter", voter, b"choice", choice, *trace]
 
 
 class Malformed(Exception):

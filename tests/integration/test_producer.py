@@ -15,6 +15,7 @@ from tests.integration.broker import Broker
 from tests.waiting import until
 from voting.broker import stream
 from voting.broker.connection import redis_client
+from voting.broker.monitor import BrokerMonitor
 from voting.broker.poll_hash import publish_polls
 from voting.broker.producer import Refused, VoteProducer
 from voting.polls import EntryId, Option, Poll, latest_ms
@@ -30,29 +31,43 @@ async def open_poll(url: str) -> None:
         await publish_polls(client, (POLL,))
 
 
+class Publisher:
+    """A producer and its monitor, as the vote service runs them."""
+
+    def __init__(self, url: str, limit: int, on_polls: Callable[[dict[str, Poll]], None]) -> None:
+        address = functools.partial(RedisSettings(redis_url=url).reread, "redis_url")
+        self.producer = VoteProducer(address, limit=limit)
+        self.monitor = BrokerMonitor(address, self.producer, on_polls=on_polls)
+
+    @property
+    def ready(self) -> bool:
+        return self.monitor.ready
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.producer.run())
+            tasks.create_task(self.monitor.run())
+
+
 @asynccontextmanager
 async def running(
     url: str, limit: int = 1000, on_polls: Callable[[dict[str, Poll]], None] | None = None
-) -> AsyncIterator[VoteProducer]:
-    box = VoteProducer(
-        functools.partial(RedisSettings(redis_url=url).reread, "redis_url"),
-        limit=limit,
-        on_polls=on_polls or (lambda _: None),
-    )
-    task = asyncio.create_task(box.run())
+) -> AsyncIterator[Publisher]:
+    publisher = Publisher(url, limit, on_polls or (lambda _: None))
+    task = asyncio.create_task(publisher.run())
     try:
         if on_polls is None:
-            await until(lambda: box.ready)
-        yield box
+            await until(lambda: publisher.ready)
+        yield publisher
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
 
-async def cast(box: VoteProducer, number: int, first: int = 0) -> list[bytes | BaseException]:
-    casts = (box.cast(b"default", n.to_bytes(16), b"a") for n in range(first, first + number))
-    return await asyncio.gather(*casts, return_exceptions=True)
+async def publish(publisher: Publisher, number: int, first: int = 0) -> list[bytes | BaseException]:
+    votes = (publisher.producer.publish(b"default", n.to_bytes(16), b"a") for n in range(first, first + number))
+    return await asyncio.gather(*votes, return_exceptions=True)
 
 
 def reasons(outcomes: list[bytes | BaseException]) -> set[str]:
@@ -65,10 +80,10 @@ def were_sent(outcomes: list[bytes | BaseException]) -> set[bool]:
 
 async def test_votes_in_flight_together_share_round_trips_and_each_gets_its_own_receipt(broker: Broker) -> None:
     await open_poll(broker.url)
-    async with running(broker.url) as box:
+    async with running(broker.url) as publisher:
         with redis.Redis.from_url(broker.url) as client:
             before = client.info("stats")["total_reads_processed"]
-            receipts = await cast(box, 500)
+            receipts = await publish(publisher, 500)
             reads = client.info("stats")["total_reads_processed"] - before
             entries = client.xrange(stream.STREAM)
     assert [entry for entry, _ in entries] == receipts
@@ -80,50 +95,50 @@ async def test_a_vote_is_refused_while_there_is_no_stream(broker: Broker) -> Non
     await open_poll(broker.url)
     with redis.Redis.from_url(broker.url) as client:
         client.delete(stream.STREAM)
-    async with running(broker.url) as box:
-        refused = await cast(box, 3)
+    async with running(broker.url) as publisher:
+        refused = await publish(publisher, 3)
     assert reasons(refused) == {"no_stream"}
     assert were_sent(refused) == {False}
 
 
 async def test_too_many_votes_in_flight_are_refused_and_not_queued(broker: Broker) -> None:
     await open_poll(broker.url)
-    async with running(broker.url, limit=10) as box:
-        outcomes = await cast(box, 25)
+    async with running(broker.url, limit=10) as publisher:
+        outcomes = await publish(publisher, 25)
         assert sum(isinstance(outcome, bytes) for outcome in outcomes) == 10
         assert were_sent(outcomes) == {False}
-        assert box.in_flight == 0
+        assert publisher.producer.in_flight == 0
 
 
 async def test_a_broker_that_falls_silent_gets_a_no_within_a_second_and_votes_again_when_it_is_back(
     broker: Broker,
 ) -> None:
     await open_poll(broker.url)
-    async with running(broker.url) as box:
+    async with running(broker.url) as publisher:
         broker.pause()
         began = time.monotonic()
-        silent = await cast(box, 20)
+        silent = await publish(publisher, 20)
         assert reasons(silent) == {"broker_silent"}
         assert were_sent(silent) == {True}
         assert time.monotonic() - began < 1.3
         began = time.monotonic()
-        away = await cast(box, 20)
+        away = await publish(publisher, 20)
         assert reasons(away) == {"broker_away"}
         assert were_sent(away) == {False}
         assert time.monotonic() - began < 0.2
-        await until(lambda: not box.ready)
+        await until(lambda: not publisher.ready)
         broker.resume()
-        await until(lambda: box.ready, within=3)
-        assert all(isinstance(receipt, bytes) for receipt in await cast(box, 20))
+        await until(lambda: publisher.ready, within=3)
+        assert all(isinstance(receipt, bytes) for receipt in await publish(publisher, 20))
 
 
 async def test_a_broker_that_was_restarted_while_nobody_voted_refuses_no_first_vote(broker: Broker) -> None:
     await open_poll(broker.url)
-    async with running(broker.url) as box:
+    async with running(broker.url) as publisher:
         broker.kill()
         await asyncio.to_thread(broker.start)
-        await until(lambda: box.ready)
-        assert all(isinstance(receipt, bytes) for receipt in await cast(box, 1))
+        await until(lambda: publisher.ready)
+        assert all(isinstance(receipt, bytes) for receipt in await publish(publisher, 1))
 
 
 async def test_when_the_broker_is_killed_again_and_again_no_acknowledged_vote_is_lost_and_none_comes_that_was_not_sent(
@@ -132,14 +147,14 @@ async def test_when_the_broker_is_killed_again_and_again_no_acknowledged_vote_is
     await open_poll(broker.url)
     receipts: list[bytes] = []
     not_sent: set[int] = set()
-    async with running(broker.url) as box:
+    async with running(broker.url) as publisher:
         stop = asyncio.Event()
 
         async def vote_on() -> None:
             for first in itertools.count(step=20):
                 if stop.is_set():
                     return
-                for number, outcome in enumerate(await cast(box, 20, first), first):
+                for number, outcome in enumerate(await publish(publisher, 20, first), first):
                     if isinstance(outcome, bytes):
                         receipts.append(outcome)
                     elif isinstance(outcome, Refused) and not outcome.sent:
@@ -167,47 +182,44 @@ async def test_when_the_broker_is_killed_again_and_again_no_acknowledged_vote_is
 async def test_votes_are_refused_before_the_broker_runs_out_of_memory(broker: Broker) -> None:
     await open_poll(broker.url)
     with redis.Redis.from_url(broker.url) as client:
-        async with running(broker.url) as box:
+        async with running(broker.url) as publisher:
             while client.info("memory")["used_memory"] < 0.92 * 64 * 2**20:
                 client.rpush("ballast", b"x" * 500_000)
-            await until(lambda: not box.ready)
-            assert reasons(await cast(box, 5)) == {"broker_full"}
+            await until(lambda: not publisher.ready)
+            assert reasons(await publish(publisher, 5)) == {"broker_full"}
             assert client.ping()
             client.delete("ballast")
-            await until(lambda: box.ready)
-            assert all(isinstance(receipt, bytes) for receipt in await cast(box, 5))
+            await until(lambda: publisher.ready)
+            assert all(isinstance(receipt, bytes) for receipt in await publish(publisher, 5))
 
 
 async def test_a_broker_that_refuses_a_write_is_left_in_peace_for_a_while(broker: Broker) -> None:
     await open_poll(broker.url)
     with redis.Redis.from_url(broker.url) as client:
-        async with running(broker.url) as box:
+        async with running(broker.url) as publisher:
             client.config_set("min-replicas-to-write", 1)
-            refused = await cast(box, 3)
+            refused = await publish(publisher, 3)
             assert reasons(refused) == {"broker_refused"}
             assert were_sent(refused) == {False}
-            assert not box.ready
+            assert not publisher.ready
             client.config_set("min-replicas-to-write", 0)
-            await until(lambda: box.ready)
+            await until(lambda: publisher.ready)
 
 
 async def test_an_empty_broker_is_not_ready_and_gets_ready_when_polls_are_published(broker: Broker) -> None:
     seen: list[dict[str, Poll]] = []
-    async with running(broker.url, on_polls=seen.append) as box:
-        await until(lambda: box._checked > 0)
-        assert not box.ready
+    async with running(broker.url, on_polls=seen.append) as publisher:
+        await until(lambda: publisher.monitor._checked > 0)
+        assert not publisher.ready
         await open_poll(broker.url)
-        await until(lambda: box.ready)
+        await until(lambda: publisher.ready)
         assert seen == [{"default": POLL}]
 
 
 async def test_it_ends_whenever_it_is_told_to(broker: Broker) -> None:
     await open_poll(broker.url)
     for turns in range(200):  # of the event loop, so that each step of connecting and looking is hit
-        box = VoteProducer(
-            functools.partial(RedisSettings(redis_url=broker.url).reread, "redis_url"), limit=1, on_polls=lambda _: None
-        )
-        task = asyncio.create_task(box.run())
+        task = asyncio.create_task(Publisher(broker.url, 1, lambda _: None).run())
         for _ in range(turns):
             await asyncio.sleep(0)
         task.cancel()
@@ -218,21 +230,21 @@ async def test_it_ends_whenever_it_is_told_to(broker: Broker) -> None:
 @pytest.mark.parametrize("forged", [(latest_ms() + 3_600_000, 0), (latest_ms() - 3_600_000, 2**63)])
 async def test_an_id_that_only_a_forger_writes_is_not_acknowledged(broker: Broker, forged: tuple[int, int]) -> None:
     await open_poll(broker.url)
-    async with running(broker.url) as box:
+    async with running(broker.url) as publisher:
         with redis.Redis.from_url(broker.url) as client:
             client.xadd(stream.STREAM, {"n": "0"}, id=str(EntryId(*forged)))
-        outcomes = await cast(box, 1)
+        outcomes = await publish(publisher, 1)
         assert (reasons(outcomes), were_sent(outcomes)) == ({"broker_clock"}, {True})
-        assert not box.ready
+        assert not publisher.ready
 
 
 async def test_a_poll_that_cannot_be_read_stays_as_it_was_and_stops_nothing(broker: Broker) -> None:
     await open_poll(broker.url)
-    async with running(broker.url) as box:
+    async with running(broker.url) as publisher:
         with redis.Redis.from_url(broker.url) as client:
             client.hset("polls", mapping={b"default": b"\xff{", b"\xff": b"[]", b"lunch": b'{"question": 1}'})
-        looked = box._checked
-        await until(lambda: box._checked > looked)
-        assert box._polls == {"default": POLL}
-        assert await cast(box, 1) != []
-        assert box.ready
+        checked = publisher.monitor._checked
+        await until(lambda: publisher.monitor._checked > checked)
+        assert publisher.monitor._polls == {"default": POLL}
+        assert await publish(publisher, 1) != []
+        assert publisher.ready

@@ -4,12 +4,14 @@ This is the hot path, so it is a bare ASGI application. Pages, and the bodies th
 poll arrives. The main cost of a request is the HMAC of its cookie.
 """
 
+import asyncio
 import functools
 import time
 from typing import TYPE_CHECKING
 
 from starlette.types import Receive, Scope, Send
 
+from voting.broker.monitor import BrokerMonitor
 from voting.broker.producer import Refused, VoteProducer
 from voting.polls import DEFAULT_POLL, Poll
 from voting.settings.services import VoteSettings
@@ -52,24 +54,27 @@ class VoteEndpoint:
         self._new_voters = NewVoters(settings, self._voters)
         self._allowed_origins = settings.allowed_origins
         self._ballots: dict[str, PreparedBallot] = {}
-        self._producer = VoteProducer(
-            functools.partial(settings.reread, "redis_url"),
-            limit=settings.max_in_flight,
+        address = functools.partial(settings.reread, "redis_url")
+        self._producer = VoteProducer(address, limit=settings.max_in_flight, on_lost=metrics.interruptions.inc)
+        self._monitor = BrokerMonitor(
+            address,
+            self._producer,
             on_polls=self._prepare_ballots,
-            on_look=metrics.in_flight.set,
+            on_in_flight=metrics.in_flight.set,
             on_memory=metrics.memory.set,
-            on_lost=metrics.interruptions.inc,
         )
-        self._publish = recorder.trace_publish(self._producer.cast) if recorder else self._producer.cast
+        self._publish = recorder.trace_publish(self._producer.publish) if recorder else self._producer.publish
 
     @property
     def ready(self) -> bool:
         """Whether a vote would be accepted now."""
-        return self._producer.ready
+        return self._monitor.ready
 
     async def run(self) -> None:
-        """Publish votes until cancelled."""
-        await self._producer.run()
+        """Publish votes and monitor Redis until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._producer.run())
+            tasks.create_task(self._monitor.run())
 
     def _prepare_ballots(self, polls: dict[str, Poll]) -> None:
         self._ballots = {slug: PreparedBallot(poll, self._pages) for slug, poll in polls.items()}

@@ -14,8 +14,8 @@ from redis.exceptions import RedisError, ResponseError
 from voting.broker import stream
 from voting.broker.connection import redis_client
 from voting.broker.installation import read_installation
+from voting.broker.monitor import MEMORY_SHARE
 from voting.broker.poll_hash import read_polls
-from voting.broker.producer import MEMORY_SHARE
 from voting.operate.doctor.report import Report, is_far
 from voting.polls import Poll
 from voting.settings.urls import redacted
