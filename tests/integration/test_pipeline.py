@@ -1,4 +1,4 @@
-"""A pipelined connection to a real Valkey: answers in order, in any pieces, and an end that leaves nobody waiting."""
+"""A pipelined connection to a real Valkey: replies in order, in any pieces; after its end no command waits."""
 
 import asyncio
 import socket
@@ -7,10 +7,11 @@ import time
 import hiredis
 import pytest
 import redis
+from redis.asyncio import Connection
 from redis.exceptions import ConnectionError as Disconnected
 
 from tests.integration.broker import Broker
-from voting.broker.pipeline import NotSent, Pipeline, pipeline
+from voting.broker.pipeline import NotSent, Pipeline, _transport, open_pipeline
 
 pytestmark = pytest.mark.anyio
 
@@ -20,62 +21,62 @@ def pack(*words: bytes) -> bytes:
     return packed
 
 
-async def test_each_command_gets_its_own_answer_whatever_pieces_they_come_in(broker: Broker) -> None:
+async def test_each_command_gets_its_own_reply_in_whatever_pieces_it_arrives(broker: Broker) -> None:
     sizes = [0, 1, 100_000, 3, 5_000_000, 7, 65_536, 11]
-    async with pipeline(broker.url, 5) as opened:
+    async with open_pipeline(broker.url, 5) as opened:
         texts = [bytes([65 + number]) * size for number, size in enumerate(sizes)]
-        assert await asyncio.gather(*(opened.ask(pack(b"ECHO", text)) for text in texts)) == texts
+        assert await asyncio.gather(*(opened.send(pack(b"ECHO", text)) for text in texts)) == texts
         numbers = [b"%d" % number for number in range(10_000)]
-        assert await asyncio.gather(*(opened.ask(pack(b"ECHO", number)) for number in numbers)) == numbers
+        assert await asyncio.gather(*(opened.send(pack(b"ECHO", number)) for number in numbers)) == numbers
 
 
-async def test_an_answer_that_says_no_is_an_answer_and_those_beside_it_are_untouched(broker: Broker) -> None:
-    async with pipeline(broker.url, 5) as opened:
-        asked = [pack(b"ECHO", b"1"), pack(b"NONSENSE"), pack(b"GET", b"nothing"), pack(b"ECHO", b"2")]
-        first, no, nothing, last = await asyncio.gather(*map(opened.ask, asked))
+async def test_an_error_reply_is_a_result_and_does_not_affect_other_replies(broker: Broker) -> None:
+    async with open_pipeline(broker.url, 5) as opened:
+        commands = [pack(b"ECHO", b"1"), pack(b"NONSENSE"), pack(b"GET", b"nothing"), pack(b"ECHO", b"2")]
+        first, error, nothing, last = await asyncio.gather(*map(opened.send, commands))
     assert (first, nothing, last) == (b"1", None, b"2")
-    assert isinstance(no, hiredis.ReplyError)
+    assert isinstance(error, hiredis.ReplyError)
 
 
-async def test_one_who_no_longer_waits_takes_nobody_elses_answer(broker: Broker) -> None:
-    async with pipeline(broker.url, 5) as opened:
-        gone, stays = opened.ask(pack(b"ECHO", b"1")), opened.ask(pack(b"ECHO", b"2"))
+async def test_a_cancelled_command_does_not_take_the_reply_of_another(broker: Broker) -> None:
+    async with open_pipeline(broker.url, 5) as opened:
+        gone, stays = opened.send(pack(b"ECHO", b"1")), opened.send(pack(b"ECHO", b"2"))
         gone.cancel()
         assert await stays == b"2"
 
 
-async def test_a_lost_connection_is_noticed_while_idle_and_then_refuses_at_once(broker: Broker) -> None:
-    async with pipeline(broker.url, 5) as opened:
+async def test_a_connection_lost_while_idle_is_detected_and_then_refuses_at_once(broker: Broker) -> None:
+    async with open_pipeline(broker.url, 5) as opened:
         broker.kill()
         async with asyncio.timeout(1):
             assert isinstance(await opened.lost, Disconnected)
         with pytest.raises(NotSent):
-            opened.ask(pack(b"PING"))
+            opened.send(pack(b"PING"))
 
 
-async def test_whoever_waits_when_the_connection_is_lost_hears_of_it(broker: Broker) -> None:
-    async with pipeline(broker.url, 5) as opened:
+async def test_every_waiting_command_fails_when_the_connection_is_lost(broker: Broker) -> None:
+    async with open_pipeline(broker.url, 5) as opened:
         broker.pause()
-        asked = [opened.ask(pack(b"PING")) for _ in range(3)]
+        sent = [opened.send(pack(b"PING")) for _ in range(3)]
         await asyncio.sleep(0)  # they go out
         broker.kill()
-        later = opened.ask(pack(b"PING"))
-        outcomes = await asyncio.gather(*asked, later, return_exceptions=True)
+        later = opened.send(pack(b"PING"))
+        outcomes = await asyncio.gather(*sent, later, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes[:3]] == [Disconnected] * 3
     assert isinstance(outcomes[3], Disconnected)
 
 
-async def test_a_command_that_was_not_written_before_the_connection_was_lost_is_told_from_one_that_was(
+async def test_commands_written_before_the_connection_was_lost_and_those_not_written_raise_different_errors(
     broker: Broker,
 ) -> None:
-    async with pipeline(broker.url, 5) as opened:
+    async with open_pipeline(broker.url, 5) as opened:
         broker.pause()
-        sent = [opened.ask(pack(b"RPUSH", b"list", b"sent")) for _ in range(2)]
+        sent = [opened.send(pack(b"RPUSH", b"list", b"sent")) for _ in range(2)]
         await asyncio.sleep(0)  # they are written
-        unsent = [opened.ask(pack(b"RPUSH", b"list", b"unsent")) for _ in range(2)]
+        unsent = [opened.send(pack(b"RPUSH", b"list", b"unsent")) for _ in range(2)]
         opened._transport.abort()
         with pytest.raises(NotSent):
-            opened.ask(pack(b"RPUSH", b"list", b"late"))
+            opened.send(pack(b"RPUSH", b"list", b"late"))
         outcomes = await asyncio.gather(*sent, *unsent, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [Disconnected] * 2 + [NotSent] * 2
     broker.resume()
@@ -83,27 +84,27 @@ async def test_a_command_that_was_not_written_before_the_connection_was_lost_is_
         assert set(client.lrange("list", 0, -1)) <= {b"sent"}
 
 
-async def test_silence_ends_the_connection_when_the_oldest_answer_is_overdue(broker: Broker) -> None:
-    async with pipeline(broker.url, 0.3) as opened:
-        assert await opened.ask(pack(b"ECHO", b"1")) == b"1"
+async def test_the_connection_is_aborted_when_the_oldest_reply_is_overdue(broker: Broker) -> None:
+    async with open_pipeline(broker.url, 0.3) as opened:
+        assert await opened.send(pack(b"ECHO", b"1")) == b"1"
         broker.pause()
         began = time.monotonic()
         with pytest.raises(Disconnected, match="no answer within"):
-            await opened.ask(pack(b"PING"))
+            await opened.send(pack(b"PING"))
         assert 0.25 < time.monotonic() - began < 1
         assert isinstance(await opened.lost, TimeoutError)
 
 
-async def test_a_broker_that_lets_nobody_in_says_so(broker: Broker) -> None:
+async def test_a_refused_login_is_reported(broker: Broker) -> None:
     with redis.Redis.from_url(broker.url) as client:
         client.config_set("requirepass", "secret")
     with pytest.raises(redis.RedisError, match="Authentication"):
-        async with pipeline(broker.url, 5):
+        async with open_pipeline(broker.url, 5):
             pass
 
 
 @pytest.mark.parametrize("nonsense", [b"\x00\r\n", b"+unasked\r\n"])
-async def test_a_peer_that_talks_nonsense_is_a_lost_connection_like_any_other(nonsense: bytes) -> None:
+async def test_a_peer_that_does_not_speak_the_protocol_is_a_lost_connection(nonsense: bytes) -> None:
     ours, theirs = socket.socketpair()
     transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
     with theirs:
@@ -111,3 +112,8 @@ async def test_a_peer_that_talks_nonsense_is_a_lost_connection_like_any_other(no
         theirs.send(nonsense)
         async with asyncio.timeout(1):
             assert isinstance(await opened.lost, Disconnected)
+
+
+def test_a_redis_py_that_keeps_its_transport_elsewhere_is_named() -> None:
+    with pytest.raises(RuntimeError, match=r"tested: redis-py 6"):
+        _transport(Connection())  # not connected, so it has none

@@ -1,4 +1,4 @@
-"""The way of a vote into a real Valkey, also when it dies, falls silent or fills up."""
+"""Publishing votes to a real Valkey, also when it is killed, silent or full."""
 
 import asyncio
 import contextlib
@@ -78,7 +78,7 @@ def were_sent(outcomes: list[bytes | BaseException]) -> set[bool]:
     return {outcome.sent for outcome in outcomes if isinstance(outcome, Refused)}
 
 
-async def test_votes_in_flight_together_share_round_trips_and_each_gets_its_own_receipt(broker: Broker) -> None:
+async def test_votes_in_flight_together_share_round_trips_and_each_gets_its_own_entry_id(broker: Broker) -> None:
     await open_poll(broker.url)
     async with running(broker.url) as publisher:
         with redis.Redis.from_url(broker.url) as client:
@@ -110,7 +110,7 @@ async def test_too_many_votes_in_flight_are_refused_and_not_queued(broker: Broke
         assert publisher.producer.in_flight == 0
 
 
-async def test_a_broker_that_falls_silent_gets_a_no_within_a_second_and_votes_again_when_it_is_back(
+async def test_votes_to_a_silent_broker_are_refused_within_a_second_and_accepted_when_it_is_back(
     broker: Broker,
 ) -> None:
     await open_poll(broker.url)
@@ -132,7 +132,7 @@ async def test_a_broker_that_falls_silent_gets_a_no_within_a_second_and_votes_ag
         assert all(isinstance(receipt, bytes) for receipt in await publish(publisher, 20))
 
 
-async def test_a_broker_that_was_restarted_while_nobody_voted_refuses_no_first_vote(broker: Broker) -> None:
+async def test_the_first_vote_after_a_restart_of_the_broker_is_accepted(broker: Broker) -> None:
     await open_poll(broker.url)
     async with running(broker.url) as publisher:
         broker.kill()
@@ -141,7 +141,7 @@ async def test_a_broker_that_was_restarted_while_nobody_voted_refuses_no_first_v
         assert all(isinstance(receipt, bytes) for receipt in await publish(publisher, 1))
 
 
-async def test_when_the_broker_is_killed_again_and_again_no_acknowledged_vote_is_lost_and_none_comes_that_was_not_sent(
+async def test_when_the_broker_is_killed_repeatedly_acknowledged_votes_are_kept_and_votes_not_sent_are_not_stored(
     broker: Broker,
 ) -> None:
     await open_poll(broker.url)
@@ -193,7 +193,7 @@ async def test_votes_are_refused_before_the_broker_runs_out_of_memory(broker: Br
             assert all(isinstance(receipt, bytes) for receipt in await publish(publisher, 5))
 
 
-async def test_a_broker_that_refuses_a_write_is_left_in_peace_for_a_while(broker: Broker) -> None:
+async def test_after_redis_has_refused_a_write_votes_are_refused_until_the_next_check(broker: Broker) -> None:
     await open_poll(broker.url)
     with redis.Redis.from_url(broker.url) as client:
         async with running(broker.url) as publisher:
@@ -206,7 +206,7 @@ async def test_a_broker_that_refuses_a_write_is_left_in_peace_for_a_while(broker
             await until(lambda: publisher.ready)
 
 
-async def test_an_empty_broker_is_not_ready_and_gets_ready_when_polls_are_published(broker: Broker) -> None:
+async def test_it_is_not_ready_until_polls_are_published(broker: Broker) -> None:
     seen: list[dict[str, Poll]] = []
     async with running(broker.url, on_polls=seen.append) as publisher:
         await until(lambda: publisher.monitor._checked > 0)
@@ -216,9 +216,9 @@ async def test_an_empty_broker_is_not_ready_and_gets_ready_when_polls_are_publis
         assert seen == [{"default": POLL}]
 
 
-async def test_it_ends_whenever_it_is_told_to(broker: Broker) -> None:
+async def test_it_ends_whenever_it_is_cancelled(broker: Broker) -> None:
     await open_poll(broker.url)
-    for turns in range(200):  # of the event loop, so that each step of connecting and looking is hit
+    for turns in range(200):  # of the event loop, so that each step of connecting and checking is hit
         task = asyncio.create_task(Publisher(broker.url, 1, lambda _: None).run())
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -228,7 +228,7 @@ async def test_it_ends_whenever_it_is_told_to(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize("forged", [(latest_ms() + 3_600_000, 0), (latest_ms() - 3_600_000, 2**63)])
-async def test_an_id_that_only_a_forger_writes_is_not_acknowledged(broker: Broker, forged: tuple[int, int]) -> None:
+async def test_a_vote_with_a_forged_id_is_not_acknowledged(broker: Broker, forged: tuple[int, int]) -> None:
     await open_poll(broker.url)
     async with running(broker.url) as publisher:
         with redis.Redis.from_url(broker.url) as client:
@@ -238,7 +238,7 @@ async def test_an_id_that_only_a_forger_writes_is_not_acknowledged(broker: Broke
         assert not publisher.ready
 
 
-async def test_a_poll_that_cannot_be_read_stays_as_it_was_and_stops_nothing(broker: Broker) -> None:
+async def test_an_unreadable_poll_stays_as_it_was_and_votes_go_on(broker: Broker) -> None:
     await open_poll(broker.url)
     async with running(broker.url) as publisher:
         with redis.Redis.from_url(broker.url) as client:

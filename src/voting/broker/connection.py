@@ -1,4 +1,4 @@
-"""TODO voting.broker.connection."""
+"""Clients for Redis that fail within a time limit."""
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -6,7 +6,7 @@ from redis.backoff import NoBackoff
 
 
 def redis_client(url: str, *, timeout: float) -> Redis:
-    """A client that fails after `timeout` seconds rather than retry: every caller has its own idea of patience.
+    """Return a client whose commands fail after `timeout` seconds. There are no retries: callers have their own.
 
     redis-py's own default is ten retries with backoff, https://redis.readthedocs.io/en/stable/backoff.html.
     """

@@ -1,7 +1,8 @@
-"""A connection to Redis on which commands go out without waiting for the answers to those before.
+"""A connection to Redis that sends commands without waiting for the replies to earlier ones.
 
-redis-py makes the connection (address, TLS, password) and hands its transport over: for an answer its own reader takes
-three coroutines, this one a callback. https://redis.io/docs/latest/develop/using-commands/pipelining/
+redis-py opens the connection (address, TLS, password); `Pipeline` then replaces the protocol of its transport, because
+redis-py's reader runs three coroutines for each reply where this one runs a callback.
+https://redis.io/docs/latest/develop/using-commands/pipelining/
 """
 
 import asyncio
@@ -10,124 +11,140 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import hiredis
+import redis
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import ResponseError
 
 from voting.broker.connection import redis_client
 
-Answer = bytes | hiredis.ReplyError | None
+TESTED = "redis-py 6.0.0, 7.0.0, 8.1.0"  # versions whose private attribute `_transport` reads
+
+Reply = bytes | hiredis.ReplyError | None
 
 
 class NotSent(Disconnected):
-    """The connection was lost before a command was written to it, so Redis can never run it."""
+    """The connection was lost before the command was written to it, so Redis cannot have run it."""
 
 
 class Pipeline(asyncio.Protocol):
-    """Commands that are asked in one turn of the event loop go out together, and answers come in the same order.
+    """Writes the commands of one iteration of the event loop together, and matches replies to commands by order.
 
     Args:
-        transport: to Redis, on which nothing is under way.
-        patience: seconds that an answer may take; then the connection is given up.
+        transport: to Redis, without pending commands.
+        timeout: seconds that a reply may take; then the connection is aborted.
 
     Attributes:
-        lost: says what was wrong as soon as the connection has gone, however that happened.
+        lost: a future that gets the error as soon as the connection is lost, for whatever reason.
     """
 
-    def __init__(self, transport: asyncio.Transport, patience: float) -> None:
+    def __init__(self, transport: asyncio.Transport, timeout: float) -> None:
         self._transport = transport
-        self._patience = patience
+        self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader()
         self._unsent: list[bytes] = []
-        self._asked: deque[tuple[asyncio.Future[Answer], float]] = deque()
-        self._watch: asyncio.TimerHandle | None = None
-        self._trouble: Exception | None = None
+        self._pending: deque[tuple[asyncio.Future[Reply], float]] = deque()  # with the time when the reply is overdue
+        self._timer: asyncio.TimerHandle | None = None
+        self._error: Exception | None = None
         self.lost: asyncio.Future[Exception] = self._loop.create_future()
         transport.set_protocol(self)
 
-    def ask(self, command: bytes) -> asyncio.Future[Answer]:
-        """Send a command in its wire form; the answer, also one that says no, is the result of the future.
+    def send(self, command: bytes) -> asyncio.Future[Reply]:
+        """Send a packed command and return a future of its reply; an error reply is a result, not an exception.
 
-        The future fails with `NotSent` if the connection is lost before the command is written to it, and with
-        `Disconnected` if it is lost later: then it is not known whether Redis ran the command.
+        The future raises `NotSent` if the connection is lost before the command is written to it, and `Disconnected`
+        if it is lost later: then it is unknown whether Redis ran the command.
 
         Raises:
-            NotSent: it is lost already.
+            NotSent: the connection is already lost.
         """
         if self._transport.is_closing():
             raise NotSent("The connection is lost.")
-        future: asyncio.Future[Answer] = self._loop.create_future()
-        self._asked.append((future, self._loop.time() + self._patience))
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        self._pending.append((future, self._loop.time() + self._timeout))
         if not self._unsent:
-            self._loop.call_soon(self._send)
+            self._loop.call_soon(self._write)
         self._unsent.append(command)
         return future
 
-    def _send(self) -> None:
-        if self._transport.is_closing():  # `connection_lost` deals with what was not sent
+    def _write(self) -> None:
+        if self._transport.is_closing():  # `connection_lost` handles the unsent commands
             return
         self._transport.write(b"".join(self._unsent))
         self._unsent.clear()
-        if not self._watch:
-            self._look()
+        if not self._timer:
+            self._check_timeout()
 
-    def _look(self) -> None:
-        """Give up if the oldest answer is overdue; else look again when it would be."""
-        self._watch = None
-        if not self._asked:
+    def _check_timeout(self) -> None:
+        """Abort the connection if the oldest reply is overdue; otherwise check again when it would be."""
+        self._timer = None
+        if not self._pending:
             return
-        deadline = self._asked[0][1]
+        deadline = self._pending[0][1]
         if deadline > self._loop.time():
-            self._watch = self._loop.call_at(deadline, self._look)
+            self._timer = self._loop.call_at(deadline, self._check_timeout)
         else:
-            self._give_up(TimeoutError(f"no answer within {self._patience:g} s"))
+            self._abort(TimeoutError(f"no answer within {self._timeout:g} s"))
 
-    def _give_up(self, trouble: Exception) -> None:
-        self._trouble = trouble
+    def _abort(self, error: Exception) -> None:
+        self._error = error
         self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Give each answer to whoever waits for it."""
+        """Set the result of the oldest future for each complete reply."""
         self._reader.feed(data)
         try:
-            while (answer := self._reader.gets()) is not False:
-                future, _ = self._asked.popleft()
-                if not future.done():  # its client has gone
-                    future.set_result(answer)
-        except (hiredis.ProtocolError, IndexError) as error:  # no answer at all, or one that nobody asked for
-            self._give_up(Disconnected(f"this is no Redis: {error}"))
+            while (reply := self._reader.gets()) is not False:
+                future, _ = self._pending.popleft()
+                if not future.done():  # done: it was cancelled, because its client disconnected
+                    future.set_result(reply)
+        except (hiredis.ProtocolError, IndexError) as error:  # not the protocol, or more replies than commands
+            self._abort(Disconnected(f"the peer is not Redis: {error}"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nobody will answer any more."""
-        if self._watch:
-            self._watch.cancel()
-        trouble = self._trouble or Disconnected(str(exc or "Connection closed by server."))
-        sent = len(self._asked) - len(self._unsent)
-        for number, (future, _) in enumerate(self._asked):
+        """Set the exception of all futures that still wait."""
+        if self._timer:
+            self._timer.cancel()
+        error = self._error or Disconnected(str(exc or "Connection closed by server."))
+        sent = len(self._pending) - len(self._unsent)
+        for number, (future, _) in enumerate(self._pending):
             if not future.done():
-                future.set_exception((Disconnected if number < sent else NotSent)(str(trouble)))
-        self._asked.clear()
+                future.set_exception((Disconnected if number < sent else NotSent)(str(error)))
+        self._pending.clear()
         self._unsent.clear()
-        if not self.lost.done():  # nobody cares any more
-            self.lost.set_result(trouble)
+        if not self.lost.done():  # done: it was cancelled with the task that awaited it
+            self.lost.set_result(error)
 
 
 @asynccontextmanager
-async def pipeline(url: str, patience: float) -> AsyncIterator[Pipeline]:
-    """Connect, for a while.
+async def open_pipeline(url: str, timeout: float) -> AsyncIterator[Pipeline]:
+    """Connect to Redis, and disconnect at the end of the block.
 
     Raises:
-        redis.RedisError, OSError: Redis is not there, does not answer, is still loading, or does not let us in.
+        redis.RedisError, OSError: Redis is unreachable, does not answer, is still loading, or refuses the login.
     """
-    connection = redis_client(url, timeout=patience).connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    connection = redis_client(url, timeout=timeout).connection_pool.make_connection()  # type: ignore[no-untyped-call]
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(timeout):
             await connection.connect()
-            opened = Pipeline(connection._writer.transport, patience)  # noqa: SLF001 - redis-py has no other way to it
-            greeting = await opened.ask(b"*1\r\n$4\r\nPING\r\n")
-        if isinstance(greeting, hiredis.ReplyError):
-            raise ResponseError(str(greeting))
+            opened = Pipeline(_transport(connection), timeout)
+            reply = await opened.send(b"*1\r\n$4\r\nPING\r\n")
+        if isinstance(reply, hiredis.ReplyError):
+            raise ResponseError(str(reply))
         yield opened
     finally:
-        await connection.disconnect(nowait=True)  # a silent peer would let us wait
-        await asyncio.sleep(0)  # the transport closes in the next turn of the loop
+        await connection.disconnect(nowait=True)  # without `nowait`, a silent peer would delay this
+        await asyncio.sleep(0)  # the transport closes in the next iteration of the loop
+
+
+def _transport(connection: AbstractConnection) -> asyncio.Transport:
+    """Return the transport of a connection of redis-py, which has no public attribute for it.
+
+    Raises:
+        RuntimeError: this version of redis-py keeps it elsewhere.
+    """
+    transport: asyncio.Transport | None = getattr(getattr(connection, "_writer", None), "transport", None)
+    if transport is None:
+        raise RuntimeError(f"redis-py {redis.__version__} has no Connection._writer.transport; tested: {TESTED}")
+    return transport

@@ -1,8 +1,8 @@
 """Publishes votes on the stream: votes that arrive at the same moment share one write and one fsync.
 
-`VoteProducer.publish` returns the id of the stream entry once Redis has answered, which it does, with `appendfsync
-always`, only after the vote is on disk. Otherwise `publish` raises `Refused` within `TIMEOUT`; `sent` says whether Redis
-may have the vote nevertheless. Sending it again as the same voter is safe.
+`VoteProducer.publish` returns the id of the stream entry once Redis has replied: with `appendfsync always`, only after
+the vote is on disk. Otherwise `publish` raises `Refused` within `TIMEOUT`. `Refused.sent` says whether Redis
+may have the vote nevertheless; sending it again as the same voter is safe.
 
 While Redis is unreachable, votes are refused at once. They are not queued: a queue would only delay the refusal.
 """
@@ -15,13 +15,13 @@ import hiredis
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import RedisError
 
-from voting.broker.pipeline import Answer, NotSent, Pipeline, pipeline
+from voting.broker.pipeline import NotSent, Pipeline, Reply, open_pipeline
 from voting.broker.stream import STREAM
 from voting.polls import MAX_SEQ, latest_ms, vote_fields
 from voting.service import logs
 from voting.service.lifecycle import Backoff, raise_if_cancelled
 
-TIMEOUT = 1.0  # seconds that Redis may take to connect, and to answer a vote
+TIMEOUT = 1.0  # seconds that connecting to Redis, and its reply to a vote, may take
 
 log = logs.get()
 
@@ -31,7 +31,7 @@ class Refused(Exception):
 
     Args:
         reason: a word for the metrics, one of those in `broker/`.
-        sent: whether the vote was written to the connection and not answered, so that Redis may have it.
+        sent: whether the vote was written to the connection without a reply, so that Redis may have it.
     """
 
     def __init__(self, reason: str, *, sent: bool = False) -> None:
@@ -49,7 +49,7 @@ class VoteProducer:
 
     Attributes:
         pressure: why Redis must not get votes until the next check by `BrokerMonitor`; None if it may.
-        in_flight: votes that wait for the answer of Redis.
+        in_flight: votes that wait for the reply of Redis.
     """
 
     def __init__(
@@ -94,20 +94,20 @@ class VoteProducer:
             command += traceparent + end
         self.in_flight += 1
         try:
-            answer = await self._pipeline.ask(command)
+            reply = await self._pipeline.send(command)
         except NotSent:
             raise Refused("broker_away") from None
         except Disconnected:
             raise Refused("broker_silent", sent=True) from None
         finally:
             self.in_flight -= 1
-        if not isinstance(answer, bytes):
-            raise Refused(self._refused_by_redis(answer))
-        ms, _, seq = answer.partition(b"-")
+        if not isinstance(reply, bytes):
+            raise Refused(self._refused_by_redis(reply))
+        ms, _, seq = reply.partition(b"-")
         if int(ms) > self._max_ms or int(seq) > MAX_SEQ:
             self.pressure = "broker_clock"  # no worker counts such an entry; a worker then recreates the stream
             raise Refused(self.pressure, sent=True)
-        return answer
+        return reply
 
     async def run(self) -> None:
         """Keep a connection to Redis until cancelled; reconnect with backoff after any outage."""
@@ -115,7 +115,7 @@ class VoteProducer:
         logged = ""  # the last error that was logged
         while True:
             try:
-                async with pipeline(await self._address(), TIMEOUT) as self._pipeline:
+                async with open_pipeline(await self._address(), TIMEOUT) as self._pipeline:
                     self._outage, logged = None, ""
                     backoff.reset()
                     log.info("broker.connected")
@@ -129,15 +129,15 @@ class VoteProducer:
                 self._outage = "broker_away"
             await asyncio.sleep(backoff.next())
 
-    def _refused_by_redis(self, answer: Answer) -> str:
+    def _refused_by_redis(self, reply: Reply) -> str:
         """Return the reason why Redis did not take a vote; after an error, refuse votes until the next check.
 
-        No answer means that there is no stream; an error is OOM, MISCONF, READONLY or NOPERM.
+        A null reply means that there is no stream; an error is OOM, MISCONF, READONLY or NOPERM.
         """
-        if answer is None:
+        if reply is None:
             return "no_stream"
         if not self.pressure:
-            log.error("broker.refused", error=str(answer))
+            log.error("broker.refused", error=str(reply))
         self.pressure = "broker_refused"
         return self.pressure
 
