@@ -61,35 +61,35 @@ def in_transaction() -> None:
 
 def after_commit() -> None:
     """Die when entries are counted and not acknowledged."""
-    original = Consumer.done
+    original = Consumer.acknowledge
 
-    async def done(self: Consumer, entries: list[Any]) -> None:
+    async def acknowledge(self: Consumer, entries: list[Any]) -> None:
         if _first_call():
             _die()
         await original(self, entries)
 
-    Consumer.done = done  # type: ignore[method-assign]
+    Consumer.acknowledge = acknowledge  # type: ignore[method-assign]
 
 
 def after_acknowledging() -> None:
     """Die when entries are acknowledged and deleted, which is one transaction, before the answer is read."""
-    original = Consumer.done
+    original = Consumer.acknowledge
 
-    async def done(self: Consumer, entries: list[Any]) -> None:
+    async def acknowledge(self: Consumer, entries: list[Any]) -> None:
         await original(self, entries)
         if _first_call():
             _die()
 
-    Consumer.done = done  # type: ignore[method-assign]
+    Consumer.acknowledge = acknowledge  # type: ignore[method-assign]
 
 
 def never_acknowledges() -> None:
     """Count, and leave every entry pending."""
 
-    async def done(self: Consumer, entries: list[Any]) -> None:
+    async def acknowledge(self: Consumer, entries: list[Any]) -> None:
         del self, entries
 
-    Consumer.done = done  # type: ignore[method-assign]
+    Consumer.acknowledge = acknowledge  # type: ignore[method-assign]
 
 
 FAILPOINTS = {

@@ -56,7 +56,7 @@ READ = '        return await self._read(b">", count, b"BLOCK", int(block * 1000)
 POP = """\
         entries = await self._read(b">", count, b"BLOCK", int(block * 1000))
         if entries:
-            await self.done([entry for entry, _ in entries])
+            await self.acknowledge([entry for entry, _ in entries])
         return entries
 """
 PAUSE = "            self._transport.pause_reading()  # whatever follows stays in the kernel\n"
@@ -66,9 +66,7 @@ CANCEL = """\
 """
 CLOSE = "if self._protocol.close_expected():"
 FIND = "        self._find(request)  # an unknown poll's name could be longer than a QR code can be\n"
-GROUP = """\
-            transaction.xgroup_create(STREAM, GROUP, "0", mkstream=True)
-            if not stream_exists"""
+GROUP = 'transaction.xgroup_create(STREAM, GROUP, "0", mkstream=True)'
 GUARD = "        WHERE (held.entry_ms, held.entry_seq) < (excluded.entry_ms, excluded.entry_seq)\n"
 RETURNING = "    RETURNING new.poll, old.choice AS before, new.choice AS after\n"
 SEEN = """\

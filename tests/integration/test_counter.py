@@ -244,7 +244,7 @@ async def test_a_commit_whose_acknowledgement_was_lost_is_not_counted_twice(
     async with working(bench.settings()) as (worker,):
         await until(lambda: worker.ready)
         with monkeypatch.context() as patch:
-            patch.setattr(stream.Consumer, "done", lost)
+            patch.setattr(stream.Consumer, "acknowledge", lost)
             bench.cast(1)
             bench.cast(2, b"b")
             await until(lambda: bool(bench.tallies()) and value_of(worker._metrics.interruptions) > 2)

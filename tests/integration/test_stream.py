@@ -1,4 +1,4 @@
-"""The consumer group on a real Valkey: nothing is skipped, lost or left behind."""
+"""The consumer group on a real Valkey: no entry is skipped or lost, and none stays pending."""
 
 import time
 from collections.abc import AsyncIterator
@@ -40,7 +40,7 @@ async def test_votes_cast_before_the_first_worker_are_read(redis: Redis) -> None
     assert [entry for entry, _ in await consumer.read_new(10, 0.1)] == ids
 
 
-async def test_a_worker_takes_up_its_own_pending_after_a_restart(redis: Redis) -> None:
+async def test_a_worker_reads_its_own_pending_entries_after_a_restart(redis: Redis) -> None:
     consumer = Consumer(redis, "w1")
     await consumer.ensure_group(ZERO)
     ids = await add(redis, 3)
@@ -57,11 +57,11 @@ async def test_a_dead_workers_entries_can_be_claimed_once_they_are_idle(redis: R
     await dead.read_new(10, 0.1)
     assert await claimed(alive, 10, idle=60) == []
     assert await claimed(alive, 10, idle=0) == ids
-    await alive.done(ids)
+    await alive.acknowledge(ids)
     assert await dead.read_own_pending(10) == []
 
 
-async def test_done_leaves_neither_pending_nor_entries(redis: Redis) -> None:
+async def test_acknowledged_entries_are_neither_pending_nor_on_the_stream(redis: Redis) -> None:
     consumer = Consumer(redis, "w1")
     await consumer.ensure_group(ZERO)
     ids = await add(redis, 5)
@@ -69,25 +69,27 @@ async def test_done_leaves_neither_pending_nor_entries(redis: Redis) -> None:
     found = await stream.backlog(redis)
     assert found is not None
     assert (found.lag, found.pending, found.waiting, found.accepted) == (2, 3, 5, 5)
-    await consumer.done(ids[:3])
+    await consumer.acknowledge(ids[:3])
     assert await redis.xlen(STREAM) == 2
     found = await stream.backlog(redis)
     assert found is not None
     assert (found.lag, found.pending) == (2, 0)
 
 
-async def test_an_entry_deleted_while_pending_reads_as_empty_and_can_be_done(redis: Redis) -> None:
+async def test_an_entry_deleted_while_pending_has_no_fields_and_can_be_acknowledged(redis: Redis) -> None:
     consumer = Consumer(redis, "w1")
     await consumer.ensure_group(ZERO)
     ids = await add(redis, 1)
     await consumer.read_new(10, 0.1)
     await redis.xdel(STREAM, str(ids[0]))
     assert await consumer.read_own_pending(10) == [(ids[0], [])]
-    await consumer.done(ids)
+    await consumer.acknowledge(ids)
     assert await consumer.read_own_pending(10) == []
 
 
-async def test_a_stream_made_again_goes_on_above_what_was_counted_though_the_clock_is_behind(redis: Redis) -> None:
+async def test_a_stream_created_again_starts_above_the_newest_id_counted_though_the_clock_is_behind(
+    redis: Redis,
+) -> None:
     future = EntryId(int(time.time() * 1000) + 86_400_000, 5)
     consumer = Consumer(redis, "w1")
     assert await consumer.ensure_group(future)
@@ -95,7 +97,7 @@ async def test_a_stream_made_again_goes_on_above_what_was_counted_though_the_clo
     assert entry > future
 
 
-async def test_a_group_made_again_reads_what_is_still_there_and_does_not_set_the_stream_back(redis: Redis) -> None:
+async def test_a_group_created_again_reads_the_entries_and_does_not_lower_the_last_id(redis: Redis) -> None:
     consumer = Consumer(redis, "w1")
     await consumer.ensure_group(ZERO)
     ids = await add(redis, 2)
@@ -107,13 +109,13 @@ async def test_a_group_made_again_reads_what_is_still_there_and_does_not_set_the
     assert (await add(redis, 1))[0] > ids[-1]
 
 
-async def test_without_a_stream_nobody_knows_what_waits(redis: Redis) -> None:
+async def test_without_a_stream_or_group_there_is_no_backlog(redis: Redis) -> None:
     assert await stream.backlog(redis) is None
     await redis.xadd(STREAM, {"n": "1"})
     assert await stream.backlog(redis) is None
 
 
-async def test_the_oldest_waiting_entry_has_its_age(redis: Redis) -> None:
+async def test_the_backlog_has_the_age_of_its_oldest_entry(redis: Redis) -> None:
     await Consumer(redis, "w1").ensure_group(ZERO)
     await redis.xadd(STREAM, {"n": "1"}, id=f"{int(time.time() * 1000) - 60_000}-0")
     found = await stream.backlog(redis)
@@ -141,7 +143,7 @@ async def test_a_stream_with_the_largest_possible_id_gives_usable_ids_again(redi
     with pytest.raises(ResponseError):
         await add(redis, 1)
     assert await consumer.align(ZERO, latest_ms()) == ""  # a vote is on it
-    await consumer.done([entry for entry, _ in await consumer.read_new(10, 0.1)])
+    await consumer.acknowledge([entry for entry, _ in await consumer.read_new(10, 0.1)])
     assert await consumer.align(vote, latest_ms()) == "renewed"
     assert await consumer.align(vote, latest_ms()) == ""
     (next_,) = await add(redis, 1)
@@ -149,7 +151,7 @@ async def test_a_stream_with_the_largest_possible_id_gives_usable_ids_again(redi
     assert next_.ms < latest_ms()
     assert [entry for entry, _ in await consumer.read_new(10, 0.1)] == [next_]
     await redis.xdel(STREAM, str(next_))
-    assert await removals.notice(redis, STREAM) == 1  # what was deleted from the stream before does not hide it
+    assert await removals.detect(redis, STREAM) == 1  # what was deleted from the stream before does not hide it
 
 
 async def test_a_claim_finds_idle_entries_behind_many_that_are_not(redis: Redis) -> None:

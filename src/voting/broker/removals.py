@@ -1,11 +1,11 @@
-"""Entries that left the stream though no worker deleted them: votes that may be lost.
+"""Detects entries that were removed from the stream by something other than a worker: votes that may be lost.
 
-Redis counts the entries that were ever added to a stream. Workers count those that they delete, in the same MULTI.
-An entry that is neither on the stream nor in this count was removed by somebody else, with XDEL, XTRIM, or XADD and
-MAXLEN. `notice` compares the numbers in one script, so the result is exact while votes arrive and are deleted.
-XINFO's `lag` is not enough: it forgets removed entries as soon as the next one is added.
+Redis counts the entries ever added to a stream. Workers count those that they delete, in the same MULTI. An entry that
+is neither on the stream nor in this count was removed by another client, with XDEL, XTRIM, or XADD and MAXLEN.
+`detect` compares the numbers in one script, so the result is exact while votes arrive and are deleted.
+XINFO's `lag` is not enough: it no longer includes removed entries after the next XADD.
 
-Both scripts run at `maxmemory` too, or a full broker could not be drained.
+Both scripts also run at `maxmemory`; otherwise the stream of a full broker could not be emptied.
 https://redis.io/docs/latest/develop/programmability/lua-api/#script_flags
 """
 
@@ -13,16 +13,16 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
 DELETED = b"{votes}:deleted"  # entries that workers have deleted
-REMOVED = b"{votes}:removed"  # entries that somebody else has removed; kept for a day after the last of them
+REMOVED = b"{votes}:removed"  # entries that others have removed; expires a day after the last of them
 KEEP_SECONDS = 24 * 3600
 
-_COUNT = """\
+_ADD_DELETED = """\
 #!lua flags=allow-oom
 return redis.call('INCRBY', KEYS[1], ARGV[1])
 """
-# An entry that two workers have dealt with is counted twice, and a new stream starts from zero: then the count is too
-# high, and is put right without a word.
-_NOTICE = """\
+# An entry that two workers have acknowledged is counted twice, and a new stream starts from zero. In both cases the
+# count is too high; it is corrected and nothing is reported.
+_DETECT = """\
 #!lua flags=allow-oom
 local info, stream = redis.call('XINFO', 'STREAM', KEYS[1]), {}
 for i = 1, #info, 2 do stream[info[i]] = info[i + 1] end
@@ -38,12 +38,12 @@ return math.max(0, missing)
 """
 
 
-def count_deleted(transaction: Pipeline, entries: int) -> None:
-    """Add to a transaction that it deletes this many entries."""
-    transaction.eval(_COUNT, 1, DELETED, str(entries))
+def add_deleted(transaction: Pipeline, entries: int) -> None:
+    """Add to the count of deleted entries, in the transaction that deletes them."""
+    transaction.eval(_ADD_DELETED, 1, DELETED, str(entries))
 
 
-async def notice(client: Redis, stream: bytes) -> int:
-    """Return how many entries somebody else has removed since this was last asked, by any worker."""
-    missing: int = await client.eval(_NOTICE, 3, stream, DELETED, REMOVED, str(KEEP_SECONDS))
+async def detect(client: Redis, stream: bytes) -> int:
+    """Return how many entries others have removed since the last call by any worker."""
+    missing: int = await client.eval(_DETECT, 3, stream, DELETED, REMOVED, str(KEEP_SECONDS))
     return missing

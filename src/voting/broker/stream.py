@@ -1,9 +1,8 @@
-"""The stream of votes in Redis or Valkey, seen from the worker: a consumer group that loses no entry.
+"""The stream of votes and its consumer group, for the worker; no entry is lost.
 
-Only commands that Redis 7.0 and Valkey share. An entry leaves the stream when its acknowledgement and its
-deletion, one MULTI, have run after the database's COMMIT; so the length of the stream is the number of votes
-that still wait to be counted. Whatever fails here raises a redis-py error and changes nothing that a second
-try would not repair.
+Only commands of both Redis 7.0 and Valkey are used. A worker acknowledges and deletes an entry in one MULTI after the
+database's COMMIT, so the length of the stream is the number of votes that wait to be counted. All methods raise
+redis-py's errors, and can be repeated after an error.
 """
 
 from collections.abc import AsyncIterator
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError, ResponseError, WatchError
 
 from voting.broker import removals
@@ -19,14 +19,21 @@ from voting.polls import MAX_SEQ, EntryId, latest_ms
 STREAM = b"votes"
 GROUP = b"workers"
 
+_ZERO = EntryId(0, 0)
+
 Entry = tuple[EntryId, list[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits: entries not yet read, entries read but not yet counted, and the age of the oldest in seconds.
+    """The entries that wait to be counted.
 
-    `accepted`: entries ever added. `missing`: entries that somebody other than a worker removed lately.
+    Attributes:
+        lag: entries that no worker has read.
+        pending: entries that were read and are not acknowledged.
+        oldest: age of the oldest of all these, in seconds.
+        accepted: entries ever added.
+        missing: entries removed by something other than a worker, see `removals.REMOVED`.
     """
 
     lag: int
@@ -37,30 +44,29 @@ class Backlog:
 
     @property
     def waiting(self) -> int:
-        """Votes that were accepted and are not counted yet."""
+        """Votes that are accepted and not counted yet."""
         return self.lag + self.pending
 
 
-class ClocksApart(RedisError):
-    """Nobody can say now which entry ids are forged. To be tried again, like an outage: nothing is put aside."""
+class ClockSkew(RedisError):
+    """The clocks of broker and worker differ too much to detect forged ids. Handled as an outage: no dead letters."""
 
 
 class Consumer:
-    """One member of the consumer group. Its name must outlive a restart, for it takes up its own pending first."""
+    """One member of the consumer group. Its name must survive a restart, so that it finds its pending entries."""
 
     def __init__(self, client: Redis, name: str) -> None:
         self._client = client
         self._name = name.encode()
-        for command in ("XREADGROUP", "XAUTOCLAIM"):  # plain lists: redis-py's own parsing costs more than the read
+        for command in ("XREADGROUP", "XAUTOCLAIM"):  # plain lists: redis-py's parsing costs more than the read
             client.set_response_callback(command, lambda response, **_: response)
 
     async def ensure_group(self, newest: EntryId) -> bool:
-        """Create the group from the very first entry, and the stream if it is gone; True when it was missing.
+        """Create the group, and the stream if it is missing; return whether the group was created.
 
-        A stream that is made again must not give ids below those of votes already counted (`newest`), or a
-        revote would look older than the vote it replaces, as when the clock of a new broker is behind. So it
-        starts at `newest`; until then XADD NOMKSTREAM refuses votes. WATCH keeps two workers from doing this over
-        each other. https://redis.io/docs/latest/commands/xsetid/
+        The group starts at the first entry. A new stream starts at `newest`, the newest entry counted: with lower ids,
+        as when the clock of a new broker is behind, a revote would look older than the vote it replaces. Until the
+        stream exists, XADD NOMKSTREAM refuses votes.
         """
         async with self._client.pipeline(transaction=True) as transaction:
             await transaction.watch(STREAM)
@@ -68,38 +74,33 @@ class Consumer:
             if stream_exists and any(group["name"] == GROUP for group in await transaction.xinfo_groups(STREAM)):
                 return False
             transaction.multi()  # type: ignore[no-untyped-call]
-            transaction.xgroup_create(STREAM, GROUP, "0", mkstream=True)
-            if not stream_exists and newest > (0, 0):
-                transaction.execute_command("XSETID", STREAM, str(newest))
-            try:
-                await transaction.execute()
-            except WatchError:
-                return False  # another worker was quicker, or a vote arrived; the next read tells
-        return True
+            return await _execute(transaction, create_group=True, last_id=_ZERO if stream_exists else newest)
 
     async def latest_ms(self) -> int:
-        """Return the largest id that may be a vote's, as `ballot.latest_ms` does.
+        """Return the largest entry id that can be a vote's, as `polls.latest_ms` does.
 
         Raises:
-            ClocksApart: the broker's clock is past it, so that all its new entries would be.
+            ClockSkew: the broker's clock is past it, so all its new entries would be invalid.
         """
         seconds, _ = await self._client.time()
         latest = latest_ms()
         if seconds * 1000 > latest:
-            raise ClocksApart("The broker's clock is more than a day ahead of ours. Set the one that is wrong.")
+            raise ClockSkew("The broker's clock is more than a day ahead of ours. Set the one that is wrong.")
         return latest
 
     async def align(self, newest: EntryId, latest: int) -> str:
-        """See to it that the stream gives ids between the newest entry counted and a limit; return what had to be done.
+        """Make the stream generate ids between the newest entry counted and a limit; return what was changed, or "".
 
-        "raised": it would have given ids up to `newest`, as after a database was restored that had counted the votes of
-        another broker, whose clock was ahead; or a forged id had such a sequence number that the database could not
-        hold those that follow. "renewed": an entry with an id above the limit, which only a forger's can be, had made
-        it give none, or such ids alone. Such an id stays with the key (XSETID refuses to go below a deleted entry), so
-        the key is made anew as soon as no entry is on it. In both cases vote refuses votes meanwhile.
+        "raised": the last id was set to `newest`. The stream would have generated lower ids, as after restoring a
+        database that had counted the votes of another broker, whose clock was ahead. Or a forged id had a sequence
+        number so large that the database could not hold the following ones.
+
+        "renewed": the stream was deleted and created again. It had an entry with an id above the limit, which can only
+        be forged, and would have generated no ids or higher ones. The key keeps such an id (XSETID refuses to go below
+        a deleted entry), so it is deleted, as soon as it has no entries. The vote service refuses votes until then.
 
         Args:
-            newest: from `store.newest_entry`.
+            newest: from `counting.newest_entry`.
             latest: from `latest_ms`.
         """
         async with self._client.pipeline(transaction=True) as transaction:
@@ -112,26 +113,21 @@ class Consumer:
                 return ""
             renew = last.ms > latest
             if renew and info["length"]:
-                return ""  # first votes are counted, and forged entries put aside
+                return ""  # first the votes must be counted, and the forged entries become dead letters
             transaction.multi()  # type: ignore[no-untyped-call]
             if renew:
                 transaction.delete(STREAM)
-                transaction.xgroup_create(STREAM, GROUP, "0", mkstream=True)
-                transaction.set(removals.DELETED, 0)  # or it would hide as many entries that are removed next
-            if newest > (0, 0):
-                transaction.execute_command("XSETID", STREAM, str(newest))
-            try:
-                await transaction.execute()
-            except WatchError:
-                return ""  # a vote arrived, or another worker was quicker; the next look tells
+                transaction.set(removals.DELETED, 0)  # the old count would hide as many removed entries
+            if not await _execute(transaction, create_group=renew, last_id=newest):
+                return ""  # the next call tries again
         return "renewed" if renew else "raised"
 
     async def read_new(self, count: int, block: float) -> list[Entry]:
-        """Up to `count` entries that no consumer has had; waits up to `block` seconds for the first."""
+        """Return up to `count` entries that no consumer has read; wait up to `block` seconds for the first."""
         return await self._read(b">", count, b"BLOCK", int(block * 1000))
 
     async def read_own_pending(self, count: int) -> list[Entry]:
-        """Entries that this consumer had before and did not acknowledge, oldest first."""
+        """Return up to `count` entries that this consumer has read and not acknowledged, oldest first."""
         return await self._read(b"0", count)
 
     async def _read(self, start: bytes, count: int, *options: Any) -> list[Entry]:
@@ -141,36 +137,53 @@ class Consumer:
         return _entries(reply[0][1]) if reply else []
 
     async def claim(self, count: int, idle: float) -> AsyncIterator[list[Entry]]:
-        """Take over entries that other consumers have held for `idle` seconds or longer: their worker has died.
+        """Claim entries that have been pending for `idle` seconds or longer, because their worker has died.
 
-        Yields them in batches of at most `count`, until all pending entries have been looked at; one call of XAUTOCLAIM
-        looks at ten times as many as it may return. https://redis.io/docs/latest/commands/xautoclaim/
+        Yield batches of at most `count`, until all pending entries have been scanned; one call of XAUTOCLAIM scans ten
+        times as many as it may return. https://redis.io/docs/latest/commands/xautoclaim/
         """
         cursor = b"0-0"
         while True:
             cursor, claimed, *deleted = await self._client.execute_command(  # type: ignore[no-untyped-call]
                 "XAUTOCLAIM", STREAM, GROUP, self._name, int(idle * 1000), cursor, "COUNT", count
             )
-            gone = [[entry_id, None] for entry_id in (deleted[0] if deleted else ())]
-            if entries := _entries([*claimed, *gone]):
+            removed = [[entry_id, None] for entry_id in (deleted[0] if deleted else ())]
+            if entries := _entries([*claimed, *removed]):
                 yield entries
             if cursor == b"0-0":
                 return
 
-    async def done(self, entries: list[EntryId]) -> None:
-        """Acknowledge and delete entries whose outcome is committed; both or neither happen."""
+    async def acknowledge(self, entries: list[EntryId]) -> None:
+        """Acknowledge and delete entries whose outcome is committed, in one transaction."""
         ids = [b"%d-%d" % entry for entry in entries]
         async with self._client.pipeline(transaction=True) as transaction:
             transaction.xack(STREAM, GROUP, *ids)
             transaction.xdel(STREAM, *ids)
-            removals.count_deleted(transaction, len(ids))
+            removals.add_deleted(transaction, len(ids))
             await transaction.execute()
 
 
-async def backlog(client: Redis) -> Backlog | None:
-    """What waits on the stream now; None while there is no stream or no group.
+async def _execute(transaction: Pipeline, *, create_group: bool, last_id: EntryId) -> bool:
+    """Execute a transaction that sets up the watched stream; 0-0 does not change its last id.
 
-    The lag is reckoned from the length, because XINFO's own can be unknown after deletions:
+    Return False if the stream has changed since WATCH: another worker was faster, or a vote arrived.
+    https://redis.io/docs/latest/commands/xsetid/
+    """
+    if create_group:
+        transaction.xgroup_create(STREAM, GROUP, "0", mkstream=True)
+    if last_id > _ZERO:
+        transaction.execute_command("XSETID", STREAM, str(last_id))
+    try:
+        await transaction.execute()
+    except WatchError:
+        return False
+    return True
+
+
+async def backlog(client: Redis) -> Backlog | None:
+    """Return what waits on the stream now; None if the stream or the group is missing.
+
+    The lag is computed from the length, because XINFO's own can be unknown after deletions:
     https://redis.io/docs/latest/commands/xinfo-groups/#lag
     """
     async with client.pipeline(transaction=True) as transaction:
@@ -186,12 +199,12 @@ async def backlog(client: Redis) -> Backlog | None:
             raise
     oldest = 0.0
     if info["first-entry"]:
-        born = EntryId.parse(info["first-entry"][0]).ms / 1000
-        oldest = max(0.0, seconds + microseconds / 1e6 - born)
-    waiting = info["length"] - pending["pending"]
-    return Backlog(waiting, pending["pending"], oldest, info["entries-added"], int(removed or 0))
+        added = EntryId.parse(info["first-entry"][0]).ms / 1000
+        oldest = max(0.0, seconds + microseconds / 1e6 - added)
+    lag = info["length"] - pending["pending"]
+    return Backlog(lag, pending["pending"], oldest, info["entries-added"], int(removed or 0))
 
 
 def _entries(reply: list[Any]) -> list[Entry]:
-    """Give ids their form; an entry that was deleted while pending has no fields, and reads as an empty one."""
+    """Parse the ids of a reply; an entry that was deleted while pending gets an empty list of fields."""
     return [(EntryId.parse(entry_id), fields or []) for entry_id, fields in reply if entry_id is not None]

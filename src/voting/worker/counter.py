@@ -157,7 +157,7 @@ class Counter:
         self._on_turn(len(batch.entries))
 
     async def _acknowledge(self, entries: list[Entry]) -> None:
-        await self._stream.done([entry for entry, _ in entries])
+        await self._stream.acknowledge([entry for entry, _ in entries])
         self._metrics.entries.inc(len(entries))
 
     async def _acknowledged(self) -> None:
@@ -214,7 +214,7 @@ class Counter:
             polls, bad = await read_definitions(self._database)
             latest = await self._stream.latest_ms()
             newest = await counting.newest_entry(self._database, latest)
-        if removed := await removals.notice(self._redis, STREAM):
+        if removed := await removals.detect(self._redis, STREAM):
             log.warning("stream.entries_removed", entries=removed)
         if change := await self._stream.align(newest, latest):
             log.warning("stream.aligned", change=change, newest=str(newest))
@@ -222,6 +222,6 @@ class Counter:
         if bad:  # a row that was mended badly: votes for what was published before it are still votes
             published, _ = await read_polls(self._redis)
             polls += tuple(poll for slug, poll in published.items() if slug in bad)
-        await publish_polls(self._redis, polls, kept=bad)
+        await publish_polls(self._redis, polls, keep=bad)
         self._register = VoteParser(polls)
         self._polls_read = time.monotonic()
