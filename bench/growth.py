@@ -81,7 +81,7 @@ def _snapshot_cost(stack: Stack) -> float:
 
     async def measure() -> float:
         best = float("inf")
-        async with connect(stack.state["database_url"], name="bench", patience=10) as database:
+        async with connect(stack.state["database_url"], name="bench", timeout=10) as database:
             for _ in range(300):
                 began = time.perf_counter()
                 await poll_states(database)

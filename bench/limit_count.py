@@ -24,7 +24,7 @@ async def main(url: str, votes: int, choice: str, seed: int) -> None:
     base = int(time.time() * 1000)
     entries = [Vote(DEFAULT_POLL, names.randbytes(16), choice, EntryId(base, n)) for n in range(votes)]
     batches = [newest_per_voter(entries[start : start + BATCH]) for start in range(0, votes, BATCH)]
-    async with connect(url, name="bench", patience=60) as database:
+    async with connect(url, name="bench", timeout=60) as database:
         began, cpu = time.perf_counter(), time.process_time()
         for batch in batches:
             await counting.count(database, batch, [])

@@ -107,7 +107,7 @@ def database_url(servers: Servers) -> Iterator[str]:
         url = servers.database_url.replace("/voting?", f"/{name}?")
 
         async def migrate() -> None:
-            async with connect(url, name="migrate", patience=30) as connection:
+            async with connect(url, name="migrate", timeout=30) as connection:
                 await migrations.migrate(connection, definition_of(MigrateSettings(database_url=url)))
 
         asyncio.run(migrate())

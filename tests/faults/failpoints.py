@@ -12,7 +12,8 @@ from voting import __main__ as command
 from voting.broker.stream import Consumer
 from voting.database import counting
 from voting.database.connection import Connection
-from voting.worker.counter import Batch, Counter
+from voting.worker.batch import Batch
+from voting.worker.counter import Counter
 
 _has_failed = False
 

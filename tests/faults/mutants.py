@@ -50,8 +50,8 @@ class Mutant:
         return source
 
 
-COMMIT = "            started = time.perf_counter()\n"
-ACKNOWLEDGE = "            await self._acknowledge(batch.entries)\n"
+COMMIT = "        started = time.perf_counter()\n"
+ACKNOWLEDGE = "        await self._acknowledge(batch.entries)\n"
 READ = '        return await self._read(b">", count, b"BLOCK", int(block * 1000))\n'
 POP = """\
         entries = await self._read(b">", count, b"BLOCK", int(block * 1000))
@@ -137,8 +137,8 @@ MUTANTS = (
     ),
     Mutant(
         "counts entries with any id",
-        "worker/counter.py",
-        (("if entry.ms > limit or entry.seq > MAX_SEQ:", "if False:"),),
+        "worker/batch.py",
+        (("elif entry.ms > limit or entry.seq > MAX_SEQ:", "elif False:"),),
         ("forged-ids",),
     ),
     Mutant(

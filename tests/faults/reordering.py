@@ -64,7 +64,7 @@ class Experiment:
 
         async def work(counter: Counter, share: list[Any]) -> None:
             for start in range(0, len(share), size):
-                await counter._process(counter._sort(share[start : start + size]))
+                await counter._process(counter._parse(share[start : start + size]))
             await counter._acknowledged()
 
         await asyncio.gather(*map(work, self._counters, shares))
@@ -84,11 +84,11 @@ class Experiment:
 
 async def open_counter(stack: contextlib.AsyncExitStack, redis_url: str, database_url: str, number: int) -> Counter:
     """Return a worker's counter on connections of its own."""
-    database = await stack.enter_async_context(connect(database_url, name=f"w{number}", patience=20))
+    database = await stack.enter_async_context(connect(database_url, name=f"w{number}", timeout=20))
     client = await stack.enter_async_context(redis_client(redis_url, timeout=20))
     measures = WorkerMetrics(metrics.registry("worker"))
     counter = Counter(database, client, f"w{number}", measures, lambda _: None)
-    await counter._refresh_polls()
+    await counter._polls.sync()
     return counter
 
 
@@ -101,7 +101,7 @@ def main(redis_url: str, database_url: str, seed: int, cases: int) -> None:
         async with redis_client(redis_url, timeout=20) as client:
             await stream.Consumer(client, "w0").ensure_group(EntryId(0, 0))
         counters = [await open_counter(stack, redis_url, database_url, number) for number in range(WORKERS)]
-        observer = await stack.enter_async_context(connect(database_url, name="observer", patience=20))
+        observer = await stack.enter_async_context(connect(database_url, name="observer", timeout=20))
         return Experiment(counters, observer)
 
     experiment = loop.run_until_complete(begin())

@@ -71,7 +71,7 @@ class Cluster:
         """Make the schema, and roles of the given passwords, who have to give them from now on."""
 
         async def apply() -> None:
-            async with connect(self.url, name="migrate", patience=30) as connection:
+            async with connect(self.url, name="migrate", timeout=30) as connection:
                 await migrations.migrate(connection, definition_of(MigrateSettings(database_url=self.url)))
                 for service, password in passwords:
                     await define_role(connection, service, password)  # type: ignore[arg-type]

@@ -284,8 +284,8 @@ async def test_a_forged_id_is_put_aside_and_votes_go_on(bench: Bench, ahead: int
 async def test_a_batch_that_takes_too_long_comes_again_in_smaller_ones(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("voting.worker.counter.PATIENCE", 0.5)
-    monkeypatch.setattr("voting.worker.app.PATIENCE", 0.5)
+    monkeypatch.setattr("voting.worker.counter.DATABASE_TIMEOUT", 0.5)
+    monkeypatch.setattr("voting.worker.app.DATABASE_TIMEOUT", 0.5)
     with psycopg.connect(bench.database_url, autocommit=True) as connection:
         connection.execute(
             "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "

@@ -40,7 +40,7 @@ def voter(number: int) -> bytes:
 @asynccontextmanager
 async def connections(url: str, number: int) -> AsyncIterator[list[Connection]]:
     async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(connect(url, name="test", patience=10)) for _ in range(number)]
+        yield [await stack.enter_async_context(connect(url, name="test", timeout=10)) for _ in range(number)]
 
 
 async def new_poll(connection: Connection, options: str = "abc") -> str:
@@ -361,7 +361,13 @@ async def test_counting_counts_as_paused_until_a_worker_reports_and_says_what_wa
         assert (await poll_states(connection))[0][0].paused_since is not None
         backlog = Backlog(lag=7, pending=5, oldest=1.5, accepted=100)
         await report_backlog(
-            connection, "w1", lag=backlog.lag, pending=backlog.pending, oldest=backlog.oldest, works=True, counted=True
+            connection,
+            "w1",
+            lag=backlog.lag,
+            pending=backlog.pending,
+            oldest=backlog.oldest,
+            is_counting=True,
+            counted=True,
         )
         standing = (await poll_states(connection))[0][0]
         assert standing.paused_since is None
@@ -373,9 +379,9 @@ async def test_counting_counts_as_paused_until_a_worker_reports_and_says_what_wa
 
 async def test_a_worker_that_reports_and_cannot_count_is_not_seen(database_url: str) -> None:
     async with connections(database_url, 1) as (connection,):
-        await report_backlog(connection, "w1", lag=0, pending=0, oldest=0, works=True, counted=True)
+        await report_backlog(connection, "w1", lag=0, pending=0, oldest=0, is_counting=True, counted=True)
         await connection.execute("UPDATE workers SET seen = seen - interval '1 minute'")
-        await report_backlog(connection, "w1", lag=7, pending=0, oldest=0, works=False, counted=False)
+        await report_backlog(connection, "w1", lag=7, pending=0, oldest=0, is_counting=False, counted=False)
         standing = (await poll_states(connection))[0][0]
         assert standing.paused_since is not None
         assert standing.waiting == 7

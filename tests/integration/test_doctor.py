@@ -49,7 +49,7 @@ def where(valkey: Broker, postgres: Cluster, monkeypatch: pytest.MonkeyPatch, tm
     async def make() -> None:
         async with redis_client(valkey.url, timeout=5) as client:
             await stream.Consumer(client, "w1").ensure_group(EntryId(0, 0))
-            async with connect(postgres.url, name="test", patience=5) as connection:
+            async with connect(postgres.url, name="test", timeout=5) as connection:
                 await publish_polls(client, (await read_definitions(connection))[0])
 
     asyncio.run(make())

@@ -32,7 +32,7 @@ OTHER = str(uuid.UUID(int=7))
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Connection]:
-    async with connect(database_url, name="test", patience=5) as connection:
+    async with connect(database_url, name="test", timeout=5) as connection:
         yield connection
 
 

@@ -64,7 +64,7 @@ class Installation:
 
 def define_roles(url: str) -> None:
     async def define() -> None:
-        async with connect(url, name="roles", patience=10) as owner:
+        async with connect(url, name="roles", timeout=10) as owner:
             await roles.define_role(owner, "worker", "p" * 20)
             await roles.define_role(owner, "result", "p" * 20)
 
@@ -180,7 +180,7 @@ async def test_votes_are_not_put_aside_because_the_workers_clock_is_two_days_beh
         return latest_ms() - 2 * AHEAD_SECONDS * 1000
 
     with monkeypatch.context() as patch:
-        for module in ("worker.counter", "broker.stream"):
+        for module in ("worker.batch", "broker.stream"):
             patch.setattr(f"voting.{module}.latest_ms", behind)
         installation.bench.cast(1)
         await until(lambda: installation.interruptions()["worker"] >= 2)

@@ -48,13 +48,13 @@ def test_parameters_are_not_logged_even_by_a_server_that_logs_details(tmp_path: 
 
 
 async def _count(url: str) -> None:
-    async with connect(url, name="test", patience=10) as connection:
+    async with connect(url, name="test", timeout=10) as connection:
         await counting.count(connection, [Vote("default", VOTER, CHOICE, EntryId(1, 0))], [])
 
 
 async def _count_and_fail(url: str) -> None:
     await _count(url)
-    async with connect(url, name="test", patience=10) as connection:
+    async with connect(url, name="test", timeout=10) as connection:
         with pytest.raises(psycopg.errors.UniqueViolation, match=VOTER.hex()):
             await connection.execute("INSERT INTO votes VALUES (%s, %s, %s, 1, 1)", ["default", VOTER, CHOICE])
         await connection.execute("ALTER TABLE votes ADD CONSTRAINT old_only CHECK (entry_ms < 2)")

@@ -19,8 +19,8 @@ async def test_old_dead_letters_are_a_problem_unless_only_new_ones_are_asked_for
 ) -> None:
     async with redis_client(redis_url, timeout=5) as client:
         await Consumer(client, "w1").ensure_group(EntryId(0, 0))
-    async with connect(database_url, name="test", patience=5) as connection:
-        await report_backlog(connection, "w1", lag=0, pending=0, oldest=0, works=True, counted=True)
+    async with connect(database_url, name="test", timeout=5) as connection:
+        await report_backlog(connection, "w1", lag=0, pending=0, oldest=0, is_counting=True, counted=True)
         await counting.count(connection, [], [DeadLetter(EntryId(1, 0), "no such option", [b"x"])])
         await connection.execute("UPDATE dead_letters SET arrived = arrived - interval '1 hour'")
         await counting.count(connection, [], [DeadLetter(EntryId(2, 0), "no such option", [b"x"])])
@@ -41,7 +41,7 @@ async def test_bad_polls_and_a_read_only_database_are_named(redis_url: str, data
         return [problem.split(",")[0].split(":")[0] for problem in found.problems]
 
     assert await problems() == ["The stream does not exist yet", "No worker counts"]
-    async with connect(database_url, name="test", patience=5) as connection:
+    async with connect(database_url, name="test", timeout=5) as connection:
         await connection.execute("ALTER TABLE polls DISABLE TRIGGER USER")
         await connection.execute("UPDATE polls SET slug = 'odd', options = '[]'")
         switch = f"ALTER DATABASE {connection.info.dbname} SET default_transaction_read_only = on"

@@ -182,7 +182,7 @@ async def test_a_worker_counts_traced_votes_whether_it_traces_or_not(
     both: tuple[str, str], recorded: InMemorySpanExporter, collector: str
 ) -> None:
     await open_poll(both[0])
-    async with connect(both[1], name="test", patience=60) as database:
+    async with connect(both[1], name="test", timeout=60) as database:
         await database.execute(f"LISTEN {NOTIFY_CHANNEL}")
         async with running(both, "worker", otel_exporter_otlp_endpoint=collector):
             with redis.Redis.from_url(both[0]) as broker:

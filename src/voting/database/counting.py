@@ -1,4 +1,4 @@
-"""TODO voting.database.counting."""
+"""Counts votes and stores dead letters."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from voting.database.connection import Connection
 from voting.database.queries import QUERIES
 from voting.polls import EntryId, Vote
 
-MAX_FIELDS_TEXT = 1000  # characters of a dead letter's content that are kept
+MAX_FIELDS_TEXT = 1000  # characters of a dead letter's fields that are stored
 
 
 class DeadLetter(NamedTuple):
@@ -21,17 +21,17 @@ class DeadLetter(NamedTuple):
 async def count(
     connection: Connection, votes: Sequence[Vote], dead: Sequence[DeadLetter], traceparent: str = ""
 ) -> int:
-    """Count a batch, in one statement and so in one transaction; return how many votes changed a tally or a row.
+    """Count a batch in one statement, and so in one transaction; return the number of rows in `votes` that changed.
 
     Args:
         connection: in autocommit mode.
-        votes: at most one for each voter of a poll, sorted, as `ballot.latest` gives them. Votes that are not newer
-            than the voter's own in the database change nothing, so a batch may be counted again and again.
-        dead: entries to put aside for good, in the same transaction.
-        traceparent: goes out with the notification, so that the snapshot which follows belongs to a trace.
+        votes: at most one for each voter of a poll, sorted as by `newest_per_voter`. A vote that is not newer than
+            the stored one changes nothing, so a batch may be counted any number of times.
+        dead: dead letters to store in the same transaction.
+        traceparent: sent with the notification, so that the next snapshot belongs to the trace.
 
-    Inside an array literal slugs and keys are quoted, since one may be `null`, and need no escapes. Joining them costs
-    a fraction of what psycopg's adaptation of lists does.
+    The array literals are joined here, at a fraction of the cost of psycopg's adaptation of lists. Slugs and keys are
+    quoted, since one may be `null`, and need no escapes.
     """
     parameters = {
         "polls": _quoted(vote.poll for vote in votes),
@@ -42,7 +42,7 @@ async def count(
         "dead_ms": [letter.entry.ms for letter in dead],
         "dead_seqs": [letter.entry.seq for letter in dead],
         "dead_reasons": [letter.reason for letter in dead],
-        "dead_fields": [_legible(letter.fields) for letter in dead],
+        "dead_fields": [_printable(letter.fields) for letter in dead],
         "trace": f" {traceparent}" if traceparent else "",
     }
     cursor = await connection.execute(QUERIES["count"], parameters, prepare=True)
@@ -59,18 +59,18 @@ def _quoted(values: Iterable[str]) -> str:
     return f'{{"{joined}"}}' if joined else "{}"
 
 
-def _legible(fields: list[bytes]) -> str:
-    """The fields of an entry as text that PostgreSQL can hold, whatever the bytes were."""
-    shown = [repr(part[:MAX_FIELDS_TEXT])[2:-1] for part in fields[:20]]
-    return ", ".join(f"{name}={value}" for name, value in zip(shown[::2], shown[1::2], strict=False))[:MAX_FIELDS_TEXT]
+def _printable(fields: list[bytes]) -> str:
+    """Return the fields of an entry as text that PostgreSQL can store, whatever the bytes are."""
+    parts = [repr(part[:MAX_FIELDS_TEXT])[2:-1] for part in fields[:20]]
+    return ", ".join(f"{name}={value}" for name, value in zip(parts[::2], parts[1::2], strict=False))[:MAX_FIELDS_TEXT]
 
 
 async def newest_entry(connection: Connection, latest: int) -> EntryId:
-    """Return the newest stream entry that was ever counted or put aside; 0-0 when there was none.
+    """Return the id of the newest stream entry that was counted or became a dead letter; 0-0 if there is none.
 
     Args:
         connection: in autocommit mode.
-        latest: milliseconds since the epoch; an entry id above it is nobody's but a forger's, and is not looked at.
+        latest: milliseconds since the epoch; entry ids above it are forged, and ignored.
     """
     cursor = await connection.execute(QUERIES["newest_entry"], {"latest": latest})
     row = await cursor.fetchone()

@@ -1,4 +1,4 @@
-"""TODO voting.database.installations."""
+"""The ids of the installations that the database belongs to, see `broker/installation.py`."""
 
 from collections.abc import Sequence
 
@@ -13,5 +13,5 @@ async def installations(connection: Connection) -> list[str]:
 
 
 async def add_installations(connection: Connection, ids: Sequence[str]) -> None:
-    """Let the database belong to these installations too."""
+    """Add the ids of other installations to the database."""
     await connection.execute(QUERIES["add_installations"], {"ids": list(ids)})

@@ -1,4 +1,4 @@
-"""TODO voting.database.queries."""
+"""The statements in `sql/queries.sql`, by name."""
 
 import re
 from importlib import resources
@@ -8,7 +8,7 @@ SQL = resources.files("voting.database") / "sql"
 
 
 def _load() -> dict[str, LiteralString]:
-    """Read `queries.sql` into a dict: the name in each header -> the statement below it."""
+    """Return the statements by the names in their headers."""
     parts = re.split(r"^-- name: (\w+)$", (SQL / "queries.sql").read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {name: cast("LiteralString", text.strip()) for name, text in zip(parts[1::2], parts[2::2], strict=True)}
 
@@ -17,5 +17,5 @@ QUERIES = _load()
 
 
 def statement(name: str) -> LiteralString:
-    """One of the statements in `queries.sql`, for a command that runs it as it is."""
+    """Return a statement, for a command that runs it unchanged."""
     return QUERIES[name]

@@ -1,4 +1,4 @@
-"""TODO voting.database.roles."""
+"""The database roles of the services."""
 
 from typing import Literal
 
@@ -7,16 +7,16 @@ from psycopg import sql
 from voting.database.connection import Connection
 from voting.database.queries import QUERIES
 
-CONNECTIONS = {"worker": 40, "result": 10}  # of a role at a time; a worker has two, a result service one
+CONNECTIONS = {"worker": 40, "result": 10}  # limit of each role; a worker uses two, a result service one
 
 
 async def define_role(connection: Connection, service: Literal["worker", "result"], password: str) -> None:
-    """Make the role `voting_<service>`, with just the rights that the service needs, or give it a new password."""
+    """Create the role `voting_<service>` with the rights that the service needs, or change its password."""
     role = sql.Identifier(f"voting_{service}")
     async with connection.transaction():
         cursor = await connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [f"voting_{service}"])
         verb = sql.SQL("ALTER" if await cursor.fetchone() else "CREATE")
-        # A password cannot be a parameter, and statements are logged: the server gets what it would store.
+        # A password cannot be a parameter, and statements are logged: so the verifier is sent, not the password.
         verifier = connection.pgconn.encrypt_password(password.encode(), f"voting_{service}".encode(), b"scram-sha-256")
         definition = sql.SQL("{} ROLE {} LOGIN CONNECTION LIMIT {} PASSWORD {}")
         limit, word = sql.Literal(CONNECTIONS[service]), sql.Literal(verifier.decode())

@@ -1,4 +1,4 @@
-"""TODO voting.database.status."""
+"""What workers report about themselves and the stream, and the status that `voting status` shows."""
 
 from typing import Any
 
@@ -9,17 +9,17 @@ from voting.database.queries import QUERIES
 
 
 async def report_backlog(
-    connection: Connection, worker: str, *, lag: int, pending: int, oldest: float, works: bool, counted: bool
+    connection: Connection, worker: str, *, lag: int, pending: int, oldest: float, is_counting: bool, counted: bool
 ) -> None:
-    """Write how many votes wait, and what the worker does.
+    """Write the backlog of the stream and the state of a worker.
 
     Args:
-        connection: as a worker.
+        connection: with the rights of a worker.
         worker: its name.
         lag: entries of the stream that no worker has read.
         pending: entries that were read and are not counted yet.
         oldest: age of the oldest of all these, in seconds.
-        works: whether the worker can count now.
+        is_counting: whether the worker can count now.
         counted: whether it has counted a vote since its last report.
     """
     parameters = {
@@ -27,14 +27,14 @@ async def report_backlog(
         "lag": lag,
         "pending": pending,
         "oldest": oldest,
-        "works": works,
+        "is_counting": is_counting,
         "counted": counted,
     }
     await connection.execute(QUERIES["report"], parameters, prepare=True)
 
 
 async def report_stopped(connection: Connection, worker: str) -> None:
-    """Say that a worker has stopped because it was told to."""
+    """Write that a worker was told to stop, so that it is not reported as missing."""
     await connection.execute(QUERIES["retire"], {"name": worker})
 
 
@@ -42,8 +42,8 @@ async def read_status(connection: Connection, within: float | None = None) -> di
     """Return what `voting status` shows of the database.
 
     Args:
-        connection: as a worker or the owner.
-        within: `dead_within` counts the dead letters of so many seconds; None: all.
+        connection: with the rights of a worker or the owner.
+        within: seconds whose dead letters `dead_within` counts; None: all.
 
     Returns:
         counted, dead, dead_within, last_count (seconds), read_only, workers (name -> age in seconds).

@@ -60,7 +60,7 @@ class Summary(NamedTuple):
 @asynccontextmanager
 async def _connect(url: str, name: str) -> AsyncIterator[Connection]:
     """A connection whose statements may take as long as they need, but not wait for a lock for ever."""
-    async with connect(url, name=name, patience=CONNECT_SECONDS) as connection:
+    async with connect(url, name=name, timeout=CONNECT_SECONDS) as connection:
         await connection.execute("SET statement_timeout = 0")
         await connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
         yield connection

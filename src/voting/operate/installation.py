@@ -16,7 +16,7 @@ async def find_mismatch(redis_url: str, database_url: str) -> str | None:
     try:
         async with (
             redis_client(redis_url, timeout=TIMEOUT) as redis,
-            connect(database_url, name="installation", patience=TIMEOUT) as database,
+            connect(database_url, name="installation", timeout=TIMEOUT) as database,
         ):
             async with deadline(database, TIMEOUT):
                 ids = await installations(database)
@@ -30,6 +30,6 @@ async def find_mismatch(redis_url: str, database_url: str) -> str | None:
 
 async def adopt(database_url: str, installation: str) -> str:
     """Let a database belong to one more installation, as its owner; return a sentence that says so."""
-    async with connect(database_url, name="adopt", patience=TIMEOUT) as database:
+    async with connect(database_url, name="adopt", timeout=TIMEOUT) as database:
         await add_installations(database, [installation])
     return f"votes of installation {installation} are counted into this database"

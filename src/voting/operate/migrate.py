@@ -22,7 +22,7 @@ async def run(settings: MigrateSettings) -> list[str]:
         DefinitionConflict, BadPoll: the settings do not fit the stored poll; nothing was changed.
         psycopg.Error: the database does not answer, or refuses.
     """
-    async with connect(settings.database_url, name="migrate", patience=TIMEOUT) as connection:
+    async with connect(settings.database_url, name="migrate", timeout=TIMEOUT) as connection:
         applied = await migrate(connection, definition_of(settings))
         if settings.worker_database_password:
             await define_role(connection, "worker", settings.worker_database_password)

@@ -142,7 +142,7 @@ async def _look_at_database(status: Status, url: str, within: float | None) -> N
     status.parts["database"] = "down"
     try:
         async with (
-            connect(url, name="status", patience=PATIENCE) as connection,
+            connect(url, name="status", timeout=PATIENCE) as connection,
             deadline(connection, PATIENCE),
         ):
             found = await read_status(connection, within)

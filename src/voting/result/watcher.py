@@ -48,7 +48,7 @@ class Watcher:
         while not stop.is_set():
             url = await self._settings.reread("database_url")
             try:
-                async with connect(url, name="result", patience=PATIENCE) as database:
+                async with connect(url, name="result", timeout=PATIENCE) as database:
                     log.info("database.connected", database=redacted(url))
                     backoff.reset()
                     await self._watch(database, stop)

@@ -1,12 +1,54 @@
-"""TODO voting.worker.batch."""
+"""A batch: entries of the stream, and the votes and dead letters that they become."""
 
+import time
 from collections.abc import Iterable
 from operator import attrgetter
+from typing import NamedTuple
 
-from voting.polls import Vote
+from voting.broker.stream import Entry
+from voting.database.counting import DeadLetter
+from voting.polls import MAX_SEQ, Malformed, Vote, VoteParser, latest_ms
+
+
+class Batch(NamedTuple):
+    """Entries and their outcome.
+
+    Attributes:
+        entries: as they were read from the stream.
+        parsed_ns: when they were parsed, in nanoseconds since the epoch.
+        votes: the newest vote of each voter, in the order in which rows are locked.
+        dead: entries that can never become votes.
+        vanished: number of entries that another client deleted while they were pending: nothing is left to count.
+    """
+
+    entries: list[Entry]
+    parsed_ns: int
+    votes: list[Vote]
+    dead: list[DeadLetter]
+    vanished: int
+
+
+def parse_entries(parser: VoteParser, entries: list[Entry]) -> Batch:
+    """Turn stream entries into votes and dead letters, according to the polls that the parser knows."""
+    parsed_ns = time.time_ns()
+    limit = latest_ms()
+    votes: list[Vote] = []
+    dead: list[DeadLetter] = []
+    vanished = 0
+    for entry, fields in entries:
+        if not fields:
+            vanished += 1
+        elif entry.ms > limit or entry.seq > MAX_SEQ:  # it would be newer than all later votes, or too large to store
+            dead.append(DeadLetter(entry, "the id is more than a day ahead, or too large", fields))
+        else:
+            try:
+                votes.append(parser.read(entry, fields))
+            except Malformed as malformed:
+                dead.append(DeadLetter(entry, str(malformed), fields))
+    return Batch(entries, parsed_ns, newest_per_voter(votes), dead, vanished)
 
 
 def newest_per_voter(votes: Iterable[Vote]) -> list[Vote]:
-    """Keep each voter's newest vote, sorted by poll and voter: the order in which all workers lock rows."""
+    """Return the newest vote of each voter, sorted by poll and voter: the order in which all workers lock rows."""
     newest = {vote[:2]: vote for vote in sorted(votes, key=attrgetter("entry"))}
     return sorted(newest.values())

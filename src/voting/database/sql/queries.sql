@@ -101,7 +101,7 @@ WITH cleared AS (DELETE FROM workers WHERE seen < now() - interval '1 day')
 INSERT INTO workers AS w (name, seen, lag, pending, oldest, counted)
 VALUES (%(name)s, now(), %(lag)s, %(pending)s, %(oldest)s, CASE WHEN %(counted)s THEN now() END)
 ON CONFLICT (name) DO UPDATE
-SET seen = CASE WHEN %(works)s THEN now() ELSE w.seen END, lag = excluded.lag, pending = excluded.pending, oldest = excluded.oldest,
+SET seen = CASE WHEN %(is_counting)s THEN now() ELSE w.seen END, lag = excluded.lag, pending = excluded.pending, oldest = excluded.oldest,
     counted = coalesce(excluded.counted, w.counted), stopped = false
 
 

@@ -36,7 +36,7 @@ async def examine(report: Report, url: str) -> tuple[tuple[Poll, ...] | None, fl
                 f"the connection to {host} is not verified",
                 "add sslmode=verify-full&sslrootcert=<file of its authority> to DATABASE_URL",
             )
-        async with connect(url, name="doctor", patience=COUNT_SECONDS) as connection:
+        async with connect(url, name="doctor", timeout=COUNT_SECONDS) as connection:
             async with deadline(connection, PATIENCE):
                 version = await _examine_server(report, connection)
                 is_migrated = await _examine_schema(report, connection)
