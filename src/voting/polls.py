@@ -1,10 +1,10 @@
-"""Polls, choices, and the wire form of a vote on the stream.
+"""Polls, options, votes, and the fields of a vote's stream entry.
 
-A poll is checked where it is read: `Poll.of` and `Poll.from_json` raise `BadPoll` and nothing else. They accept more
-than the database does of a new row, so that votes in polls from before its checks are counted.
+A poll is validated when it is read: `Poll.from_parts` and `Poll.from_json` raise only `BadPoll`. They accept more than
+the database accepts in a new row, so that votes in polls older than its checks are counted.
 
-A stream entry is a vote when it names a known poll, one of that poll's options, and a voter of 16 bytes.
-Anything else is `Malformed`, which says why in a sentence; it never raises anything else, whatever the bytes.
+A stream entry is a vote if it names a known poll, one of that poll's options, and a voter of 16 bytes. For all other
+bytes, `VoteParser.read` raises `Malformed`.
 """
 
 import hashlib
@@ -19,10 +19,10 @@ from typing import NamedTuple, Self
 DEFAULT_POLL = "default"
 MAX_OPTIONS = 20
 VOTER_BYTES = 16
-AHEAD_SECONDS = 24 * 3600
-MAX_SEQ = 2**62  # of an entry id, which the database holds as a bigint; Redis counts up from the last one
+MAX_AHEAD_SECONDS = 24 * 3600
+MAX_SEQ = 2**62  # of an entry id: the database stores it as a bigint, and Redis counts up from the last one
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-_KEY = re.compile('[^"\\\\\x00-\x1f\x7f\ud800-\udfff]{1,64}')  # what an array literal quotes without an escape
+_KEY = re.compile('[^"\\\\\x00-\x1f\x7f\ud800-\udfff]{1,64}')  # needs no escape in a quoted array literal
 MAX_LABEL = 200  # characters of a label or a question
 # C0, DEL and C1; line and paragraph separators; embeddings, overrides and isolates (UAX 9, section 2); surrogates
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -32,15 +32,15 @@ _INVISIBLE = re.compile(
 
 
 class BadPoll(ValueError):
-    """What is said of a poll is no poll; the message says why."""
+    """The data is not a valid poll; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One thing to vote for: `key` travels, `label` is shown.
+    """One thing to vote for: votes contain the key, pages show the label.
 
-    One that was left out before the poll had a vote is `retired`: it is not offered, and its key stays taken, so that a
-    vote for it that was on its way is counted.
+    An option that was removed before the poll had a vote is `retired`: it is not offered, and its key is never used
+    again. Votes for it that were already on the stream are counted.
     """
 
     key: str
@@ -50,7 +50,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """A question with its options; `slug` names it in addresses, on the stream and in the database."""
+    """A question with its options; the slug identifies it in URLs, on the stream and in the database."""
 
     slug: str
     question: str
@@ -58,7 +58,7 @@ class Poll:
 
     @property
     def path(self) -> str:
-        """The address of the poll on both web services, without a closing slash."""
+        """The path of the poll on both web services, without a trailing slash."""
         return "" if self.slug == DEFAULT_POLL else f"/p/{self.slug}"
 
     @property
@@ -67,66 +67,69 @@ class Poll:
         return tuple(option for option in self.options if not option.retired)
 
     def options_json(self) -> str:
-        """The options as the JSON list that the database holds."""
-        marks = ({"retired": True} if option.retired else {} for option in self.options)
-        pairs = zip(self.options, marks, strict=True)
-        return json.dumps([{"key": option.key, "label": option.label, **mark} for option, mark in pairs])
+        """Return the options as the JSON list that the database stores."""
+        return json.dumps(
+            [
+                {"key": option.key, "label": option.label} | ({"retired": True} if option.retired else {})
+                for option in self.options
+            ]
+        )
 
     def to_json(self) -> str:
-        """The form in which the worker publishes the poll: what can be chosen."""
+        """Return the JSON that the worker publishes: the question and the options offered."""
         options = [{"key": option.key, "label": option.label} for option in self.offered]
         return json.dumps({"question": self.question, "options": options})
 
     @property
     def digest(self) -> str:
-        """Eight characters that differ from poll to poll and change with the question, a key or a label."""
+        """Eight characters that identify this version of the poll: its slug, question, keys and labels."""
         return hashlib.sha256(f"{self.slug} {self.to_json()}".encode()).hexdigest()[:8]
 
     @classmethod
     def from_json(cls, slug: str, text: str | bytes) -> Self:
-        """Read what `to_json` wrote.
+        """Parse the output of `to_json`.
 
         Raises:
-            BadPoll: it is something else.
+            BadPoll: the text is something else.
         """
         try:
             data = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise BadPoll(f"no JSON: {error}") from None
+            raise BadPoll(f"not JSON: {error}") from None
         if not isinstance(data, dict):
-            raise BadPoll("no JSON object")
-        return cls.of(slug, data.get("question"), data.get("options"))
+            raise BadPoll("not a JSON object")
+        return cls.from_parts(slug, data.get("question"), data.get("options"))
 
     @classmethod
-    def of(cls, slug: str, question: object, options: object) -> Self:
-        """Build a poll from the parts that the database holds.
+    def from_parts(cls, slug: str, question: object, options: object) -> Self:
+        """Validate the columns of the table `polls` and return the poll.
 
         Raises:
-            BadPoll: they cannot be counted or shown.
+            BadPoll: votes in the poll could not be counted, or it could not be shown.
         """
         if not _SLUG.fullmatch(slug):
             raise BadPoll("the slug has other characters than a-z, 0-9 and -, or too many")
         if not isinstance(question, str):
-            raise BadPoll("the question is no text")
+            raise BadPoll("the question is not a string")
         if not isinstance(options, list):
-            raise BadPoll("options is no list")
-        poll = cls(slug, readable(question), tuple(map(_option, options)))
+            raise BadPoll("options is not a list")
+        poll = cls(slug, displayable(question), tuple(map(_parse_option, options)))
         if not poll.offered:
-            raise BadPoll("there is no option to choose")
+            raise BadPoll("no option is offered")
         if len({option.key for option in poll.options}) < len(poll.options):
             raise BadPoll("two options have the same key")
         return poll
 
 
-def _option(given: object) -> Option:
-    if not isinstance(given, Mapping):
-        raise BadPoll("an option is no object with key and label")
-    key, label = given.get("key"), given.get("label")
+def _parse_option(data: object) -> Option:
+    if not isinstance(data, Mapping):
+        raise BadPoll("an option is not an object with key and label")
+    key, label = data.get("key"), data.get("label")
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         raise BadPoll('the key of an option is not 1 to 64 characters without " and \\')
-    if not isinstance(label, str) or not (shown := readable(label)):
-        raise BadPoll(f"the label of option {key} is no text")
-    return Option(key, shown, given.get("retired") is True)
+    if not isinstance(label, str) or not (text := displayable(label)):
+        raise BadPoll(f"the label of option {key} is not a string that can be shown")
+    return Option(key, text, data.get("retired") is True)
 
 
 class EntryId(NamedTuple):
@@ -137,26 +140,25 @@ class EntryId(NamedTuple):
 
     @classmethod
     def parse(cls, text: bytes) -> Self:
-        """Read `b"1732449600000-0"`."""
+        """Parse the form `b"1732449600000-0"`."""
         ms, seq = text.split(b"-")
         return cls(int(ms), int(seq))
 
     def __str__(self) -> str:
-        """Write it as Redis does."""
+        """Return the form that `parse` reads."""
         return f"{self.ms}-{self.seq}"
 
 
-def latest_ms() -> int:
-    """Return the largest entry id that can be a vote's, a day ahead of the clock, in milliseconds since the epoch.
+def max_entry_ms() -> int:
+    """Return the largest entry id that a vote can have, in milliseconds since the epoch: a day ahead of the clock.
 
-    Redis takes ids from its clock; one that is further ahead was written by somebody else, and would be newer than all
-    votes to come.
+    Redis takes ids from its clock. An id further ahead is forged, and would be newer than all later votes.
     """
-    return int((time.time() + AHEAD_SECONDS) * 1000)
+    return int((time.time() + MAX_AHEAD_SECONDS) * 1000)
 
 
 class Vote(NamedTuple):
-    """A well-formed stream entry. `voter` has 16 bytes: a keyed hash, which no cookie can be read from."""
+    """A well-formed stream entry; `voter` is a keyed hash of 16 bytes, from which no cookie can be computed."""
 
     poll: str
     voter: bytes
@@ -174,11 +176,11 @@ def vote_fields(poll: bytes, voter: bytes, choice: bytes, traceparent: bytes = b
 
 
 class Malformed(Exception):
-    """A stream entry that can never become a vote; the message is the reason."""
+    """The stream entry can never become a vote; the message is the reason."""
 
 
 class VoteParser:
-    """The polls that are known, and the check of a stream entry against them."""
+    """Parses stream entries and validates them against the known polls."""
 
     def __init__(self, polls: Iterable[Poll]) -> None:
         self.polls = tuple(polls)
@@ -189,17 +191,17 @@ class VoteParser:
         }
 
     def read(self, entry: EntryId, fields: list[bytes]) -> Vote:
-        """Read one entry, given as field names and values in turn.
+        """Return the vote of an entry whose fields are given as names and values in turn.
 
         Raises:
-            Malformed: the entry is no vote in any of the known polls.
+            Malformed: the entry is not a vote in any of the known polls.
         """
         names, values = fields[::2], fields[1::2]
-        if names != _FIELDS:  # with more, as a traced vote has, or not written by vote
-            given = dict(zip(names, values, strict=True))
-            if missing := [name.decode() for name in _FIELDS if name not in given]:
+        if names != _FIELDS:  # a traced vote has more; an entry of another client may have any
+            by_name = dict(zip(names, values, strict=True))
+            if missing := [name.decode() for name in _FIELDS if name not in by_name]:
                 raise Malformed(f"missing field: {', '.join(missing)}")
-            values = [given[name] for name in _FIELDS]
+            values = [by_name[name] for name in _FIELDS]
         poll, voter, choice = values
         if len(voter) != VOTER_BYTES:
             raise Malformed(f"voter has {len(voter)} bytes, expected {VOTER_BYTES}")
@@ -210,27 +212,27 @@ class VoteParser:
         return Vote(known[0], voter, known[1], entry)
 
 
-def clean(text: str) -> str:
-    """Return a label or a question as it is kept: in NFC, and without white space around it.
+def clean_label(text: str) -> str:
+    """Return a label or a question in NFC, without surrounding white space.
 
     Raises:
         ValueError: it is empty, too long, or has characters that end a line, control a terminal or reorder text.
     """
     text = unicodedata.normalize("NFC", text).strip()
-    if not fold(text) or len(text) > MAX_LABEL:
+    if not fold_label(text) or len(text) > MAX_LABEL:
         raise ValueError(f"a label or question has 1 to {MAX_LABEL} visible characters, and this one has {len(text)}")
     if _FORBIDDEN.search(text):
         raise ValueError(f"{text!a} has control characters")
     return text
 
 
-def readable(text: str) -> str:
-    """Return the nearest text that can be shown: what is forbidden becomes a space, and what is too long is cut."""
+def displayable(text: str) -> str:
+    """Return a label or a question with spaces instead of forbidden characters, cut to the greatest length."""
     return unicodedata.normalize("NFC", _FORBIDDEN.sub(" ", text)).strip()[:MAX_LABEL].strip()
 
 
-def fold(label: str) -> str:
-    """Return what is equal for two labels that a reader takes for the same: NFKC, case folded, visible characters.
+def fold_label(label: str) -> str:
+    """Return a form that is equal for labels that look the same: NFKC, case folded, without invisible characters.
 
     https://www.unicode.org/versions/latest/core-spec/chapter-3/#G53513 (compatibility caseless match, D146)
     """

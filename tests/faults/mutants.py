@@ -67,11 +67,11 @@ CANCEL = """\
 CLOSE = "if self._protocol.close_expected():"
 FIND = "        self._find(request)  # an unknown poll's name could be longer than a QR code can be\n"
 GROUP = 'transaction.xgroup_create(STREAM, GROUP, "0", mkstream=True)'
-GUARD = "        WHERE (held.entry_ms, held.entry_seq) < (excluded.entry_ms, excluded.entry_seq)\n"
+GUARD = "        WHERE (stored.entry_ms, stored.entry_seq) < (excluded.entry_ms, excluded.entry_seq)\n"
 RETURNING = "    RETURNING new.poll, old.choice AS before, new.choice AS after\n"
 SEEN = """\
 ), seen AS (
-    SELECT held.* FROM votes AS held JOIN batch USING (poll, voter)
+    SELECT stored.* FROM votes AS stored JOIN batch USING (poll, voter)
 ), written AS (
 """
 COMPARED = """\
@@ -126,7 +126,7 @@ MUTANTS = (
     Mutant(
         "keeps a stream that gives no ids",
         "broker/stream.py",
-        (("renew = last.ms > latest", "renew = False"),),
+        (("renew = last.ms > max_ms", "renew = False"),),
         ("forged-ids",),
     ),
     Mutant(
@@ -144,7 +144,7 @@ MUTANTS = (
     Mutant(
         "goes on above any dead letter",
         "database/sql/queries.sql",
-        (("FROM dead_letters WHERE entry_ms <= %(latest)s::numeric", "FROM dead_letters"),),
+        (("FROM dead_letters WHERE entry_ms <= %(max_ms)s::numeric", "FROM dead_letters"),),
         ("forged-ids",),
     ),
     Mutant(

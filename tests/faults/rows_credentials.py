@@ -9,7 +9,7 @@ import redis
 
 from tests.faults.run import RowFailed, Run, RunConfig, expect, expect_soon, run_under_load
 from voting.operate.secrets import ACL
-from voting.polls import AHEAD_SECONDS, VOTER_BYTES
+from voting.polls import MAX_AHEAD_SECONDS, VOTER_BYTES
 
 AHEAD = "the id is more than a day ahead, or too large"
 LARGEST = f"{2**64 - 1}-{2**64 - 1}"
@@ -27,7 +27,7 @@ def forged_ids(config: RunConfig) -> dict[str, object]:
             thief = redis.Redis.from_url(system.redis_url, username="vote", password=password, socket_timeout=5)
             forged = set()
             for number in range(int(config.brief_or_full(3, 12))):
-                soon_ms, late_ms = (int((time.time() + seconds) * 1000) for seconds in (5, AHEAD_SECONDS + 3600))
+                soon_ms, late_ms = (int((time.time() + seconds) * 1000) for seconds in (5, MAX_AHEAD_SECONDS + 3600))
                 entry = (f"{soon_ms}-{2**63}", f"{late_ms}-0", LARGEST)[number % 3]
                 fields: dict[Any, Any] = {
                     b"poll": b"default",

@@ -19,7 +19,7 @@ from voting.broker import stream
 from voting.broker.connection import redis_client
 from voting.broker.poll_hash import POLLS, read_polls
 from voting.broker.stream import GROUP, STREAM
-from voting.polls import AHEAD_SECONDS, MAX_SEQ, VOTER_BYTES, EntryId, latest_ms
+from voting.polls import MAX_AHEAD_SECONDS, MAX_SEQ, VOTER_BYTES, EntryId, max_entry_ms
 from voting.service import metrics
 from voting.settings.services import WorkerSettings
 from voting.worker.app import Worker
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.anyio
 
 @dataclass
 class Bench:
-    """The two stores, and ways to look into them and to start workers."""
+    """The two stores, with functions to vote, to read them and to configure workers."""
 
     redis_url: str
     database_url: str
@@ -39,7 +39,7 @@ class Bench:
         stores = {"redis_url": self.redis_url, "database_url": self.database_url}
         return WorkerSettings.model_validate(stores | {"worker_name": name} | more)
 
-    def cast(self, number: int, choice: bytes = b"a", **more: bytes) -> bytes:
+    def vote(self, number: int, choice: bytes = b"a", **more: bytes) -> bytes:
         with redis.Redis.from_url(self.redis_url) as client:
             fields = {b"poll": b"default", b"voter": number.to_bytes(VOTER_BYTES), b"choice": choice}
             fields |= {name.encode(): value for name, value in more.items()}
@@ -54,7 +54,7 @@ class Bench:
         return {choice: votes for choice, votes in self.rows("SELECT choice, votes FROM tallies") if votes}
 
     def left(self) -> tuple[int, int]:
-        """Entries on the stream, and pending ones: -1 as long as there is no group."""
+        """Return the numbers of entries on the stream and of pending ones; the latter is -1 without a group."""
         with redis.Redis.from_url(self.redis_url) as client:
             try:
                 return client.xlen(STREAM), client.xpending(STREAM, GROUP)["pending"]
@@ -69,7 +69,7 @@ def bench(redis_url: str, database_url: str) -> Bench:
 
 @asynccontextmanager
 async def working(*settings: WorkerSettings) -> AsyncIterator[list[Worker]]:
-    """Run workers; at the end stop them as SIGTERM does, and wait until they have finished."""
+    """Run workers; at the end stop them as SIGTERM does, and wait until they have ended."""
     stop = asyncio.Event()
     workers = [Worker(each, WorkerMetrics(metrics.registry("worker"))) for each in settings]
     tasks = [asyncio.create_task(loop(stop)) for worker in workers for loop in (worker.count, worker.report)]
@@ -83,30 +83,30 @@ async def working(*settings: WorkerSettings) -> AsyncIterator[list[Worker]]:
 
 def is_usable(entry: EntryId) -> bool:
     """Return whether a vote may have an id after this one."""
-    return entry.ms < latest_ms() and entry.seq < MAX_SEQ
+    return entry.ms < max_entry_ms() and entry.seq < MAX_SEQ
 
 
 async def test_a_lone_vote_is_counted_at_once(bench: Bench) -> None:
     async with working(bench.settings()) as (worker,):
         await until(lambda: worker.ready)
         began = time.monotonic()
-        bench.cast(1)
+        bench.vote(1)
         await until(lambda: bench.tallies() == {"a": 1})
         assert time.monotonic() - began < 0.4
     assert bench.left() == (0, 0)
 
 
-async def test_good_entries_are_counted_and_each_bad_one_is_put_aside_once_with_its_reason(bench: Bench) -> None:
-    bench.cast(1)
+async def test_votes_are_counted_and_each_malformed_entry_becomes_one_dead_letter_with_its_reason(bench: Bench) -> None:
+    bench.vote(1)
     with redis.Redis.from_url(bench.redis_url) as client:
         client.xadd(STREAM, {"poll": "default", "choice": "a"})
         client.xadd(STREAM, {b"\xff\xfe": b"\0"})
-    bench.cast(2, poll=b"nowhere")
-    bench.cast(3, choice=b"z")
-    bench.cast(4, choice=b"\0")
-    bench.cast(5, choice=b"\xff")
-    bench.cast(6, voter=b"x" * 1_000_000)
-    bench.cast(7, b"b")
+    bench.vote(2, poll=b"nowhere")
+    bench.vote(3, choice=b"z")
+    bench.vote(4, choice=b"\0")
+    bench.vote(5, choice=b"\xff")
+    bench.vote(6, voter=b"x" * 1_000_000)
+    bench.vote(7, b"b")
     async with working(bench.settings()) as (worker,):
         await until(lambda: bench.left() == (0, 0) and bool(bench.tallies()))
         assert value_of(worker._metrics.interruptions) == 0
@@ -122,12 +122,12 @@ async def test_good_entries_are_counted_and_each_bad_one_is_put_aside_once_with_
     ]
 
 
-async def test_a_vote_that_only_the_database_finds_fault_with_is_put_aside_alone(bench: Bench) -> None:
+async def test_only_the_vote_that_the_database_rejects_becomes_a_dead_letter(bench: Bench) -> None:
     for number in range(6):
-        bench.cast(number)
+        bench.vote(number)
     with psycopg.connect(bench.database_url) as connection:
         connection.execute("ALTER TABLE votes ADD CHECK (voter <> decode(repeat('78', 16), 'hex'))")
-    bench.cast(int.from_bytes(b"x" * 16))
+    bench.vote(int.from_bytes(b"x" * 16))
     async with working(bench.settings()):
         await until(lambda: bench.left() == (0, 0) and bool(bench.tallies()))
     assert bench.tallies() == {"a": 6}
@@ -142,27 +142,27 @@ async def test_a_poll_defined_while_the_worker_runs_is_known_with_its_first_vote
                 "INSERT INTO polls (slug, question, options) VALUES ('lunch', '?', %s)",
                 ['[{"key": "a", "label": "Soup"}, {"key": "b", "label": "Bread"}]'],
             )
-        bench.cast(1, poll=b"lunch")
+        bench.vote(1, poll=b"lunch")
         await until(lambda: bench.tallies() == {"a": 1})
         async with redis_client(bench.redis_url, timeout=5) as client:
             assert set((await read_polls(client))[0]) == {"default", "lunch"}
     assert bench.rows("SELECT count(*) FROM dead_letters") == [(0,)]
 
 
-async def test_a_row_that_becomes_unreadable_stops_no_worker_and_takes_no_vote(bench: Bench) -> None:
+async def test_a_poll_whose_row_becomes_invalid_stops_no_worker_and_loses_no_vote(bench: Bench) -> None:
     options = '[{"key": "a", "label": "Soup"}, {"key": "b", "label": "Bread"}]'
     with psycopg.connect(bench.database_url, autocommit=True) as connection:
         connection.execute("INSERT INTO polls (slug, question, options) VALUES ('lunch', '?', %s)", [options])
         async with working(bench.settings()):
-            bench.cast(1, poll=b"lunch")
+            bench.vote(1, poll=b"lunch")
             await until(lambda: bench.left() == (0, 0) and bool(bench.tallies()))
             connection.execute("ALTER TABLE polls DISABLE TRIGGER check_poll")
             connection.execute("""UPDATE polls SET options = '[{"key": "a"}]' WHERE slug = 'lunch'""")
-            bench.cast(2, poll=b"lunch")
+            bench.vote(2, poll=b"lunch")
             await until(lambda: bench.left() == (0, 0))
         for number in (3, 4):
-            bench.cast(number, poll=(b"lunch", b"default")[number % 2])
-        async with working(bench.settings()) as (worker,):  # which has only what was published to go by
+            bench.vote(number, poll=(b"lunch", b"default")[number % 2])
+        async with working(bench.settings()) as (worker,):  # which knows the poll only as it was published
             await until(lambda: bench.left() == (0, 0))
             assert value_of(worker._metrics.interruptions) == 0
     assert bench.rows("SELECT poll, votes FROM tallies ORDER BY poll") == [("default", 1), ("lunch", 3)]
@@ -190,7 +190,7 @@ async def test_several_workers_at_once_give_exact_tallies_under_revotes(bench: B
 
 async def test_stopping_in_the_middle_of_a_backlog_leaves_nothing_pending(bench: Bench) -> None:
     for number in range(100):
-        bench.cast(number)
+        bench.vote(number)
     with psycopg.connect(bench.database_url) as other:
         other.execute("LOCK TABLE votes IN SHARE MODE")
         async with working(bench.settings(batch_size=10)):
@@ -207,7 +207,7 @@ async def test_the_pending_entries_of_a_dead_worker_are_counted_by_another(bench
         dead = stream.Consumer(client, "dead")
         await dead.ensure_group(EntryId(0, 0))
         for number in range(10):
-            bench.cast(number)
+            bench.vote(number)
         assert len(await dead.read_new(10, 0.1)) == 10
     async with working(bench.settings(reclaim_seconds=0.5)):
         await until(lambda: bench.left() == (0, 0))
@@ -217,21 +217,21 @@ async def test_the_pending_entries_of_a_dead_worker_are_counted_by_another(bench
 async def test_a_worker_survives_losing_both_stores_and_the_whole_stream(bench: Bench) -> None:
     async with working(bench.settings()) as (worker,):
         await until(lambda: worker.ready)
-        bench.cast(1)
+        bench.vote(1)
         await until(lambda: bench.tallies() == {"a": 1})
         bench.rows(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'voting%' "
             "AND datname = current_database()"
         )
-        bench.cast(2)
+        bench.vote(2)
         await until(lambda: bench.tallies() == {"a": 2})
         with redis.Redis.from_url(bench.redis_url) as client:
             client.client_kill_filter(_type="normal", skipme=True)
-            bench.cast(3)
+            bench.vote(3)
             await until(lambda: bench.tallies() == {"a": 3})
             client.flushdb()
             await until(lambda: bool(client.exists(STREAM)) and bool(client.exists(POLLS)))
-        bench.cast(3, b"b")
+        bench.vote(3, b"b")
         await until(lambda: bench.tallies() == {"a": 2, "b": 1})
 
 
@@ -245,8 +245,8 @@ async def test_a_commit_whose_acknowledgement_was_lost_is_not_counted_twice(
         await until(lambda: worker.ready)
         with monkeypatch.context() as patch:
             patch.setattr(stream.Consumer, "acknowledge", lost)
-            bench.cast(1)
-            bench.cast(2, b"b")
+            bench.vote(1)
+            bench.vote(2, b"b")
             await until(lambda: bool(bench.tallies()) and value_of(worker._metrics.interruptions) > 2)
             waiting, pending = bench.left()
             assert waiting == 2
@@ -265,9 +265,11 @@ async def test_stopping_while_the_database_is_away_does_not_hang(bench: Bench, t
     assert time.monotonic() - began < 5
 
 
-@pytest.mark.parametrize(("ahead", "seq"), [(AHEAD_SECONDS + 60, 0), (3600, 2**63)])
-async def test_a_forged_id_is_put_aside_and_votes_go_on(bench: Bench, ahead: int, seq: int) -> None:
-    bench.cast(1)
+@pytest.mark.parametrize(("ahead", "seq"), [(MAX_AHEAD_SECONDS + 60, 0), (3600, 2**63)])
+async def test_an_entry_with_a_forged_id_becomes_a_dead_letter_and_votes_go_on(
+    bench: Bench, ahead: int, seq: int
+) -> None:
+    bench.vote(1)
     with redis.Redis.from_url(bench.redis_url) as client:
         vote = {b"poll": b"default", b"voter": (1).to_bytes(VOTER_BYTES), b"choice": b"b"}
         client.xadd(STREAM, vote, id=f"{int(time.time() + ahead) * 1000}-{seq}")
@@ -276,12 +278,12 @@ async def test_a_forged_id_is_put_aside_and_votes_go_on(bench: Bench, ahead: int
         with redis.Redis.from_url(bench.redis_url) as client:
             await until(lambda: client.xinfo_stream(STREAM)["last-generated-id"] != b"0-0")
             await until(lambda: is_usable(EntryId.parse(client.xinfo_stream(STREAM)["last-generated-id"])))
-        bench.cast(1, b"b")
+        bench.vote(1, b"b")
         await until(lambda: bench.tallies() == {"b": 1})
     assert bench.rows("SELECT reason FROM dead_letters") == [("the id is more than a day ahead, or too large",)]
 
 
-async def test_a_batch_that_takes_too_long_comes_again_in_smaller_ones(
+async def test_a_batch_that_takes_too_long_is_read_again_in_smaller_ones(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("voting.worker.counter.DATABASE_TIMEOUT", 0.5)
@@ -293,7 +295,7 @@ async def test_a_batch_that_takes_too_long_comes_again_in_smaller_ones(
         )
         connection.execute("CREATE TRIGGER slow BEFORE INSERT ON votes FOR EACH ROW EXECUTE FUNCTION slow()")
     for number in range(300):
-        bench.cast(number)
+        bench.vote(number)
     async with working(bench.settings()):
         await until(lambda: bench.left() == (0, 0), within=20)
     assert bench.tallies() == {"a": 300}

@@ -1,4 +1,4 @@
-"""Counting in a real PostgreSQL: whatever the order, duplication and batching, the newest vote of each voter counts."""
+"""Counting in a real PostgreSQL: in any order, duplication and batching, the newest vote of each voter counts."""
 
 import asyncio
 import itertools
@@ -51,7 +51,7 @@ async def new_poll(connection: Connection, options: str = "abc") -> str:
 
 
 async def tallies(connection: Connection, slug: str) -> dict[str, int]:
-    return next(standing.votes for standing in (await poll_states(connection))[0] if standing.poll.slug == slug)
+    return next(state.votes for state in (await poll_states(connection))[0] if state.poll.slug == slug)
 
 
 async def choices(connection: Connection, slug: str) -> dict[bytes, str]:
@@ -106,7 +106,6 @@ async def test_workers_that_revote_for_the_same_voters_at_once_neither_deadlock_
     async with connections(database_url, 5) as (reader, *workers):
         slug = await new_poll(reader, "ab")
         done = asyncio.Event()
-        looks = 0
 
         async def work(number: int, connection: Connection) -> None:
             for turn in range(40):
@@ -116,18 +115,17 @@ async def test_workers_that_revote_for_the_same_voters_at_once_neither_deadlock_
                 ]
                 await counting.count(connection, newest_per_voter(reversed(batch)), [])
 
-        async def look() -> int:
-            looks = 0
+        async def check_tallies() -> int:
+            checks = 0
             while not done.is_set():
                 assert await (await reader.execute(CONSISTENT)).fetchall() == []
-                looks += 1
-            return looks
+                checks += 1
+            return checks
 
-        looking = asyncio.create_task(look())
+        checking = asyncio.create_task(check_tallies())
         await asyncio.gather(*itertools.starmap(work, enumerate(workers)))
         done.set()
-        looks = await looking
-        assert looks > 3
+        assert await checking > 3
         assert sum((await tallies(reader, slug)).values()) == 200
 
 
@@ -142,7 +140,7 @@ async def test_a_revote_replaces_the_vote_and_an_older_one_changes_nothing(datab
         assert await tallies(connection, slug) == {"a": 0, "b": 1}
 
 
-async def test_the_revision_grows_with_each_change_and_listeners_hear_of_it(database_url: str) -> None:
+async def test_the_revision_grows_with_each_change_and_listeners_are_notified(database_url: str) -> None:
     async with connections(database_url, 2) as (connection, listener):
         slug = await new_poll(connection)
         await listener.execute("LISTEN tallies")
@@ -154,7 +152,7 @@ async def test_the_revision_grows_with_each_change_and_listeners_hear_of_it(data
         assert after > before
 
 
-async def test_a_dead_letter_is_kept_once_whatever_its_bytes(database_url: str) -> None:
+async def test_a_dead_letter_is_stored_once_whatever_its_bytes(database_url: str) -> None:
     async with connections(database_url, 1) as (connection,):
         entry = EntryId(2**64 - 1, 2**64 - 1)
         letter = DeadLetter(entry, "unknown poll", [b"po\0ll", b"\xff\xfe" * 500_000])
@@ -174,7 +172,7 @@ async def test_the_newest_entry_is_found_among_many_dead_letters_without_reading
         await connection.execute("ANALYZE dead_letters")
         assert await counting.newest_entry(connection, 30_000) == EntryId(20_000, 0)
         query = f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) {statement('newest_entry')}"
-        cursor = await connection.execute(query.encode(), {"latest": 30_000})
+        cursor = await connection.execute(query.encode(), {"max_ms": 30_000})
         plan = "\n".join(line for (line,) in await cursor.fetchall())
         assert "Seq Scan on dead_letters" not in plan
         assert "Rows Removed" not in plan
@@ -200,7 +198,7 @@ async def test_migrating_twice_changes_nothing_and_a_new_label_is_a_new_revision
         assert changed.revision > first.revision
 
 
-async def test_a_poll_with_a_vote_loses_no_option_and_nothing_is_changed(database_url: str) -> None:
+async def test_removing_an_option_with_votes_is_refused_and_changes_nothing(database_url: str) -> None:
     async with connections(database_url, 1) as (connection,):
         await counting.count(connection, [Vote("default", voter(1), "a", EntryId(1, 0))], [])
         before = await poll_states(connection)
@@ -209,7 +207,7 @@ async def test_a_poll_with_a_vote_loses_no_option_and_nothing_is_changed(databas
         assert await poll_states(connection) == before
 
 
-async def test_a_vote_that_waits_while_its_option_is_left_out_is_counted_for_it(database_url: str) -> None:
+async def test_a_vote_on_the_stream_is_counted_though_its_option_is_removed(database_url: str) -> None:
     async with connections(database_url, 1) as (connection,):
         await migrations.migrate(connection, Definition("Which?", ("Red", "Green")))
         ((poll,), _) = await read_definitions(connection)
@@ -231,7 +229,7 @@ async def test_a_vote_that_is_counted_during_a_migration_is_seen_by_it(database_
             await change
 
 
-UNREADABLE = [
+INVALID = [
     "{}",
     "null",
     "[]",
@@ -242,7 +240,7 @@ UNREADABLE = [
     '[{"key": 1, "label": "A"}, {"key": "b", "label": "B"}]',
     "[1, 2]",
 ]
-FROM_BEFORE = {  # rows that could be made before the database checked them, each with a key
+OLD_ROWS = {  # rows that were valid before the database checked them, each with a key
     '[{"key": "a,b", "label": "A"}, {"key": "c", "label": "B"}]': "a,b",
     '[{"key": "Yes or no", "label": "A"}, {"key": "{}", "label": "B"}]': "{}",
     '[{"key": "a", "label": "A"}]': "a",
@@ -258,7 +256,7 @@ GOOD = (
 )
 
 
-@pytest.mark.parametrize("options", [*UNREADABLE, *FROM_BEFORE])
+@pytest.mark.parametrize("options", [*INVALID, *OLD_ROWS])
 async def test_the_database_refuses_a_poll_that_could_not_be_shown_or_counted(database_url: str, options: str) -> None:
     async with connections(database_url, 1) as (connection,):
         with pytest.raises(psycopg.errors.CheckViolation, match="poll lunch: "):
@@ -274,41 +272,41 @@ async def test_the_database_refuses_a_question_that_could_not_be_shown(database_
             await connection.execute(INSERT, ["lunch", question, GOOD])
 
 
-async def test_words_that_mean_something_to_the_database_are_slugs_and_keys_like_others(database_url: str) -> None:
+async def test_sql_keywords_are_valid_slugs_and_keys(database_url: str) -> None:
     async with connections(database_url, 1) as (connection,):
         await connection.execute(INSERT, ["null", "?", GOOD])
         assert await counting.count(connection, [Vote("null", voter(1), "null", EntryId(1, 0))], []) == 1
         assert await tallies(connection, "null") == {"null": 1}
 
 
-async def test_rows_from_before_the_checks_stop_no_migration_and_their_votes_are_counted(database_url: str) -> None:
+async def test_rows_older_than_the_checks_are_migrated_and_their_votes_are_counted(database_url: str) -> None:
     async with connections(database_url, 1) as (connection,):
         await connection.execute("DELETE FROM schema_migrations WHERE name = '0002_polls.sql'")
         await connection.execute("DROP FUNCTION check_poll CASCADE")
         await connection.execute("UPDATE polls SET options = replace(options::text, '\"a\"', '\"A\"')::jsonb")
-        for number, options in enumerate(FROM_BEFORE):
+        for number, options in enumerate(OLD_ROWS):
             await connection.execute(INSERT, [f"old-{number}", "x" * 250, options])
-        for number, options in enumerate(UNREADABLE):
+        for number, options in enumerate(INVALID):
             await connection.execute(INSERT, [f"bad-{number}", "?", options])
         assert await migrations.migrate(connection, Definition(labels=("Cats", "Dogs"))) == ["0002_polls.sql"]
 
         polls, bad = await read_definitions(connection)
-        assert {poll.slug for poll in polls} == {"default", *(f"old-{number}" for number in range(len(FROM_BEFORE)))}
-        assert set(bad) == {f"bad-{number}" for number in range(len(UNREADABLE))}
+        assert {poll.slug for poll in polls} == {"default", *(f"old-{number}" for number in range(len(OLD_ROWS)))}
+        assert set(bad) == {f"bad-{number}" for number in range(len(INVALID))}
         assert {len(poll.question) for poll in polls} == {len("Cats or dogs?"), 200}
-        standings, bad_too = await poll_states(connection)
-        assert ([standing.poll for standing in standings], bad_too) == (list(polls), bad)
-        votes = [Vote(f"old-{number}", voter(1), key, EntryId(1, 0)) for number, key in enumerate(FROM_BEFORE.values())]
-        assert await counting.count(connection, newest_per_voter(votes), []) == len(FROM_BEFORE)
+        states, bad_too = await poll_states(connection)
+        assert ([state.poll for state in states], bad_too) == (list(polls), bad)
+        votes = [Vote(f"old-{number}", voter(1), key, EntryId(1, 0)) for number, key in enumerate(OLD_ROWS.values())]
+        assert await counting.count(connection, newest_per_voter(votes), []) == len(OLD_ROWS)
 
 
-async def test_a_default_poll_that_cannot_be_read_stops_only_a_change_of_it(database_url: str) -> None:
+async def test_an_invalid_default_poll_prevents_only_its_own_change(database_url: str) -> None:
     async with connections(database_url, 1) as (connection,):
         await connection.execute("ALTER TABLE polls DISABLE TRIGGER check_poll")
         await connection.execute("UPDATE polls SET options = '[]'")
         await connection.execute("ALTER TABLE polls ENABLE TRIGGER check_poll")
         await migrations.migrate(connection, Definition())
-        with pytest.raises(BadPoll, match="mend its row"):
+        with pytest.raises(BadPoll, match="correct its row"):
             await migrations.migrate(connection, Definition("Which?"))
 
 
@@ -321,7 +319,7 @@ async def waits_for_a_lock(other: Connection, waiting: Connection) -> None:
     await until(waits)
 
 
-async def test_an_update_by_hand_cannot_change_what_votes_mean(database_url: str) -> None:
+async def test_an_update_by_hand_cannot_change_the_meaning_of_votes(database_url: str) -> None:
     update = "UPDATE polls SET options = %s WHERE slug = 'default'"
     async with connections(database_url, 1) as (connection,):
         await counting.count(connection, [Vote("default", voter(1), "a", EntryId(1, 0))], [])
@@ -333,7 +331,7 @@ async def test_an_update_by_hand_cannot_change_what_votes_mean(database_url: str
 
 
 async def test_workers_whose_plans_differ_lock_polls_in_one_order(database_url: str) -> None:
-    """The one would take the rows as they lie in the table, the other sorted by slug."""
+    """One plan would lock the rows in physical order, the other sorted by slug."""
     async with connections(database_url, 4) as (one, two, holder, other):
         for slug in ("zoo", "ant"):
             await one.execute(INSERT, [slug, "?", GOOD])
@@ -348,7 +346,7 @@ async def test_workers_whose_plans_differ_lock_polls_in_one_order(database_url: 
         assert await asyncio.gather(*tasks) == [2, 2]
 
 
-async def test_a_silent_database_is_cut_at_the_deadline(database_url: str) -> None:
+async def test_the_connection_to_a_silent_database_is_shut_down_at_the_deadline(database_url: str) -> None:
     async with connections(database_url, 1) as (connection,):
         with pytest.raises(psycopg.OperationalError):
             async with deadline(connection, 0.2):
@@ -356,7 +354,7 @@ async def test_a_silent_database_is_cut_at_the_deadline(database_url: str) -> No
         assert connection.closed
 
 
-async def test_counting_counts_as_paused_until_a_worker_reports_and_says_what_waits(database_url: str) -> None:
+async def test_counting_is_paused_until_a_worker_reports_its_backlog(database_url: str) -> None:
     async with connections(database_url, 1) as (connection,):
         assert (await poll_states(connection))[0][0].paused_since is not None
         backlog = Backlog(lag=7, pending=5, oldest=1.5, accepted=100)
@@ -369,22 +367,22 @@ async def test_counting_counts_as_paused_until_a_worker_reports_and_says_what_wa
             is_counting=True,
             counted=True,
         )
-        standing = (await poll_states(connection))[0][0]
-        assert standing.paused_since is None
-        assert standing.waiting == 12
+        state = (await poll_states(connection))[0][0]
+        assert state.paused_since is None
+        assert state.waiting == 12
         status = await read_status(connection)
         assert status["last_count"] < 5
         assert set(status["workers"]) == {"w1"}
 
 
-async def test_a_worker_that_reports_and_cannot_count_is_not_seen(database_url: str) -> None:
+async def test_a_worker_that_reports_but_cannot_count_leaves_counting_paused(database_url: str) -> None:
     async with connections(database_url, 1) as (connection,):
         await report_backlog(connection, "w1", lag=0, pending=0, oldest=0, is_counting=True, counted=True)
         await connection.execute("UPDATE workers SET seen = seen - interval '1 minute'")
         await report_backlog(connection, "w1", lag=7, pending=0, oldest=0, is_counting=False, counted=False)
-        standing = (await poll_states(connection))[0][0]
-        assert standing.paused_since is not None
-        assert standing.waiting == 7
+        state = (await poll_states(connection))[0][0]
+        assert state.paused_since is not None
+        assert state.waiting == 7
 
 
 async def test_a_role_has_few_connections_and_no_temporary_tables(database_url: str) -> None:

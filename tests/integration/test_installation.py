@@ -1,4 +1,4 @@
-"""The id of the installation: a database that does not belong to the broker is not counted into."""
+"""The id of the installation: workers do not count into a database that does not belong to the broker."""
 
 import asyncio
 import uuid
@@ -56,7 +56,7 @@ async def test_a_broker_without_an_id_gets_that_of_the_database_and_keeps_it(
     assert await read_installation(broker) == ours
 
 
-async def test_a_broker_of_another_installation_is_found_and_the_way_to_adopt_it_named(
+async def test_a_broker_of_another_installation_is_detected_and_the_error_says_how_to_adopt_it(
     database: Connection, broker: Redis, database_url: str, redis_url: str
 ) -> None:
     await broker.set("installation", OTHER)
@@ -69,7 +69,7 @@ async def test_a_broker_of_another_installation_is_found_and_the_way_to_adopt_it
     assert await installation.find_mismatch(redis_url, database_url) is not None
 
 
-async def test_a_worker_counts_nothing_into_the_wrong_database_and_goes_on_when_it_is_the_right_one(
+async def test_a_worker_counts_nothing_into_the_wrong_database_and_starts_when_it_is_the_right_one(
     database: Connection,
     broker: Redis,
     database_url: str,
@@ -131,7 +131,7 @@ async def test_a_worker_that_waits_for_the_right_database_stops_at_once(
     assert not await broker.exists("votes")
 
 
-async def test_the_worker_user_may_compare_and_one_of_an_earlier_version_is_told_what_to_do(
+async def test_the_worker_user_may_read_the_id_and_one_of_an_earlier_version_logs_the_fix(
     database: Connection, redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def log_in(rights: str) -> Redis:
@@ -154,6 +154,6 @@ async def test_the_worker_user_may_compare_and_one_of_an_earlier_version_is_told
             admin.acl_deluser("test")
 
 
-async def test_of_a_store_that_is_away_nothing_is_said(database_url: str, redis_url: str, tmp_path: Path) -> None:
+async def test_an_unreachable_store_is_not_a_mismatch(database_url: str, redis_url: str, tmp_path: Path) -> None:
     assert await installation.find_mismatch(f"unix://{tmp_path}/none.sock", database_url) is None
     assert await installation.find_mismatch(redis_url, f"postgresql:///x?host={tmp_path}") is None

@@ -1,4 +1,4 @@
-"""A database that cannot do it now is waited for, whatever it says: nothing ends, and no vote becomes a dead letter."""
+"""Through outages of the database, workers and result services keep trying, and no vote becomes a dead letter."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ from tests.measured import value_of
 from tests.waiting import until
 from voting.database import roles
 from voting.database.connection import connect
-from voting.polls import AHEAD_SECONDS, latest_ms
+from voting.polls import MAX_AHEAD_SECONDS, max_entry_ms
 from voting.result.hub import Hub
 from voting.result.metrics import ResultMetrics
 from voting.result.watcher import Watcher
@@ -33,7 +33,7 @@ END_SESSIONS = (
 
 @dataclass
 class Installation:
-    """A worker and a result service, each with its own role in the database; and what its owner does."""
+    """A worker and a result service, each with its own role in the database, and statements of the owner."""
 
     bench: Bench
     worker: Worker
@@ -48,14 +48,14 @@ class Installation:
                 owner.execute(statement.format(database=owner.info.dbname, now=int(time.time() * 1000)).encode())
 
     def interruptions(self) -> dict[str, float]:
-        """How often each service lost the database."""
+        """Return how often each service lost the database."""
         return {
             "worker": value_of(self.worker._metrics.interruptions),
             "result": value_of(self.result.interruptions),
         }
 
     def shows(self, votes: dict[str, int]) -> bool:
-        """Whether the result service shows these numbers, and they are fresh."""
+        """Return whether the result service shows these numbers, and they are not stale."""
         channel = self.hub.channel("default")
         if channel is None or channel.snapshot["stale_since"]:
             return False
@@ -92,13 +92,13 @@ async def installation(redis_url: str, database_url: str) -> AsyncIterator[Insta
 
 @asynccontextmanager
 async def voters(bench: Bench) -> AsyncIterator[list[int]]:
-    """People who vote all the time, each once; yields their numbers."""
+    """Add votes of different voters until the end of the block; yield the list of their numbers."""
     voted: list[int] = []
     stop = asyncio.Event()
 
     async def vote() -> None:
         while not stop.is_set():
-            await asyncio.to_thread(bench.cast, len(voted), b"b")
+            await asyncio.to_thread(bench.vote, len(voted), b"b")
             voted.append(len(voted))
             await pause(stop, 0.01)
 
@@ -133,7 +133,7 @@ OUTAGES = {
         ("ALTER ROLE voting_worker CONNECTION LIMIT 40", "ALTER ROLE voting_result CONNECTION LIMIT 10"),
     ),
     "table replaced": (BOTH, ("ALTER TABLE tallies RENAME TO gone",), ("ALTER TABLE gone RENAME TO tallies",)),
-    "column that nobody fills in": (
+    "column without a default": (
         BOTH[:1],
         ("ALTER TABLE votes ADD extra int NOT NULL DEFAULT 0", "ALTER TABLE votes ALTER extra DROP DEFAULT"),
         ("ALTER TABLE votes DROP extra",),
@@ -148,15 +148,15 @@ OUTAGES = {
 
 @pytest.mark.parametrize("outage", OUTAGES)
 async def test_an_outage_under_load_ends_nothing_and_loses_nothing(installation: Installation, outage: str) -> None:
-    hit, fault, cure = OUTAGES[outage]
+    hit, begin, end = OUTAGES[outage]
     async with voters(installation.bench) as voted:
         await until(lambda: len(voted) > 5)
         before = installation.interruptions()
-        await asyncio.to_thread(installation.run, *fault)
+        await asyncio.to_thread(installation.run, *begin)
         await until(lambda: all(installation.interruptions()[each] >= before[each] + 3 for each in hit), 20)
         await until(lambda: not installation.worker.ready)
         waiting = len(voted)
-        await asyncio.to_thread(installation.run, *cure)
+        await asyncio.to_thread(installation.run, *end)
         await until(lambda: installation.worker.ready and len(voted) > waiting + 5, 20)
     await until(lambda: installation.bench.left() == (0, 0))
     await until(lambda: installation.shows({"a": 0, "b": len(voted)}))
@@ -164,25 +164,25 @@ async def test_an_outage_under_load_ends_nothing_and_loses_nothing(installation:
     assert installation.bench.rows("SELECT reason FROM dead_letters") == []
 
 
-async def test_a_changed_column_that_statements_were_prepared_for_is_read_again(installation: Installation) -> None:
+async def test_a_prepared_statement_is_prepared_again_after_a_column_has_changed(installation: Installation) -> None:
     await until(lambda: installation.shows({"a": 0, "b": 0}))
     before = installation.interruptions()["result"]
     await asyncio.to_thread(installation.run, "ALTER TABLE workers ALTER lag TYPE int, ALTER pending TYPE int")
     await until(lambda: installation.interruptions()["result"] > before)
-    installation.bench.cast(1)
+    installation.bench.vote(1)
     await until(lambda: installation.shows({"a": 1, "b": 0}))
 
 
-async def test_votes_are_not_put_aside_because_the_workers_clock_is_two_days_behind(
+async def test_no_vote_becomes_a_dead_letter_while_the_workers_clock_is_two_days_behind(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def behind() -> int:
-        return latest_ms() - 2 * AHEAD_SECONDS * 1000
+        return max_entry_ms() - 2 * MAX_AHEAD_SECONDS * 1000
 
     with monkeypatch.context() as patch:
         for module in ("worker.batch", "broker.stream"):
-            patch.setattr(f"voting.{module}.latest_ms", behind)
-        installation.bench.cast(1)
+            patch.setattr(f"voting.{module}.max_entry_ms", behind)
+        installation.bench.vote(1)
         await until(lambda: installation.interruptions()["worker"] >= 2)
         assert installation.bench.left()[0] == 1
     await until(lambda: installation.shows({"a": 1, "b": 0}))

@@ -1,4 +1,4 @@
-"""What PostgreSQL writes into its log: statements that are slow or fail, without a value of a vote, and no password."""
+"""The log of PostgreSQL has slow and failing statements, without values of votes and without passwords."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The default poll: whatever the settings say, a key keeps its label."""
+"""The default poll: whatever the settings are, a key keeps its label."""
 
 import json
 
@@ -20,7 +20,7 @@ def offered(poll: Poll) -> dict[str, str]:
     return {option.key: option.label for option in poll.offered}
 
 
-def test_a_new_poll_has_keys_in_order_and_the_defaults_where_nothing_is_given() -> None:
+def test_a_new_poll_has_keys_in_order_and_defaults_for_unset_settings() -> None:
     assert default_poll(Definition(), None, {}) == Poll(
         "default", "Cats or dogs?", (Option("a", "Cats"), Option("b", "Dogs"))
     )
@@ -32,13 +32,13 @@ STORED = default_poll(Definition("Which?", COLOURS), None, {})
 VOTES = {"a": 6162, "c": 1}
 
 
-def test_what_is_not_given_stays() -> None:
+def test_unset_settings_change_nothing() -> None:
     assert default_poll(Definition(), STORED, VOTES) == STORED
     assert default_poll(Definition(question="Which colour?"), STORED, VOTES).options == STORED.options
     assert default_poll(Definition(first="Red"), STORED, VOTES) == STORED
 
 
-def test_a_label_keeps_its_key_wherever_it_stands_and_a_new_one_gets_a_new_key() -> None:
+def test_a_label_keeps_its_key_in_any_position_and_a_new_label_gets_a_new_key() -> None:
     changed = default_poll(Definition(labels=("Blue", "White", "red", "Green")), STORED, VOTES)
     assert labels(changed) == {"c": "Blue", "d": "White", "a": "red", "b": "Green"}
     assert [option.label for option in changed.options] == ["Blue", "White", "red", "Green"]
@@ -47,17 +47,17 @@ def test_a_label_keeps_its_key_wherever_it_stands_and_a_new_one_gets_a_new_key()
     assert default_poll(Definition(first="Dogs", second="Cats"), two, VOTES) == two
 
 
-def test_a_key_with_votes_that_no_option_has_is_not_given_to_another() -> None:
+def test_a_key_with_votes_and_no_option_is_not_used_again() -> None:
     """Versions before this one dropped options and kept their votes."""
     assert labels(default_poll(Definition(labels=(*COLOURS, "White")), STORED, VOTES | {"d": 5}))["e"] == "White"
 
 
-@pytest.mark.parametrize("given", [Definition(labels=("Blue", "Green")), Definition(first="Blue", second="Green")])
-def test_a_poll_with_votes_loses_no_option(given: Definition) -> None:
+@pytest.mark.parametrize("definition", [Definition(labels=("Blue", "Green")), Definition(first="Blue", second="Green")])
+def test_no_option_of_a_poll_with_votes_is_removed(definition: Definition) -> None:
     with pytest.raises(DefinitionConflict, match=r"votes: Red \(6,162 votes\)\. Nothing was changed"):
-        default_poll(given, STORED, VOTES)
+        default_poll(definition, STORED, VOTES)
     with pytest.raises(DefinitionConflict, match=r"Red \(0 votes\)"):
-        default_poll(given, STORED, {"b": 1})
+        default_poll(definition, STORED, {"b": 1})
 
 
 def test_before_the_first_vote_an_option_is_retired_and_keeps_its_key() -> None:
@@ -70,7 +70,7 @@ def test_before_the_first_vote_an_option_is_retired_and_keeps_its_key() -> None:
     assert default_poll(Definition(labels=("Red", "Coffee")), again, late) == again
 
 
-def test_there_are_as_many_keys_as_letters_and_digits() -> None:
+def test_a_poll_has_at_most_36_keys() -> None:
     poll: Poll | None = None
     for number in range(0, 36, 2):
         poll = default_poll(Definition(labels=(f"{number}", f"{number + 1}")), poll, {})
@@ -79,10 +79,10 @@ def test_there_are_as_many_keys_as_letters_and_digits() -> None:
 
 
 def test_an_option_is_renamed_and_renaming_it_again_changes_nothing() -> None:
-    given = Definition(labels=("Crimson", "Green", "Blue"), renames={"Red": "Crimson"})
-    renamed = default_poll(given, STORED, VOTES)
+    definition = Definition(labels=("Crimson", "Green", "Blue"), renames={"Red": "Crimson"})
+    renamed = default_poll(definition, STORED, VOTES)
     assert labels(renamed) == {"a": "Crimson", "b": "Green", "c": "Blue"}
-    assert default_poll(given, renamed, VOTES) == renamed
+    assert default_poll(definition, renamed, VOTES) == renamed
     with pytest.raises(DefinitionConflict, match="another option has that label"):
         default_poll(Definition(renames={"Red": "blue"}), STORED, VOTES)
     with pytest.raises(DefinitionConflict, match=r"no option Rad\. The options are: Red, Green, Blue"):
@@ -93,7 +93,7 @@ NAMES = st.lists(st.sampled_from("ABCDEFGHabcdefgh"), min_size=2, max_size=8, un
 
 
 @given(st.lists(st.tuples(NAMES, st.dictionaries(st.sampled_from("abcdefgh"), st.just(1), max_size=3)), min_size=1))
-def test_whatever_settings_follow_each_other_no_key_changes_its_label(
+def test_no_sequence_of_settings_changes_the_label_of_a_key(
     settings: list[tuple[tuple[str, ...], dict[str, int]]],
 ) -> None:
     poll: Poll | None = None
@@ -118,18 +118,18 @@ JSON = st.recursive(
 
 
 @given(st.text(max_size=8), JSON, JSON)
-def test_whatever_is_read_is_a_poll_or_a_bad_one(slug: str, question: object, options: object) -> None:
+def test_any_data_is_a_poll_or_raises_bad_poll(slug: str, question: object, options: object) -> None:
     try:
-        poll = Poll.of(slug, question, options)
+        poll = Poll.from_parts(slug, question, options)
     except BadPoll:
         return
     assert Poll.from_json(slug, poll.to_json()).options == poll.offered
-    assert Poll.of(slug, poll.question, json.loads(poll.options_json())) == poll
+    assert Poll.from_parts(slug, poll.question, json.loads(poll.options_json())) == poll
     poll.to_json().encode()
     f"{poll.question} {poll.options}".encode()  # as a page does
 
 
 @given(st.binary(max_size=40) | JSON.map(repr).map(str.encode))
-def test_whatever_bytes_the_broker_holds_are_a_poll_or_a_bad_one(text: bytes) -> None:
+def test_bytes_that_are_not_a_poll_raise_bad_poll(text: bytes) -> None:
     with pytest.raises(BadPoll):
         Poll.from_json("default", text)

@@ -1,10 +1,10 @@
-"""Polls, the wire form, and the choice of each voter's newest vote."""
+"""Polls, the fields of a stream entry, and the newest vote of each voter."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voting.polls import EntryId, Malformed, Option, Poll, Vote, VoteParser, readable
+from voting.polls import EntryId, Malformed, Option, Poll, Vote, VoteParser, displayable, vote_fields
 from voting.worker.batch import newest_per_voter
 
 POLL = Poll("default", "Cats or dogs?", (Option("a", "Cats"), Option("b", "Dogs")))
@@ -12,8 +12,8 @@ VOTER = bytes(range(16))
 ENTRY = EntryId(1732449600000, 7)
 
 
-def fields(**given_fields: bytes) -> list[bytes]:
-    return [part for name, value in given_fields.items() for part in (name.encode(), value)]
+def fields(**values: bytes) -> list[bytes]:
+    return [part for name, value in values.items() for part in (name.encode(), value)]
 
 
 def test_a_well_formed_entry_becomes_a_vote() -> None:
@@ -21,7 +21,13 @@ def test_a_well_formed_entry_becomes_a_vote() -> None:
     assert VoteParser([POLL]).read(ENTRY, entry) == Vote("default", VOTER, "b", ENTRY)
 
 
-def test_fields_that_nobody_knows_are_left_alone() -> None:
+@pytest.mark.parametrize("traceparent", [b"", b"00-1-2-01"])
+def test_the_fields_of_a_vote_are_parsed_to_the_same_vote(traceparent: bytes) -> None:
+    entry = vote_fields(b"default", VOTER, b"b", traceparent)
+    assert VoteParser([POLL]).read(ENTRY, entry) == Vote("default", VOTER, "b", ENTRY)
+
+
+def test_unknown_fields_are_ignored() -> None:
     entry = fields(choice=b"a", trace=b"x", voter=VOTER, poll=b"default")
     assert VoteParser([POLL]).read(ENTRY, entry).choice == "a"
 
@@ -40,7 +46,7 @@ def test_fields_that_nobody_knows_are_left_alone() -> None:
         (fields(poll=b"default", voter=VOTER, choice=b"a" * 1_000_000), "choice is not an option of the poll"),
     ],
 )
-def test_a_malformed_entry_says_why(entry: list[bytes], reason: str) -> None:
+def test_a_malformed_entry_is_refused_with_a_reason(entry: list[bytes], reason: str) -> None:
     with pytest.raises(Malformed) as caught:
         VoteParser([POLL]).read(ENTRY, entry)
     assert str(caught.value) == reason
@@ -68,7 +74,7 @@ votes = st.builds(
 
 
 @given(st.lists(votes))
-def test_latest_keeps_exactly_each_voters_newest_vote_in_lock_order(batch: list[Vote]) -> None:
+def test_newest_per_voter_keeps_exactly_each_voters_newest_vote_in_lock_order(batch: list[Vote]) -> None:
     kept = newest_per_voter(batch)
     keys = [(vote.poll, vote.voter) for vote in kept]
     assert keys == sorted({(vote.poll, vote.voter) for vote in batch})
@@ -83,7 +89,7 @@ def test_an_entry_id_survives_being_written_and_read(ms: int, seq: int) -> None:
     assert EntryId.parse(str(entry).encode()) == entry
 
 
-TEXT = st.text(max_size=30).map(readable).filter(bool)
+TEXT = st.text(max_size=30).map(displayable).filter(bool)
 
 
 @given(TEXT, st.lists(TEXT, min_size=1, max_size=20))

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from voting.broker.connection import redis_client
 from voting.broker.poll_hash import read_polls
 from voting.broker.producer import TIMEOUT, VoteProducer
-from voting.polls import Poll, latest_ms
+from voting.polls import Poll, max_entry_ms
 from voting.service import logs
 from voting.service.lifecycle import raise_if_cancelled
 
@@ -85,7 +85,7 @@ class BrokerMonitor:
         is_full = bool(limit) and used > MEMORY_SHARE * limit
         if is_full and not self._producer.pressure:
             log.error("broker.memory_short", used=used, maxmemory=limit)
-        self._producer.apply_check("broker_full" if is_full else None, latest_ms() - CLOCK_TOLERANCE)
+        self._producer.apply_check("broker_full" if is_full else None, max_entry_ms() - CLOCK_TOLERANCE)
         if polls != self._polls:
             self._polls = polls
             self._on_polls(polls)

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from voting.broker.pipeline import NotSent, Pipeline, Reply, open_pipeline
 from voting.broker.stream import STREAM
-from voting.polls import MAX_SEQ, latest_ms, vote_fields
+from voting.polls import MAX_SEQ, max_entry_ms, vote_fields
 from voting.service import logs
 from voting.service.lifecycle import Backoff, raise_if_cancelled
 
@@ -60,7 +60,7 @@ class VoteProducer:
         self._on_lost = on_lost
         self._pipeline: Pipeline  # set while there is no outage
         self._outage: str | None = "starting"
-        self._max_ms = latest_ms()
+        self._max_ms = max_entry_ms()
         self.pressure: str | None = None
         self.in_flight = 0
 

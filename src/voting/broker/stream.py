@@ -14,7 +14,7 @@ from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError, ResponseError, WatchError
 
 from voting.broker import removals
-from voting.polls import MAX_SEQ, EntryId, latest_ms
+from voting.polls import MAX_SEQ, EntryId, max_entry_ms
 
 STREAM = b"votes"
 GROUP = b"workers"
@@ -76,19 +76,19 @@ class Consumer:
             transaction.multi()  # type: ignore[no-untyped-call]
             return await _execute(transaction, create_group=True, last_id=_ZERO if stream_exists else newest)
 
-    async def latest_ms(self) -> int:
-        """Return the largest entry id that can be a vote's, as `polls.latest_ms` does.
+    async def max_entry_ms(self) -> int:
+        """Return the largest entry id that can be a vote's, as `polls.max_entry_ms` does.
 
         Raises:
             ClockSkew: the broker's clock is past it, so all its new entries would be invalid.
         """
         seconds, _ = await self._client.time()
-        latest = latest_ms()
-        if seconds * 1000 > latest:
+        max_ms = max_entry_ms()
+        if seconds * 1000 > max_ms:
             raise ClockSkew("The broker's clock is more than a day ahead of ours. Set the one that is wrong.")
-        return latest
+        return max_ms
 
-    async def align(self, newest: EntryId, latest: int) -> str:
+    async def align(self, newest: EntryId, max_ms: int) -> str:
         """Make the stream generate ids between the newest entry counted and a limit; return what was changed, or "".
 
         "raised": the last id was set to `newest`. The stream would have generated lower ids, as after restoring a
@@ -101,17 +101,17 @@ class Consumer:
 
         Args:
             newest: from `counting.newest_entry`.
-            latest: from `latest_ms`.
+            max_ms: from `max_entry_ms`.
         """
         async with self._client.pipeline(transaction=True) as transaction:
             await transaction.watch(STREAM)
             info = await transaction.xinfo_stream(STREAM)
             last = EntryId.parse(info["last-generated-id"])
-            if last.seq > MAX_SEQ and last.ms <= latest:
+            if last.seq > MAX_SEQ and last.ms <= max_ms:
                 newest = max(newest, EntryId(last.ms + 1, 0))
-            if newest <= last and last.ms <= latest:
+            if newest <= last and last.ms <= max_ms:
                 return ""
-            renew = last.ms > latest
+            renew = last.ms > max_ms
             if renew and info["length"]:
                 return ""  # first the votes must be counted, and the forged entries become dead letters
             transaction.multi()  # type: ignore[no-untyped-call]

@@ -65,13 +65,13 @@ def _printable(fields: list[bytes]) -> str:
     return ", ".join(f"{name}={value}" for name, value in zip(parts[::2], parts[1::2], strict=False))[:MAX_FIELDS_TEXT]
 
 
-async def newest_entry(connection: Connection, latest: int) -> EntryId:
+async def newest_entry(connection: Connection, max_ms: int) -> EntryId:
     """Return the id of the newest stream entry that was counted or became a dead letter; 0-0 if there is none.
 
     Args:
         connection: in autocommit mode.
-        latest: milliseconds since the epoch; entry ids above it are forged, and ignored.
+        max_ms: milliseconds since the epoch; entry ids above it are forged, and ignored.
     """
-    cursor = await connection.execute(QUERIES["newest_entry"], {"latest": latest})
+    cursor = await connection.execute(QUERIES["newest_entry"], {"max_ms": max_ms})
     row = await cursor.fetchone()
     return EntryId(int(row[0]), int(row[1])) if row else EntryId(0, 0)

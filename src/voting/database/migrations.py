@@ -1,4 +1,4 @@
-"""TODO voting.database.migrations."""
+"""Migrations of the schema, and the definition of the default poll."""
 
 import psycopg
 
@@ -9,31 +9,32 @@ from voting.polls import DEFAULT_POLL, BadPoll, Poll
 
 
 def known_migrations() -> list[str]:
-    """The migrations that this version has, in order."""
+    """Return the names of the migrations of this version, in order."""
     return sorted(script.name for script in (SQL / "migrations").iterdir())
 
 
-async def migrations(connection: Connection) -> list[str]:
-    """The migrations that the database has had, in order."""
+async def applied_migrations(connection: Connection) -> list[str]:
+    """Return the names of the migrations that the database has had, in order."""
     cursor = await connection.execute("SELECT name FROM schema_migrations ORDER BY name")
     return [name for (name,) in await cursor.fetchall()]
 
 
-async def _define_default_poll(connection: Connection, given: Definition) -> None:
-    """Write the default poll. Its row is locked first, so that no vote is counted between reading the tallies and this.
+async def _define_default_poll(connection: Connection, definition: Definition) -> None:
+    """Write the default poll.
 
-    A poll that stays as it is is not written: it may be from before the checks of the database.
+    Its row is locked first, so that no vote is counted between reading the tallies and writing the poll. An unchanged
+    poll is not written, because it may be older than the checks of the database.
     """
     cursor = await connection.execute(QUERIES["default_poll"], {"slug": DEFAULT_POLL})
     row = await cursor.fetchone()
     try:
-        stored = Poll.of(DEFAULT_POLL, *row) if row else None
+        stored = Poll.from_parts(DEFAULT_POLL, *row) if row else None
     except BadPoll as error:
-        if given == Definition():
+        if definition == Definition():
             return
-        raise BadPoll(f"the default poll in the database is none ({error}): mend its row in the table polls") from None
+        raise BadPoll(f"the default poll in the database is invalid ({error}): correct its row in polls") from None
     cursor = await connection.execute(QUERIES["votes_of_poll"], {"slug": DEFAULT_POLL})
-    poll = default_poll(given, stored, dict(await cursor.fetchall()))
+    poll = default_poll(definition, stored, dict(await cursor.fetchall()))
     if poll == stored:
         return
     parameters = {"slug": poll.slug, "question": poll.question, "options": poll.options_json()}
@@ -44,25 +45,25 @@ async def _define_default_poll(connection: Connection, given: Definition) -> Non
     await connection.execute("SELECT pg_notify(%s, %s)", [NOTIFY_CHANNEL, poll.slug])
 
 
-async def migrate(connection: Connection, given: Definition | None) -> list[str]:
-    """Bring the schema up to date and define the default poll, all or nothing; return the migrations applied.
+async def migrate(connection: Connection, definition: Definition | None) -> list[str]:
+    """Apply missing migrations and define the default poll, in one transaction; return the migrations applied.
 
-    An advisory lock lets only one migration run at a time.
+    An advisory lock allows only one call at a time. Without a definition the default poll is not changed.
 
     Raises:
-        Conflict: the settings would change what votes mean.
-        BadPoll: the stored poll is none, or has to be mended before it can be changed.
+        DefinitionConflict: the settings would change the meaning of votes.
+        BadPoll: the stored poll is invalid, and must be corrected before it can be changed.
     """
     applied = []
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(hashtext('voting migrate'))")
         await connection.execute("CREATE TABLE IF NOT EXISTS schema_migrations (name text PRIMARY KEY)")
-        done = await migrations(connection)
+        done = await applied_migrations(connection)
         for name in known_migrations():
             if name not in done:
                 await connection.execute((SQL / "migrations" / name).read_text(encoding="utf-8"))
                 await connection.execute("INSERT INTO schema_migrations VALUES (%s)", [name])
                 applied.append(name)
-        if given is not None:
-            await _define_default_poll(connection, given)
+        if definition is not None:
+            await _define_default_poll(connection, definition)
     return applied

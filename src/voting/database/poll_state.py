@@ -1,4 +1,4 @@
-"""TODO voting.database.poll_state."""
+"""Polls as the database holds them: definitions, tallies, and how many votes wait."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -10,7 +10,15 @@ from voting.polls import BadPoll, Poll
 
 
 class PollState(NamedTuple):
-    """One poll as the database holds it now, and how far counting has come."""
+    """One poll at one moment.
+
+    Attributes:
+        poll: its definition.
+        revision: grows with each change that viewers see.
+        votes: option key -> votes; keys without votes may be missing.
+        waiting: votes of all polls that are accepted and not counted yet.
+        paused_since: when the last worker stopped counting; None while one counts.
+    """
 
     poll: Poll
     revision: int
@@ -20,25 +28,25 @@ class PollState(NamedTuple):
 
 
 async def read_definitions(connection: Connection) -> tuple[tuple[Poll, ...], dict[str, str]]:
-    """Return all polls, and of rows that are no polls the slug and what is wrong."""
+    """Return all polls, and the errors of invalid rows by slug."""
     cursor = await connection.execute(QUERIES["polls"])
     return _parse(await cursor.fetchall())
 
 
 def _parse(rows: Iterable[tuple[Any, ...]]) -> tuple[tuple[Poll, ...], dict[str, str]]:
-    good, bad = [], {}
+    polls, bad = [], {}
     for slug, question, options in rows:
         try:
-            good.append(Poll.of(slug, question, options))
+            polls.append(Poll.from_parts(slug, question, options))
         except BadPoll as error:
             bad[slug] = str(error)
-    return tuple(good), bad
+    return tuple(polls), bad
 
 
 async def poll_states(connection: Connection) -> tuple[list[PollState], dict[str, str]]:
-    """Return every poll's tallies, all of one moment, and of rows that are no polls the slug and what is wrong."""
+    """Return the states of all polls at one moment, and the errors of invalid rows by slug."""
     cursor = await connection.execute(QUERIES["snapshot"], prepare=True)
     rows = await cursor.fetchall()
     polls, bad = _parse(row[:3] for row in rows)
-    rest = [row[3:] for row in rows if row[0] not in bad]
-    return [PollState(poll, *facts) for poll, facts in zip(polls, rest, strict=True)], bad
+    valid = (row[3:] for row in rows if row[0] not in bad)
+    return [PollState(poll, *columns) for poll, columns in zip(polls, valid, strict=True)], bad

@@ -25,7 +25,7 @@ from voting.database.connection import Connection, connect
 from voting.database.installations import add_installations, installations
 from voting.database.queries import statement
 from voting.operate.archive import PIECE, BadArchive, Digest, Reader, Writer
-from voting.polls import latest_ms
+from voting.polls import max_entry_ms
 
 # tallies refer to polls; columns that a later version adds keep their defaults.
 TABLES = {
@@ -80,7 +80,7 @@ async def save(url: str, file: BinaryIO) -> Summary:
         about = {
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "version": __version__,
-            "migrations": await migrations.migrations(connection),
+            "migrations": await migrations.applied_migrations(connection),
             "installations": await installations(connection),
         }
         writer = Writer(file, about)
@@ -197,7 +197,7 @@ async def _check_tallies(connection: Connection) -> None:
 async def _summary(connection: Connection) -> Summary:
     cursor = await connection.execute(statement("summary"))
     polls, votes, dead = await cursor.fetchone() or (0, 0, 0)
-    return Summary(polls, votes, dead, str(await counting.newest_entry(connection, latest_ms())))
+    return Summary(polls, votes, dead, str(await counting.newest_entry(connection, max_entry_ms())))
 
 
 def write(url: str, target: Path) -> Summary:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from voting.polls import clean
+from voting.polls import clean_label
 from voting.settings import keys
 
 
@@ -53,7 +53,7 @@ def check_host_and_port(url: str) -> str:
 
 CommaList = Annotated[tuple[str, ...], BeforeValidator(parse_list)]
 Port = Annotated[int, Field(ge=1, le=65535)]
-Label = Annotated[str, AfterValidator(clean)]
+Label = Annotated[str, AfterValidator(clean_label)]
 LabelList = Annotated[tuple[Label, ...], BeforeValidator(parse_labels)]
 PublicUrl = Annotated[
     str,

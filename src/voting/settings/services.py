@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from voting.polls import MAX_OPTIONS, clean, fold
+from voting.polls import MAX_OPTIONS, clean_label, fold_label
 from voting.settings import keys
 from voting.settings.fields import (
     CommaList,
@@ -199,15 +199,16 @@ class MigrateSettings(ServiceSettings, DatabaseSettings):
     @field_validator("rename_options")
     @classmethod
     def _clean_renames(cls, renames: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-        pairs = tuple((clean(old), clean(new)) for old, new in renames)
-        if {fold(old) for old, _ in pairs} & {fold(new) for old, new in pairs if fold(old) != fold(new)}:
+        pairs = tuple((clean_label(old), clean_label(new)) for old, new in renames)
+        folded = [(fold_label(old), fold_label(new)) for old, new in pairs]
+        if {old for old, _ in folded} & {new for old, new in folded if old != new}:
             raise ValueError("a label is both an old and a new one, so each start would rename it again")
         return pairs
 
     @model_validator(mode="after")
     def _distinct_labels(self) -> Self:
         labels = self.options or [label for label in (self.option_a, self.option_b) if label]
-        if len(set(map(fold, labels))) < len(labels):
+        if len(set(map(fold_label, labels))) < len(labels):
             raise ValueError("OPTIONS (or OPTION_A and OPTION_B) must be different from each other")
         return self
 

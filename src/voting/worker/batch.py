@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from voting.broker.stream import Entry
 from voting.database.counting import DeadLetter
-from voting.polls import MAX_SEQ, Malformed, Vote, VoteParser, latest_ms
+from voting.polls import MAX_SEQ, Malformed, Vote, VoteParser, max_entry_ms
 
 
 class Batch(NamedTuple):
@@ -31,7 +31,7 @@ class Batch(NamedTuple):
 def parse_entries(parser: VoteParser, entries: list[Entry]) -> Batch:
     """Turn stream entries into votes and dead letters, according to the polls that the parser knows."""
     parsed_ns = time.time_ns()
-    limit = latest_ms()
+    limit = max_entry_ms()
     votes: list[Vote] = []
     dead: list[DeadLetter] = []
     vanished = 0

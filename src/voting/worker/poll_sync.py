@@ -40,7 +40,7 @@ class PollSync:
     async def start(self) -> None:
         """Create the consumer group if it is missing, then synchronize."""
         async with deadline(self._database, self._timeout):
-            newest = await counting.newest_entry(self._database, await self._stream.latest_ms())
+            newest = await counting.newest_entry(self._database, await self._stream.max_entry_ms())
         if await self._stream.ensure_group(newest):
             log.warning("stream.group_created", newest=str(newest))
         await self.sync()
@@ -54,11 +54,11 @@ class PollSync:
         """Read the polls, report removed entries, align the ids of the stream, and publish the polls."""
         async with deadline(self._database, self._timeout):
             polls, bad = await read_definitions(self._database)
-            latest = await self._stream.latest_ms()
-            newest = await counting.newest_entry(self._database, latest)
+            max_ms = await self._stream.max_entry_ms()
+            newest = await counting.newest_entry(self._database, max_ms)
         if removed := await removals.detect(self._redis, STREAM):
             log.warning("stream.entries_removed", entries=removed)
-        if change := await self._stream.align(newest, latest):
+        if change := await self._stream.align(newest, max_ms):
             log.warning("stream.aligned", change=change, newest=str(newest))
         self._bad_polls.log(bad)
         if bad:  # votes in a poll whose row became invalid are still votes, in the poll as it was published

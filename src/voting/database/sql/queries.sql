@@ -1,23 +1,23 @@
--- Every statement of the services, each under its name; `%(x)s` are psycopg's parameters.
+-- The statements of the services, by name; `%(x)s` are psycopg's parameters.
 
 
 -- name: count
--- Counts a batch: the newest vote of each voter in it, sorted by poll and voter, so that workers lock in one order.
--- RETURNING old gives the row version that was really replaced, even where another worker committed it after this
--- statement began; a CTE that reads votes beforehand would miss it, and the tallies would drift.
--- The payload of NOTIFY is a slug, and after a blank the traceparent if a vote in the batch is traced.
--- `tallied` reads all of `counted`, `locked` all of `tallied`, and `revised` all of `locked`: locks are taken votes,
--- tallies, polls, and of each kind in one order.
+-- Counts a batch: the newest vote of each voter in it, sorted by poll and voter, so that all workers lock in one order.
+-- RETURNING old gives the row version that was replaced, even if another worker committed it after this statement
+-- began. A CTE that reads votes beforehand would miss that version, and the tallies would drift.
+-- The payload of NOTIFY is a slug, followed by a blank and the traceparent if a vote in the batch is traced.
+-- `tallied` reads all of `counted`, `locked` all of `tallied`, and `revised` all of `locked`: so votes are locked
+-- first, then tallies, then polls, each in one order.
 WITH batch AS (
     SELECT poll, decode(voter, 'hex') AS voter, choice, ms, seq
     FROM unnest(%(polls)s::text[], %(voters)s::text[], %(choices)s::text[], %(ms)s::bigint[], %(seqs)s::bigint[])
         AS vote (poll, voter, choice, ms, seq)
 ), counted AS (
-    INSERT INTO votes AS held (poll, voter, choice, entry_ms, entry_seq)
+    INSERT INTO votes AS stored (poll, voter, choice, entry_ms, entry_seq)
     SELECT poll, voter, choice, ms, seq FROM batch
     ON CONFLICT (poll, voter) DO UPDATE
         SET choice = excluded.choice, entry_ms = excluded.entry_ms, entry_seq = excluded.entry_seq
-        WHERE (held.entry_ms, held.entry_seq) < (excluded.entry_ms, excluded.entry_seq)
+        WHERE (stored.entry_ms, stored.entry_seq) < (excluded.entry_ms, excluded.entry_seq)
     RETURNING new.poll, old.choice AS before, new.choice AS after
 ), changes AS (
     SELECT poll, choice, sum(change) AS change
@@ -50,7 +50,7 @@ WITH batch AS (
     FROM locked
     WHERE polls.slug = locked.slug
     RETURNING polls.slug
-), buried AS (
+), dead AS (
     INSERT INTO dead_letters (entry_ms, entry_seq, reason, fields)
     SELECT * FROM unnest(
         %(dead_ms)s::numeric[], %(dead_seqs)s::numeric[], %(dead_reasons)s::text[], %(dead_fields)s::text[]
@@ -65,11 +65,11 @@ SELECT slug, question, options FROM polls ORDER BY slug
 
 
 -- name: newest_entry
--- The newest entry id that was ever dealt with, up to a limit; of dead letters one is read, by their primary key.
+-- The newest entry id that was counted or became a dead letter, up to a limit. One dead letter is read, by primary key.
 SELECT entry_ms, entry_seq FROM (
-    SELECT entry_ms::numeric, entry_seq::numeric FROM polls WHERE entry_ms <= %(latest)s
+    SELECT entry_ms::numeric, entry_seq::numeric FROM polls WHERE entry_ms <= %(max_ms)s
     UNION ALL
-    (SELECT entry_ms, entry_seq FROM dead_letters WHERE entry_ms <= %(latest)s::numeric
+    (SELECT entry_ms, entry_seq FROM dead_letters WHERE entry_ms <= %(max_ms)s::numeric
      ORDER BY entry_ms DESC, entry_seq DESC LIMIT 1)
 ) AS entries
 ORDER BY entry_ms DESC, entry_seq DESC
@@ -77,7 +77,7 @@ LIMIT 1
 
 
 -- name: snapshot
--- All that viewers see, in one statement and so of one moment; its cost does not depend on the number of votes.
+-- All that viewers see, in one statement and so at one moment; its cost does not depend on the number of votes.
 SELECT p.slug, p.question, p.options, p.revision,
        (SELECT coalesce(json_object_agg(choice, votes), '{}') FROM tallies WHERE poll = p.slug) AS votes,
        coalesce(w.waiting, 0) AS waiting,
@@ -96,7 +96,7 @@ INSERT INTO installation (id) SELECT unnest(%(ids)s::uuid[]) ON CONFLICT DO NOTH
 
 
 -- name: report
--- A worker says what waits, and that it works if it does; rows of workers long gone are deleted.
+-- Writes the backlog, and the time if the worker counts. Deletes the rows of workers not seen for a day.
 WITH cleared AS (DELETE FROM workers WHERE seen < now() - interval '1 day')
 INSERT INTO workers AS w (name, seen, lag, pending, oldest, counted)
 VALUES (%(name)s, now(), %(lag)s, %(pending)s, %(oldest)s, CASE WHEN %(counted)s THEN now() END)
@@ -136,16 +136,16 @@ SELECT (SELECT count(*) FROM polls), (SELECT count(*) FROM votes), (SELECT count
 
 
 -- name: drift
--- Tallies that are not what GROUP BY gives; there are none unless somebody else has changed the tables.
-SELECT poll, choice, coalesce(tally.votes, 0), coalesce(held.votes, 0)
+-- Tallies that differ from GROUP BY; none do unless another program has changed the tables.
+SELECT poll, choice, coalesce(tally.votes, 0), coalesce(counted.votes, 0)
 FROM tallies AS tally
-FULL JOIN (SELECT poll, choice, count(*) AS votes FROM votes GROUP BY poll, choice) AS held USING (poll, choice)
-WHERE coalesce(tally.votes, 0) <> coalesce(held.votes, 0)
+FULL JOIN (SELECT poll, choice, count(*) AS votes FROM votes GROUP BY poll, choice) AS counted USING (poll, choice)
+WHERE coalesce(tally.votes, 0) <> coalesce(counted.votes, 0)
 ORDER BY poll, choice
 
 
 -- name: grants_lacking
--- What the roles of the services lack; whoever asks has to have what a worker has.
+-- Privileges that the roles of the services lack. The current role is checked as a worker.
 WITH needed (service, relation, privilege) AS (
     VALUES ('worker', 'votes', 'SELECT'), ('worker', 'votes', 'INSERT'), ('worker', 'votes', 'UPDATE'),
            ('worker', 'tallies', 'SELECT'), ('worker', 'tallies', 'INSERT'), ('worker', 'tallies', 'UPDATE'),
@@ -167,7 +167,7 @@ ORDER BY role, relation, privilege
 
 
 -- name: grants_beyond
--- What the roles of the services have and do not need: to change or see a vote, or to fill the disk.
+-- Privileges that the roles of the services do not need: to change or read votes, or to fill the disk.
 WITH forbidden (role, relation, privilege) AS (
     VALUES ('voting_worker', 'votes', 'DELETE'), ('voting_worker', 'votes', 'TRUNCATE'),
            ('voting_worker', 'tallies', 'DELETE'), ('voting_worker', 'polls', 'INSERT'),
@@ -178,7 +178,7 @@ WITH forbidden (role, relation, privilege) AS (
 )
 SELECT role, privilege, relation
 FROM forbidden JOIN pg_roles ON rolname = role
-WHERE has_table_privilege(pg_roles.oid, relation, privilege)  -- by oid: only of roles that there are
+WHERE has_table_privilege(pg_roles.oid, relation, privilege)  -- by oid: the name of a missing role is an error
 UNION ALL
 SELECT 'PUBLIC', 'TEMPORARY', 'DATABASE ' || current_database()
 WHERE has_database_privilege('public', current_database(), 'TEMPORARY')
@@ -187,8 +187,8 @@ ORDER BY role, relation, privilege
 
 
 -- name: restored
--- Every poll gets a revision above whatever an open page shows, which may be newer than the backup: one from the clock,
--- which no number of batches a second overtakes.
+-- Sets the revision of every poll above those that open pages show, which may be newer than the backup. The new
+-- revision comes from the clock, which grows faster than batches are counted.
 WITH raised AS (UPDATE polls SET revision = greatest(revision + 1, %(now)s) RETURNING slug)
 SELECT pg_notify('tallies', slug) FROM raised
 
@@ -202,7 +202,7 @@ SELECT choice, votes FROM tallies WHERE poll = %(slug)s
 
 
 -- name: define_poll
--- Write a poll; a new question or new labels are a change that viewers see.
+-- Writes a poll. Viewers see a new question or new labels, so the revision grows.
 INSERT INTO polls (slug, question, options) VALUES (%(slug)s, %(question)s, %(options)s)
 ON CONFLICT (slug) DO UPDATE
 SET question = excluded.question, options = excluded.options, revision = polls.revision + 1

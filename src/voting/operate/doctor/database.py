@@ -95,7 +95,7 @@ async def _examine_server(report: Report, connection: Connection) -> str:
 async def _examine_schema(report: Report, connection: Connection) -> bool:
     """Whether all tables are there."""
     try:
-        done = await migrations.migrations(connection)
+        done = await migrations.applied_migrations(connection)
     except psycopg.errors.UndefinedTable:
         done = []
     except psycopg.errors.InsufficientPrivilege:

@@ -6,13 +6,13 @@ CREATE TABLE polls (
     question  text NOT NULL,
     options   jsonb NOT NULL,                 -- [{"key": "a", "label": "Cats"}, ...]
     revision  bigint NOT NULL DEFAULT 1,      -- grows with every change that a viewer can see
-    entry_ms  bigint NOT NULL DEFAULT 0,      -- the newest entry id counted: where a new stream has to start
+    entry_ms  bigint NOT NULL DEFAULT 0,      -- the newest entry id counted, at which a new stream must start
     entry_seq bigint NOT NULL DEFAULT 0,
     created   timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 50);                     -- updated with each batch: room for HOT updates
 
 CREATE TABLE votes (
-    poll      text NOT NULL,                  -- no foreign key: the worker checked it, and a check a row costs
+    poll      text NOT NULL,                  -- no foreign key: the worker has checked it, and a check costs time for each row
     voter     bytea NOT NULL,                 -- 16 bytes, a keyed hash
     choice    text NOT NULL,
     entry_ms  bigint NOT NULL,                -- the id that Redis gave the entry: the order of votes
@@ -31,7 +31,7 @@ CREATE TABLE dead_letters (
     entry_ms  numeric(20) NOT NULL,           -- Redis ids are unsigned: wider than bigint
     entry_seq numeric(20) NOT NULL,
     reason    text NOT NULL,
-    fields    text NOT NULL,                  -- what the entry held, escaped and cut
+    fields    text NOT NULL,                  -- of the entry, escaped and cut
     arrived   timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (entry_ms, entry_seq)
 );
@@ -43,5 +43,5 @@ CREATE TABLE workers (
     pending bigint NOT NULL,
     oldest  double precision NOT NULL,        -- age of the oldest waiting entry, seconds
     counted timestamptz,                      -- when this worker last counted a vote
-    stopped boolean NOT NULL DEFAULT false    -- it was told to stop, and is not missed
+    stopped boolean NOT NULL DEFAULT false    -- it was told to stop, and is not reported as missing
 ) WITH (fillfactor = 50);

@@ -1,6 +1,6 @@
--- What a poll has to be, so that it can be counted and shown. This is a trigger and not a CHECK: a CHECK is evaluated at
--- each UPDATE of a row, NOT VALID or not, also when only the revision grows. Votes in a poll from before it that violates
--- it would become dead letters. polls.py reads such polls; their next definition has to be a good one.
+-- The conditions under which a poll can be counted and shown. This is a trigger and not a CHECK: a CHECK, even NOT VALID,
+-- is evaluated at each UPDATE of a row, also when only the revision grows. Votes in an older poll that violates it would
+-- then become dead letters. polls.py accepts such polls; their next definition must satisfy the trigger.
 
 CREATE FUNCTION check_poll() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
