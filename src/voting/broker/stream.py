@@ -91,9 +91,9 @@ class Consumer:
     async def align(self, newest: EntryId, max_ms: int) -> str:
         """Make the stream generate ids between the newest entry counted and a limit; return what was changed, or "".
 
-        "raised": the last id was set to `newest`. The stream would have generated lower ids, as after restoring a
-        database that had counted the votes of another broker, whose clock was ahead. Or a forged id had a sequence
-        number so large that the database could not hold the following ones.
+        "raised": the last id was increased. The stream would have generated ids up to `newest`, as after restoring a
+        database that had counted the votes of another broker, whose clock was ahead; or a forged id had a sequence
+        number so large that the database could not store the following ones.
 
         "renewed": the stream was deleted and created again. It had an entry with an id above the limit, which can only
         be forged, and would have generated no ids or higher ones. The key keeps such an id (XSETID refuses to go below
