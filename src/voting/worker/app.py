@@ -39,10 +39,12 @@ log = logs.get()
 class Worker:
     """The two loops of a worker, counting and reporting, and its readiness."""
 
-    def __init__(self, settings: WorkerSettings, measures: WorkerMetrics, spans: "SpanRecorder | None" = None) -> None:
+    def __init__(
+        self, settings: WorkerSettings, measures: WorkerMetrics, recorder: "SpanRecorder | None" = None
+    ) -> None:
         self._settings = settings
         self._metrics = measures
-        self._spans = spans
+        self._recorder = recorder
         self._processed = 0
         self._last_batch = self._last_report = float("-inf")
 
@@ -83,7 +85,7 @@ class Worker:
                 if not await wait_for_match(stop, database, client):
                     return
                 log.info("worker.counting", redis=redacted(settings.redis_url))
-                counter = Counter(database, client, name, self._metrics, self._batch_done, spans=self._spans)
+                counter = Counter(database, client, name, self._metrics, self._batch_done, recorder=self._recorder)
                 await counter.run(
                     stop,
                     batch_size=batch_size,
@@ -148,14 +150,14 @@ def run(settings: WorkerSettings) -> None:
 async def main(settings: WorkerSettings, stop: Stop) -> None:
     """Count and report until told to stop; the current batches are finished first."""
     registry = metrics.registry("worker")
-    spans = tracing.start(settings, "worker")
-    worker = Worker(settings, WorkerMetrics(registry), spans)
+    recorder = tracing.start(settings, "worker")
+    worker = Worker(settings, WorkerMetrics(registry), recorder)
     ops = health.private_app(lambda: worker.ready and not stop.is_set(), registry)
     log.info("worker.starting", name=settings.worker_name)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(worker.count(stop))
         tasks.create_task(worker.report(stop))
         tasks.create_task(serve(ops, listen(settings.metrics_listen), stop))
-    if spans:
-        spans.close()
+    if recorder:
+        recorder.close()
     log.info("worker.stopped")

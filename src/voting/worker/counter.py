@@ -43,7 +43,7 @@ class Counter:
         name: of the consumer in its group.
         metrics: of the worker.
         on_batch: called with the number of entries of each batch when it is committed; also for an empty batch.
-        spans: records how traced votes are counted.
+        recorder: records how traced votes are counted.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class Counter:
         metrics: WorkerMetrics,
         on_batch: Callable[[int], None],
         *,
-        spans: "SpanRecorder | None" = None,
+        recorder: "SpanRecorder | None" = None,
     ) -> None:
         self._database = database
         self._stream = Consumer(redis, name)
         self._polls = PollSync(database, redis, self._stream, DATABASE_TIMEOUT)
         self._metrics = metrics
         self._on_batch = on_batch
-        self._spans = spans
+        self._recorder = recorder
         self._prefetch: asyncio.Task[Batch] | None = None
         self._acknowledging: asyncio.Task[None] | None = None
 
@@ -151,7 +151,11 @@ class Counter:
 
     async def _commit(self, batch: Batch) -> None:
         started = time.perf_counter()
-        with self._spans.record_batch(batch.entries, batch.parsed_ns) if self._spans else nullcontext("") as traceparent:
+        with (
+            self._recorder.record_batch(batch.entries, batch.parsed_ns)
+            if self._recorder
+            else nullcontext("") as traceparent
+        ):
             await self._count(batch.votes, batch.dead, traceparent)
         self._metrics.batch_seconds.observe(time.perf_counter() - started)
         self._metrics.batch_size.observe(len(batch.entries))
