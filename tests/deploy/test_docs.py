@@ -1,4 +1,4 @@
-"""Every command in the manual of deploy/ec2 exists: asked of the AWS CLI, of Compose, and of the files."""
+"""The documentation: commands in the manual of deploy/ec2 exist, pages name files and links that exist, lines fit."""
 
 import re
 import shlex
@@ -12,6 +12,11 @@ from tests.deploy.conftest import Aws
 from tests.e2e.compose import ROOT
 
 MANUAL = ROOT / "deploy" / "ec2" / "README.md"
+PACKAGE = ROOT / "src" / "voting"
+PAGES = sorted(
+    page for folder in (".", "docs", "bench", "deploy/ec2", "secrets") for page in (ROOT / folder).glob("*.md")
+)
+LONGEST = 100
 
 
 def commands(file: Path = MANUAL) -> list[list[str]]:
@@ -77,3 +82,51 @@ def test_every_parameter_is_explained_with_its_default() -> None:
 
 def test_the_template_can_be_given_without_a_bucket() -> None:
     assert len(TEMPLATE.read_bytes()) <= 51_200
+
+
+def prose(page: Path) -> str:
+    """A page without its code blocks."""
+    return re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def page_ids(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_ids)
+def test_a_line_of_prose_has_at_most_100_characters(page: Path) -> None:
+    """Of a link only the text counts; tables and images are as wide as they need to be."""
+    lines = [re.sub(r"\]\([^)]*\)|<?https?://\S+", "", line) for line in prose(page).splitlines()]
+    assert not [line for line in lines if len(line) > LONGEST and not line.lstrip().startswith(("|", "!["))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_ids)
+def test_links_between_pages_lead_to_a_file_and_a_heading(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name) if name else page
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", prose(file), re.MULTILINE)
+            anchors = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+            assert anchor in anchors, target
+
+
+def test_the_architecture_names_files_that_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"`([\w-][\w./-]*(?:\.(?:py|sql|yaml|sh)|/))`", page))
+    assert len(named) > 50
+    assert not {name for name in named if not any((folder / name).exists() for folder in (PACKAGE, ROOT))}
+
+
+def test_the_reference_lists_each_metric_and_each_log_event() -> None:
+    reference = (ROOT / "docs" / "reference.md").read_text()
+    source = "\n".join(file.read_text() for file in PACKAGE.rglob("*.py"))
+    metrics = set(re.findall(r"(?:Counter|Gauge|Histogram)\(\s*\"(voting_\w+)\"", source))
+    events = set(re.findall(r"\.(?:debug|info|warning|error)\(\s*\"(\w+\.\w+)\"", source))
+    assert len(metrics) > 25
+    assert len(events) > 25
+    assert not {name for name in metrics if not re.search(rf"`{name}(_total)?[`{{]", reference)}
+    assert events == set(re.findall(r"`(\w+\.\w+)`", reference.partition("## Log events")[2]))
