@@ -130,3 +130,13 @@ def test_the_reference_lists_each_metric_and_each_log_event() -> None:
     assert len(events) > 25
     assert not {name for name in metrics if not re.search(rf"`{name}(_total)?[`{{]", reference)}
     assert events == set(re.findall(r"`(\w+\.\w+)`", reference.partition("## Log events")[2]))
+
+
+def test_the_reference_quotes_what_status_prints() -> None:
+    reference = (ROOT / "docs" / "reference.md").read_text()
+    section = reference.partition("## What status reports")[2].partition("\n## ")[0]
+    quoted = re.findall(r"^\| `([^`]+)`", section, re.MULTILINE)
+    source = "\n".join(file.read_text() for file in PACKAGE.rglob("*.py"))
+    assert len(quoted) > 5
+    parts = [part.strip() for message in quoted for part in message.split("…")]
+    assert not [part for part in parts if part not in source]
