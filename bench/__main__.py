@@ -4,12 +4,11 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from typing import Annotated
 
+import click
 import httpx
 import psycopg
 import redis
-import typer
 
 from bench import accept, count, growth, live, machine
 from bench.report import Results
@@ -38,34 +37,37 @@ MEASURE_ERRORS = (
 )
 
 
-def main(
-    only: Annotated[list[str] | None, typer.Option(help=f"One of: {', '.join(MEASURES)}. May be repeated.")] = None,
-    quick: Annotated[bool, typer.Option(help="Small and short: shows that all works, not how fast.")] = False,  # noqa: FBT002
-    rounds: Annotated[int, typer.Option(min=1, help="How often each is measured, ours and its limit in turn.")] = 5,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Where results.json and results.md are: by default bench/results, or bench/quick."),
-    ] = None,
-) -> None:
+@click.command(context_settings={"show_default": True})
+@click.option("--only", multiple=True, help=f"One of: {', '.join(MEASURES)}. May be repeated.")
+@click.option("--quick", is_flag=True, help="Small and short: shows that all works, not how fast.")
+@click.option(
+    "--rounds", type=click.IntRange(1), default=5, help="How often each is measured, ours and its limit in turn."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Where results.json and results.md are: by default bench/results, or bench/quick.",
+)
+def main(*, only: tuple[str, ...], quick: bool, rounds: int, out: Path | None) -> None:
     """Measure, each against its limit in the same run; what --out has of earlier runs stays in the table.
 
     Nothing else should run on the machine meanwhile.
     """
-    for name in only or []:
+    for name in only:
         if name not in MEASURES:
-            raise typer.BadParameter(f"{name} is none of {', '.join(MEASURES)}")
+            raise click.BadParameter(f"{name} is none of {', '.join(MEASURES)}")
     if not shutil.which("wrk"):
-        raise typer.BadParameter("needs wrk, the load generator (Debian, Ubuntu: apt install wrk)")
+        raise click.BadParameter("needs wrk, the load generator (Debian, Ubuntu: apt install wrk)")
     runner = Runner(quick=quick, rounds=2 if quick else rounds)
     folder = out or Path("bench/quick" if quick else "bench/results")
     try:
         results = Results(folder, machine.machine_info(), list(MEASURES))
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise click.BadParameter(str(error)) from None
     machine.allow_many_files()
     failed = []
     for name in only or MEASURES:
-        typer.echo(f"{name}: {(MEASURES[name].__doc__ or '').splitlines()[0]}", err=True)
+        click.echo(f"{name}: {(MEASURES[name].__doc__ or '').splitlines()[0]}", err=True)
         began, how = time.monotonic(), machine.run_info()
         try:
             outcome = MEASURES[name](runner)
@@ -79,14 +81,12 @@ def main(
         for threshold in outcome.thresholds:
             runner.say(str(threshold))
         runner.say(f"took {took} s")
-    typer.echo(results.markdown())
-    typer.echo(f"Written to {folder}/results.md and {folder}/results.json", err=True)
+    click.echo(results.markdown())
+    click.echo(f"Written to {folder}/results.md and {folder}/results.json", err=True)
     if failed:
-        typer.echo(f"Could not be measured: {', '.join(failed)}", err=True)
-        raise typer.Exit(1)
+        click.echo(f"Could not be measured: {', '.join(failed)}", err=True)
+        raise click.exceptions.Exit(1)
 
 
 if __name__ == "__main__":
-    cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    cli.command()(main)
-    cli(prog_name="voting bench")
+    main(prog_name="voting bench")

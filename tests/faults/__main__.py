@@ -9,10 +9,10 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
+import click
 import pytest
-import typer
 
 from tests.faults.mutants import MUTANTS, run_mutant
 from tests.faults.rows import ROWS, Row, find
@@ -65,23 +65,23 @@ def figures(notes: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def find_all(words: list[str]) -> tuple[Row, ...]:
+def find_all(words: tuple[str, ...]) -> tuple[Row, ...]:
     """Return the rows with these numbers or names, or all rows."""
     try:
         return tuple(map(find, words)) or ROWS
     except LookupError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise click.BadParameter(str(error)) from None
 
 
-def main(
-    only: Annotated[list[str] | None, typer.Option(help="A row's number or name. May be repeated.")] = None,
-    brief: Annotated[bool, typer.Option(help="Short, with time limits for a busy machine, as in CI.")] = False,  # noqa: FBT002
-    seed: Annotated[int | None, typer.Option(help="Of all random numbers; printed, to repeat a run.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Number of runs, each with the next seed.")] = 1,
-    mutants: Annotated[bool, typer.Option(help="Run mutants of the product instead; the rows must fail.")] = False,  # noqa: FBT002
-) -> None:
+@click.command(context_settings={"show_default": True})
+@click.option("--only", multiple=True, help="A row's number or name. May be repeated.")
+@click.option("--brief", is_flag=True, help="Short, with time limits for a busy machine, as in CI.")
+@click.option("--seed", type=int, help="Of all random numbers; printed, to repeat a run.")
+@click.option("--rounds", type=click.IntRange(1), default=1, help="Number of runs, each with the next seed.")
+@click.option("--mutants", is_flag=True, help="Run mutants of the product instead; the rows must fail.")
+def main(*, only: tuple[str, ...], brief: bool, seed: int | None, rounds: int, mutants: bool) -> None:
     """Break the installation in every way we know of, under load, and check that no acknowledged vote is lost."""
-    rows = find_all(only or [])
+    rows = find_all(only)
     first = secrets.randbelow(100_000) if seed is None else seed
     folder = Path(tempfile.mkdtemp(prefix="voting-faults-"))
     folder.chmod(0o711)  # PostgreSQL of root runs as another user, who needs to enter it
@@ -89,9 +89,9 @@ def main(
     good = "noticed" if mutants else "passed"
 
     def record(title: str, config: RunConfig, run: Callable[[RunConfig], str]) -> None:
-        typer.echo(f"{title}, seed {config.seed} …", err=True)
+        click.echo(f"{title}, seed {config.seed} …", err=True)
         outcomes.append(try_run(title, config, run, good))
-        typer.echo(f"  {outcomes[-1].verdict} after {outcomes[-1].seconds:.0f} s: {outcomes[-1].found}", err=True)
+        click.echo(f"  {outcomes[-1].verdict} after {outcomes[-1].seconds:.0f} s: {outcomes[-1].found}", err=True)
 
     for number in range(first, first + rounds):
         if mutants:
@@ -117,10 +117,8 @@ def main(
     )
     if not failed:
         folder.rmdir()
-    raise typer.Exit(failed > 0)
+    raise click.exceptions.Exit(failed > 0)
 
 
 if __name__ == "__main__":
-    cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    cli.command()(main)
-    cli(prog_name="voting faults")
+    main(prog_name="voting faults")
