@@ -1,7 +1,7 @@
 """Real servers for the tests: one Valkey and one PostgreSQL for each test process, on private sockets.
 
-A test that needs a program which may be missing calls `require`; it then says what is missing when it skips. Where
-VOTING_TEST_REQUIRE=all is set, as in CI, a skip is a failure.
+A test that needs a system program calls `require`. If the program is missing, the test is skipped, and the summary
+names the Debian package. If VOTING_TEST_REQUIRE=all is set, as in CI, a skip is a failure.
 """
 
 import asyncio
@@ -10,7 +10,9 @@ import os
 import shutil
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import hypothesis
@@ -26,36 +28,63 @@ from voting.local.datadir import DataDir
 from voting.operate.migrate import definition_of
 from voting.settings.services import MigrateSettings
 
+TESTS = Path(__file__).parent
+FAST = ("unit/", *(f"integration/test_{name}" for name in ("endpoint", "hub", "pipeline", "server", "stream")))
+
 # No time limit for an example: on a busy machine it would fail tests.
 hypothesis.settings.register_profile("voting", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("voting")
 
 
 class Servers(NamedTuple):
-    """Addresses of the two stores."""
+    """The URLs of the two stores."""
 
     redis_url: str
     database_url: str
 
 
 def require(program: str, package: str) -> str:
-    """The path of a program; where it is missing the test skips and says which package has it."""
+    """Return the path of a program, or skip the test and name the package that has it."""
     path = shutil.which(program)
     if path is None:
         pytest.skip(f"{program} is missing (Debian: apt install {package})")
     return path
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Define `./voting test --fast`."""
+    what = "Run only the tests that take less than a minute together: unit tests, and a part of the integration tests."
+    parser.getgroup("voting").addoption("--fast", action="store_true", help=what)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Skip the files that are not `FAST`, if --fast is given."""
+    if not config.getoption("fast") or collection_path.suffix != ".py":
+        return None
+    name = collection_path.relative_to(TESTS).as_posix()
+    return None if name.startswith(FAST) else True
+
+
 def pytest_configure() -> None:
-    """End as Ctrl-C does when told to stop, so that fixtures end what they have started."""
+    """Handle SIGTERM as Ctrl-C, so that fixtures stop the processes that they have started."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List what was missing, with the number of tests that each would have run."""
+    reports = terminalreporter.stats.get("skipped", [])
+    missing = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in reports)
+    if missing:
+        terminalreporter.section("skipped tests, and what they need")
+        for reason, tests in missing.most_common():
+            terminalreporter.line(f"{tests:4} {reason}")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Turn a skip into a failure where everything is required."""
+    """Turn a skip into a failure if VOTING_TEST_REQUIRE=all is set."""
     report = yield
     if report.skipped and os.environ.get("VOTING_TEST_REQUIRE") == "all":  # noqa: TID251 - a switch of the tests
         report.outcome = "failed"
@@ -70,7 +99,7 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Started once, as `voting up` starts them."""
+    """Start both stores once, as `voting up` does."""
     data = DataDir(tmp_path_factory.mktemp("servers"))
     data.open()
     (valkey, redis_url), (postgres, database_url) = local.valkey(data), local.postgres(data)
@@ -89,7 +118,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 @pytest.fixture
 def redis_url(servers: Servers) -> str:
-    """A broker with nothing in it."""
+    """The URL of an empty broker."""
     with redis.Redis.from_url(servers.redis_url) as client:
         client.flushdb()
     return servers.redis_url
@@ -100,7 +129,7 @@ _numbers = itertools.count()
 
 @pytest.fixture
 def database_url(servers: Servers) -> Iterator[str]:
-    """A database of its own for each test, with the schema and the default poll in it."""
+    """The URL of a new database with the schema and the default poll, for one test."""
     name = f"test_{next(_numbers)}"
     with psycopg.connect(servers.database_url, autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name}".encode())
