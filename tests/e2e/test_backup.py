@@ -189,8 +189,8 @@ def later_version(members: dict[str, bytes]) -> None:
         (lambda members: members.pop("backup.json"), "not a file that `voting backup` made"),
         (lambda members: members.update({"votes/00000.copy": b"\n"}), "cannot be read"),
         (repeat_rows, "cannot be read"),
-        (lambda members: members.update({"workers/0.copy": b""}), "goes on after its end"),
-        (add_table, "does not belong there: workers"),
+        (lambda members: members.update({"workers/0.copy": b""}), "data after its end"),
+        (add_table, "unexpected table: workers"),
         (swap_choice, "do not match its manifest"),
         (forge_tally, "tallies and votes do not match"),
         (later_version, "update voting first"),
@@ -201,7 +201,7 @@ def test_a_backup_that_is_not_whole_or_does_not_add_up_changes_nothing(
 ) -> None:
     before = fingerprint(loaded)
     with pytest.raises((BadArchive, CannotRestore), match=re.escape(reason)):
-        asyncio.run(backup.load(loaded.state["database_url"], io.BytesIO(damaged(saved, change)), replace=True))
+        asyncio.run(backup.restore(loaded.state["database_url"], io.BytesIO(damaged(saved, change)), replace=True))
     assert fingerprint(loaded) == before
 
 
@@ -212,7 +212,7 @@ def test_a_file_that_was_cut_short_or_damaged_changes_nothing(loaded: Stack, sav
     flipped = bytes([whole[keep] ^ 1])
     for data in (whole[:keep], whole[:keep] + flipped + whole[keep:][1:]):
         with pytest.raises(BadArchive):
-            asyncio.run(backup.load(loaded.state["database_url"], io.BytesIO(data), replace=True))
+            asyncio.run(backup.restore(loaded.state["database_url"], io.BytesIO(data), replace=True))
     assert fingerprint(loaded) == before
 
 
@@ -245,14 +245,14 @@ def test_a_backup_of_a_version_without_an_installation_id_can_be_restored(loaded
 
     before = loaded.rows("SELECT id FROM installation")
     data = damaged(saved, earlier)
-    asyncio.run(backup.load(loaded.state["database_url"], io.BytesIO(data), replace=True))
+    asyncio.run(backup.restore(loaded.state["database_url"], io.BytesIO(data), replace=True))
     assert loaded.rows("SELECT id FROM installation") == before
 
 
 def test_what_is_no_backup_is_refused_in_a_sentence(loaded: Stack) -> None:
     run = voting("restore", "-", "--data", str(loaded.data), data=gzip.compress(b"something else"))
     assert run.returncode == 1
-    assert run.stderr.startswith(b"voting restore: it is damaged, or no backup (")
+    assert run.stderr.startswith(b"voting restore: it is damaged, or not a backup (")
     assert run.stderr.endswith(b"Nothing was changed.\n")
 
 

@@ -1,4 +1,4 @@
-"""`voting doctor` finds each fault that is planted in real servers, and nothing where there is none."""
+"""`voting doctor` finds each fault that a test makes in real servers, and nothing if there is none."""
 
 import asyncio
 import os
@@ -18,9 +18,9 @@ from voting.broker.connection import redis_client
 from voting.broker.poll_hash import publish_polls
 from voting.database.connection import connect
 from voting.database.poll_state import read_definitions
+from voting.operate.addresses import Addresses
 from voting.operate.doctor import app, broker, database
 from voting.operate.doctor.report import Report
-from voting.operate.target import Target
 from voting.polls import EntryId
 
 
@@ -40,8 +40,8 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture(autouse=True)
-def where(valkey: Broker, postgres: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Target:
-    """An installation in which nothing is wrong."""
+def addresses(valkey: Broker, postgres: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Addresses:
+    """An installation without a fault."""
     for name in list(os.environ):  # noqa: TID251
         if name.endswith(("_URL", "_URL_FILE")):
             monkeypatch.delenv(name)
@@ -53,20 +53,20 @@ def where(valkey: Broker, postgres: Cluster, monkeypatch: pytest.MonkeyPatch, tm
                 await publish_polls(client, (await read_definitions(connection))[0])
 
     asyncio.run(make())
-    return Target(valkey.url, postgres.url, {}, tmp_path)
+    return Addresses(valkey.url, postgres.url, {}, tmp_path)
 
 
-def examine(where: Target) -> Report:
-    return asyncio.run(app.examine(where))
+def examine(addresses: Addresses) -> Report:
+    return asyncio.run(app.check(addresses))
 
 
-def found(where: Target) -> list[str]:
-    return [each.what for each in examine(where).findings]
+def found(addresses: Addresses) -> list[str]:
+    return [each.what for each in examine(addresses).findings]
 
 
-def one(where: Target, *words: str, kind: str = "problem") -> None:
-    """Exactly one thing is found, and it says this."""
-    findings = examine(where).findings
+def one(addresses: Addresses, *words: str, kind: str = "problem") -> None:
+    """Assert that there is exactly one finding, with these words."""
+    findings = examine(addresses).findings
     assert len(findings) == 1, findings
     assert findings[0].kind == kind
     assert findings[0].fix
@@ -74,30 +74,30 @@ def one(where: Target, *words: str, kind: str = "problem") -> None:
         assert word in f"{findings[0].about}: {findings[0].what} {findings[0].fix}"
 
 
-def test_where_nothing_is_wrong_nothing_is_found_and_each_part_is_named(where: Target) -> None:
-    report = examine(where)
+def test_where_nothing_is_wrong_nothing_is_found_and_each_part_is_named(addresses: Addresses) -> None:
+    report = examine(addresses)
     assert report.findings == []
-    assert [line.split(":")[0] for line in report.well] == ["settings", "database", "broker", "clock", "disk"]
+    assert [line.split(":")[0] for line in report.passed] == ["settings", "database", "broker", "clock", "disk"]
     assert report.as_text().endswith("Nothing found.")
 
 
-def test_addresses_that_are_not_set_are_advice_and_no_finding(where: Target) -> None:
-    report = examine(where._replace(data=None))
+def test_addresses_that_are_not_set_are_advice_and_no_finding(addresses: Addresses) -> None:
+    report = examine(addresses._replace(data=None))
     assert report.findings == []
     (advice,) = report.advice
     assert "VOTE_URL, RESULT_URL" in advice.what
     assert "advice     addresses: not set here" in report.as_text()
     assert report.as_text().endswith("Nothing found.")
-    assert examine(where).advice == []
+    assert examine(addresses).advice == []
 
 
-def test_a_key_that_has_ended_is_advice(where: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REDIS_URL", where.redis_url)
+def test_a_key_that_has_ended_is_advice(addresses: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", addresses.redis_url)
     monkeypatch.setenv("SECRET_KEY", "s" * 32)
     monkeypatch.setenv("SECRET_KEY_OLD", f"{'o' * 32},{'p' * 32} until 2020-02-29")
-    (advice,) = examine(where).advice
+    (advice,) = examine(addresses).advice
     assert "key 2 ended on 2020-02-29" in advice.what
-    assert "p" * 32 not in examine(where).as_json()
+    assert "p" * 32 not in examine(addresses).as_json()
 
 
 @pytest.mark.parametrize(
@@ -111,60 +111,60 @@ def test_a_key_that_has_ended_is_advice(where: Target, monkeypatch: pytest.Monke
     ],
 )
 def test_each_setting_of_the_broker_that_could_lose_a_vote_is_found(
-    where: Target, name: str, bad: str, words: str
+    addresses: Addresses, name: str, bad: str, words: str
 ) -> None:
-    with redis.Redis.from_url(where.redis_url) as client:
+    with redis.Redis.from_url(addresses.redis_url) as client:
         (good,) = client.config_get(name).values()
         client.config_set(name, bad)
         try:
-            one(where, "broker: ", words, name)
+            one(addresses, "broker: ", words, name)
         finally:
             client.config_set(name, good)
-    assert found(where) == []
+    assert found(addresses) == []
 
 
-def test_a_broker_short_of_memory_is_found(where: Target) -> None:
-    with redis.Redis.from_url(where.redis_url) as client:
+def test_a_broker_short_of_memory_is_found(addresses: Addresses) -> None:
+    with redis.Redis.from_url(addresses.redis_url) as client:
         client.config_set("maxmemory", int(client.info("memory")["used_memory"] * 1.05))
         try:
-            one(where, "% of maxmemory is used: votes are refused", "start workers")
+            one(addresses, "% of maxmemory is used: votes are refused", "start workers")
         finally:
             client.config_set("maxmemory", "64mb")
 
 
-def test_a_broker_that_is_a_replica_is_found(where: Target) -> None:
-    with redis.Redis.from_url(where.redis_url) as client:
+def test_a_broker_that_is_a_replica_is_found(addresses: Addresses) -> None:
+    with redis.Redis.from_url(addresses.redis_url) as client:
         client.replicaof("127.0.0.1", "1")
         try:
-            one(where, "it is a replica", "REDIS_URL")
+            one(addresses, "it is a replica", "REDIS_URL")
         finally:
             client.replicaof("NO", "ONE")
 
 
-def test_a_file_that_the_broker_could_not_rewrite_is_found(valkey: Broker, where: Target) -> None:
+def test_a_file_that_the_broker_could_not_rewrite_is_found(valkey: Broker, addresses: Addresses) -> None:
     files, away = valkey.folder / "appendonlydir", valkey.folder / "away"
-    with redis.Redis.from_url(where.redis_url) as client:
+    with redis.Redis.from_url(addresses.redis_url) as client:
         eventually(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
         files.rename(away)
         files.touch()  # in the place of the directory
         try:
             with pytest.raises(redis.ResponseError):
                 client.bgrewriteaof()
-            one(where, "rewriting the append-only file failed", "make room")
+            one(addresses, "rewriting the append-only file failed", "free some space")
         finally:
             files.unlink()
             away.rename(files)
         client.bgrewriteaof()
         eventually(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
-    eventually(lambda: found(where) == [])
+    eventually(lambda: found(addresses) == [])
 
 
-def test_polls_that_vote_does_not_have_and_a_stream_that_is_gone_are_found(where: Target) -> None:
-    with redis.Redis.from_url(where.redis_url) as client:
+def test_polls_that_vote_does_not_have_and_a_stream_that_is_gone_are_found(addresses: Addresses) -> None:
+    with redis.Redis.from_url(addresses.redis_url) as client:
         client.hset("polls", "old", '{"question": "?", "options": []}')
-        one(where, "its polls are not those of the database", "start a worker")
+        one(addresses, "its polls are not those of the database", "start a worker")
         client.delete("votes")
-        one(where, "there is no stream", "start a worker")
+        one(addresses, "there is no stream", "start a worker")
         client.flushdb()
 
 
@@ -177,11 +177,13 @@ def test_polls_that_vote_does_not_have_and_a_stream_that_is_gone_are_found(where
     ],
 )
 def test_what_the_brokers_user_may_not_see_is_said_to_be_unchecked(
-    where: Target, valkey: Broker, right: str, words: list[str]
+    addresses: Addresses, valkey: Broker, right: str, words: list[str]
 ) -> None:
-    with redis.Redis.from_url(where.redis_url) as client:
+    with redis.Redis.from_url(addresses.redis_url) as client:
         client.execute_command("ACL", "SETUSER", "limited", "on", "resetpass", ">password", "~*", "+@all", right)
-        findings = examine(where._replace(redis_url=f"unix://limited:password@{valkey.folder}/valkey.sock")).findings
+        findings = examine(
+            addresses._replace(redis_url=f"unix://limited:password@{valkey.folder}/valkey.sock")
+        ).findings
         client.execute_command("ACL", "DELUSER", "limited")
     assert {each.kind for each in findings} == {"unchecked"}
     said = str(findings)
@@ -189,16 +191,16 @@ def test_what_the_brokers_user_may_not_see_is_said_to_be_unchecked(
 
 
 @pytest.mark.parametrize("name", ["fsync", "full_page_writes", "synchronous_commit"])
-def test_a_database_that_may_forget_is_found(where: Target, postgres: Cluster, name: str) -> None:
+def test_a_database_that_may_forget_is_found(addresses: Addresses, postgres: Cluster, name: str) -> None:
     postgres.alter_system(name, "off")
     try:
-        one(where, f"database: {name} is off", f"set {name} = on")
+        one(addresses, f"database: {name} is off", f"set {name} = on")
     finally:
         postgres.alter_system(name, None)
 
 
 @pytest.mark.parametrize(
-    ("plant", "mend", "words"),
+    ("break_it", "repair", "words"),
     [
         (
             "REVOKE INSERT ON tallies FROM voting_worker",
@@ -223,7 +225,7 @@ def test_a_database_that_may_forget_is_found(where: Target, postgres: Cluster, n
         (
             "INSERT INTO tallies VALUES ('default', 'a', 3)",
             "DELETE FROM tallies",
-            "the tally of a in default is 3, and there are 0 votes",
+            "the tally of a in default is 3, but there are 0 votes",
         ),
         (
             "INSERT INTO schema_migrations VALUES ('9999_future.sql')",
@@ -238,44 +240,50 @@ def test_a_database_that_may_forget_is_found(where: Target, postgres: Cluster, n
     ],
 )
 def test_wrong_grants_tallies_and_schema_are_found(
-    where: Target, postgres: Cluster, plant: str, mend: str, words: str
+    addresses: Addresses, postgres: Cluster, break_it: str, repair: str, words: str
 ) -> None:
-    postgres.execute(plant)
+    postgres.execute(break_it)
     try:
-        assert words in found(where)
+        assert words in found(addresses)
     finally:
-        postgres.execute(mend)
-    assert found(where) == []
+        postgres.execute(repair)
+    assert found(addresses) == []
 
 
-def test_a_database_without_a_schema_is_found(where: Target, postgres: Cluster) -> None:
+def test_a_database_without_a_schema_is_found(addresses: Addresses, postgres: Cluster) -> None:
     postgres.execute("CREATE DATABASE empty")
-    one(where._replace(database_url=postgres.url.replace("/voting?", "/empty?")), "the schema lacks", "voting migrate")
+    one(
+        addresses._replace(database_url=postgres.url.replace("/voting?", "/empty?")),
+        "the schema lacks",
+        "voting migrate",
+    )
 
 
-def test_a_role_with_less_than_a_workers_rights_is_told_what_it_lacks(where: Target, postgres: Cluster) -> None:
-    said = found(where._replace(database_url=postgres.url_of("voting_result", "password")))
-    assert said == ["this role may not see which migrations were made"]
-    assert found(where._replace(database_url=postgres.url_of("voting_worker", "password"))) == []
+def test_a_role_with_less_than_a_workers_rights_is_told_what_it_lacks(addresses: Addresses, postgres: Cluster) -> None:
+    said = found(addresses._replace(database_url=postgres.url_of("voting_result", "password")))
+    assert said == ["this role may not read which migrations were applied"]
+    assert found(addresses._replace(database_url=postgres.url_of("voting_worker", "password"))) == []
 
 
-def test_a_database_that_is_a_replica_is_found(where: Target, tmp_path: Path) -> None:
+def test_a_database_that_is_a_replica_is_found(addresses: Addresses, tmp_path: Path) -> None:
     replica = Cluster(tmp_path, wal_level="replica", hot_standby="on")
     try:
         replica.migrate()
         replica.stop()
         replica.demote()
-        one(where._replace(database_url=replica.url), "it is a replica", "DATABASE_URL")
+        one(addresses._replace(database_url=replica.url), "it is a replica", "DATABASE_URL")
     finally:
         replica.stop()
 
 
-def test_stores_that_do_not_answer_are_found_with_no_password_in_what_is_said(where: Target, tmp_path: Path) -> None:
-    nowhere = where._replace(
+def test_stores_that_do_not_answer_are_found_with_no_password_in_what_is_said(
+    addresses: Addresses, tmp_path: Path
+) -> None:
+    noaddresses = addresses._replace(
         redis_url=f"unix://user:hunter2@{tmp_path}/none.sock",
         database_url=f"postgresql://user:hunter2@/none?host={tmp_path}",
     )
-    said = examine(nowhere).as_text()
+    said = examine(noaddresses).as_text()
     assert "broker: unix:// does not answer" in said or "broker: unix://" in said
     assert "database: postgresql:///none does not answer" in said
     assert "2 found." in said
@@ -284,36 +292,36 @@ def test_stores_that_do_not_answer_are_found_with_no_password_in_what_is_said(wh
 
 @pytest.mark.parametrize(("module", "words"), [(broker, "is too old"), (database, "is too old")])
 def test_a_server_older_than_needed_is_found(
-    where: Target, monkeypatch: pytest.MonkeyPatch, module: Any, words: str
+    addresses: Addresses, monkeypatch: pytest.MonkeyPatch, module: Any, words: str
 ) -> None:
-    monkeypatch.setattr(module, "OLDEST", 99)  # which these servers are, to it
-    one(where, f"{module.ABOUT}: ", words, "99 or newer")
+    monkeypatch.setattr(module, "MIN_VERSION", 99)
+    one(addresses, f"{module.ABOUT}: ", words, "99 or newer")
 
 
 @pytest.mark.parametrize("seconds", [-30, 30])
-def test_a_clock_that_is_off_is_found(where: Target, monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+def test_a_clock_that_is_off_is_found(addresses: Addresses, monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + seconds)  # ours, as both servers see it
-    said = found(where)
-    way = "behind" if seconds > 0 else "ahead of"
+    said = found(addresses)
+    direction = "behind" if seconds > 0 else "ahead of"
     assert len(said) == 2
-    assert all(f"{way} ours" in each for each in said)
+    assert all(f"{direction} ours" in each for each in said)
 
 
-def test_a_full_disk_is_found(where: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_found(addresses: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "FREE_BYTES", 1 << 60)
-    one(where, "disk: ", "GiB", "--data")
+    one(addresses, "disk: ", "GiB", "--data")
 
 
 def test_a_bad_setting_of_any_service_is_found_and_one_that_stands_elsewhere_is_not_missed(
-    where: Target, monkeypatch: pytest.MonkeyPatch
+    addresses: Addresses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RATE_LIMIT", "fast")
-    one(where, "settings: RATE_LIMIT")
+    one(addresses, "settings: RATE_LIMIT")
 
 
-def test_a_service_that_is_not_ready_is_found(where: Target, tmp_path: Path) -> None:
-    one(where._replace(services={"vote": f"unix:{tmp_path}/none.sock"}), "vote: is not ready", "log")
+def test_a_service_that_is_not_ready_is_found(addresses: Addresses, tmp_path: Path) -> None:
+    one(addresses._replace(services={"vote": f"unix:{tmp_path}/none.sock"}), "vote: is not ready", "log")
 
 
 @pytest.mark.parametrize(

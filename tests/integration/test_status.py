@@ -26,7 +26,7 @@ async def test_old_dead_letters_are_a_problem_unless_only_new_ones_are_asked_for
         await counting.count(connection, [], [DeadLetter(EntryId(2, 0), "no such option", [b"x"])])
 
     async def problems(within: float | None) -> list[str]:
-        found = await status.look(redis_url, database_url, {}, within)
+        found = await status.check(redis_url, database_url, {}, within)
         assert found.dead_letters == 2
         return [problem.split(":")[0] for problem in found.problems]
 
@@ -37,7 +37,7 @@ async def test_old_dead_letters_are_a_problem_unless_only_new_ones_are_asked_for
 
 async def test_bad_polls_and_a_read_only_database_are_named(redis_url: str, database_url: str) -> None:
     async def problems() -> list[str]:
-        found = await status.look(redis_url, database_url, {})
+        found = await status.check(redis_url, database_url, {})
         return [problem.split(",")[0].split(":")[0] for problem in found.problems]
 
     assert await problems() == ["The stream does not exist yet", "No worker counts"]

@@ -7,7 +7,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from tests.e2e.compose import ROOT
-from voting.operate.certificate_metrics import CertificateMetrics
+from voting.operate.certificate import CertificateMetrics
 from voting.result.metrics import ResultMetrics
 from voting.vote.metrics import VoteMetrics
 from voting.worker.metrics import WorkerMetrics

@@ -4,7 +4,7 @@ import re
 
 from prometheus_client import CollectorRegistry
 
-from voting.operate.certificate_metrics import CertificateMetrics
+from voting.operate.certificate import CertificateMetrics
 from voting.result.metrics import ResultMetrics
 from voting.service import metrics
 from voting.vote.metrics import VoteMetrics

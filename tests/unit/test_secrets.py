@@ -1,4 +1,4 @@
-"""The secrets of an installation: made once, kept, and each service given its own alone."""
+"""The secrets of an installation: written once, kept, and each only for the services that need it."""
 
 import hashlib
 from pathlib import Path
@@ -15,18 +15,18 @@ def laid_out(kept: Path) -> dict[str, str]:
 
 def test_secrets_are_made_at_random_and_kept(tmp_path: Path) -> None:
     given = tmp_path / "given"
-    assert secrets.lay_out(tmp_path / "one", given) == list(secrets.GIVEN)
+    assert secrets.write_secrets(tmp_path / "one", given) == list(secrets.GIVEN)
     first = laid_out(tmp_path / "one")
-    assert secrets.lay_out(tmp_path / "one", given) == []
+    assert secrets.write_secrets(tmp_path / "one", given) == []
     assert laid_out(tmp_path / "one") == first
-    secrets.lay_out(tmp_path / "two", given)
+    secrets.write_secrets(tmp_path / "two", given)
     second = laid_out(tmp_path / "two")
     without_keys = {"secrets/secret_key_old": "", "vote/secret_key_old": first["vote/secret_key_old"]}
     assert set(first.items()) & set(second.items()) == set(without_keys.items())
 
 
 def test_each_service_has_only_what_it_needs_and_redis_only_hashes(tmp_path: Path) -> None:
-    secrets.lay_out(tmp_path, tmp_path / "given")
+    secrets.write_secrets(tmp_path, tmp_path / "given")
     files = laid_out(tmp_path)
     passwords = {name: files[f"secrets/{name}"] for name in secrets.GIVEN}
     assert passwords["postgres_password"] not in files["worker/database_url"] + files["result/database_url"]
@@ -41,9 +41,9 @@ def test_a_given_secret_is_used_and_can_be_changed(tmp_path: Path) -> None:
     given = tmp_path / "given"
     given.mkdir()
     kept = tmp_path / "kept"
-    secrets.lay_out(kept, given)
+    secrets.write_secrets(kept, given)
     (given / "redis_vote_password").write_text("correct-horse-battery\n")
-    assert secrets.lay_out(kept, given) == ["redis_vote_password"]
+    assert secrets.write_secrets(kept, given) == ["redis_vote_password"]
     assert (kept / "vote" / "redis_url").read_text() == "redis://vote:correct-horse-battery@redis:6379/0"
 
 
@@ -51,16 +51,16 @@ def test_further_keys_are_laid_out_and_kept_until_others_are_given(tmp_path: Pat
     given, kept = tmp_path / "given", tmp_path / "kept"
     given.mkdir()
     laid = kept / "vote" / "secret_key_old"
-    secrets.lay_out(kept, given)
+    secrets.write_secrets(kept, given)
     assert keys.parse(laid.read_text()) == ()
     assert laid.read_text()  # a setting from an empty file is an error
     (given / "secret_key_old").write_text(f"{'o' * 32} until 2027-01-31\n{'p' * 32}\n")
-    secrets.lay_out(kept, given)
+    secrets.write_secrets(kept, given)
     (given / "secret_key_old").unlink()
-    secrets.lay_out(kept, given)
+    secrets.write_secrets(kept, given)
     assert [each.key for each in keys.parse(laid.read_text())] == ["o" * 32, "p" * 32]
     (given / "secret_key_old").write_text("")
-    secrets.lay_out(kept, given)
+    secrets.write_secrets(kept, given)
     assert keys.parse(laid.read_text()) == ()
 
 
@@ -69,13 +69,13 @@ def test_further_keys_that_vote_would_refuse_are_refused_before_it_gets_them(tmp
     given.mkdir()
     (given / "secret_key_old").write_text("p" * 31)
     with pytest.raises(secrets.BadSecret, match="secret_key_old: key 1 has 31 characters"):
-        secrets.lay_out(kept, given)
+        secrets.write_secrets(kept, given)
     (given / "secret_key_old").write_text("n" * 32)
-    secrets.lay_out(kept, given)
+    secrets.write_secrets(kept, given)
     (given / "secret_key").write_text("n" * 32)  # the next key signs, and the one before it was forgotten
     before = laid_out(kept)
-    with pytest.raises(secrets.BadSecret, match="secret_key_old: it lists secret_key, which signs"):
-        secrets.lay_out(kept, given)
+    with pytest.raises(secrets.BadSecret, match="secret_key_old: it lists secret_key, the current key"):
+        secrets.write_secrets(kept, given)
     assert laid_out(kept) == before
 
 
@@ -87,21 +87,21 @@ def test_a_given_secret_that_would_break_an_address_is_refused_by_name(tmp_path:
     given.mkdir()
     (given / "postgres_password").write_text(bad, encoding="utf-8")
     with pytest.raises(secrets.BadSecret, match="postgres_password: use at least 12"):
-        secrets.lay_out(tmp_path / "kept", given)
+        secrets.write_secrets(tmp_path / "kept", given)
 
 
 def test_a_database_elsewhere_is_reached_by_tls_with_its_certificate_checked(tmp_path: Path) -> None:
     given, kept = tmp_path / "given", tmp_path / "kept"
     given.mkdir()
     (given / "database_host").write_text("db.example.org:5433\n")
-    secrets.lay_out(kept, given)
+    secrets.write_secrets(kept, given)
     assert (
         (kept / "worker" / "database_url")
         .read_text()
         .endswith("@db.example.org:5433/voting?sslmode=verify-full&sslrootcert=system")
     )
     (given / "database_ca.pem").write_text("certificates")
-    secrets.lay_out(kept, given)
+    secrets.write_secrets(kept, given)
     for service in ("worker", "result", "migrate"):
         url = (kept / service / "database_url").read_text()
         assert url.endswith("?sslmode=verify-full&sslrootcert=/run/secrets/database_ca.pem")
@@ -113,4 +113,4 @@ def test_a_database_elsewhere_is_reached_by_tls_with_its_certificate_checked(tmp
 def test_a_database_host_that_is_more_than_a_host_is_refused(tmp_path: Path, bad: str) -> None:
     (tmp_path / "database_host").write_text(bad)
     with pytest.raises(secrets.BadSecret, match="database_host: use a host name"):
-        secrets.lay_out(tmp_path / "kept", tmp_path)
+        secrets.write_secrets(tmp_path / "kept", tmp_path)

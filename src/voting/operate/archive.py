@@ -1,8 +1,8 @@
-"""The file that a backup is: a gzipped tar, written and read as a stream, so that it fits through a pipe.
+"""The file format of backups: a gzipped tar, written and read as a stream, so that pipes work.
 
-Members in order: `backup.json` (what this is), each table's rows in pieces `<table>/00000.copy` in PostgreSQL's COPY
-text format, and `manifest.json` (rows, bytes and SHA-256 of each table). The manifest comes last, so a file that was
-cut short has none, and is refused. `tar -tzf` lists it.
+Members in order: `backup.json` (format, version, migrations), each table's rows in pieces `<table>/00000.copy` in
+PostgreSQL's COPY text format, and `manifest.json` (rows, bytes and SHA-256 of each table). The manifest comes last: a
+truncated file has none and is rejected. `tar -tzf` lists the members.
 """
 
 import gzip
@@ -16,17 +16,17 @@ from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
 FORMAT = 1
-PIECE = 1 << 20  # bytes of a table that are collected before they are written
-MAX_MEMBER = 64 << 20  # no member that we wrote is longer; nothing longer is read
+PIECE = 1 << 20  # bytes; a piece is written when it has as many
+MAX_MEMBER = 64 << 20  # bytes; longer members are not ours and are not read
 
 
 class BadArchive(Exception):
-    """This is no whole, undamaged backup; the message says what is wrong."""
+    """The file is not a complete, undamaged backup; the message says what is wrong."""
 
 
 @dataclass
 class Contents:
-    """What a table's pieces have to add up to."""
+    """The totals of a table's pieces."""
 
     rows: int = 0
     bytes: int = 0
@@ -34,19 +34,19 @@ class Contents:
 
 
 class Digest:
-    """Adds up a table's bytes."""
+    """Computes the totals of a table's pieces."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
         self._bytes = 0
 
     def add(self, data: bytes | bytearray) -> None:
-        """Another piece."""
+        """Add a piece."""
         self._hash.update(data)
         self._bytes += len(data)
 
     def contents(self, rows: int) -> Contents:
-        """The sum."""
+        """Return the totals; `rows` is the number of rows that COPY reported."""
         return Contents(rows, self._bytes, self._hash.hexdigest())
 
 
@@ -54,26 +54,26 @@ class Writer:
     """Writes an archive.
 
     Args:
-        file: need not be seekable.
-        about: what `backup.json` says besides the format.
+        file: where to write; need not be seekable.
+        about: the contents of `backup.json` besides the format.
     """
 
     def __init__(self, file: BinaryIO, about: dict[str, Any]) -> None:
         self._gzip = gzip.GzipFile(fileobj=file, mode="wb", compresslevel=6)
-        self._tar = tarfile.open(fileobj=self._gzip, mode="w|")  # noqa: SIM115 - closed by finish
+        self._tar = tarfile.open(fileobj=self._gzip, mode="w|")  # noqa: SIM115 - closed by `finish`
         self._manifest: dict[str, Contents] = {}
         self._add("backup.json", json.dumps({"format": FORMAT} | about, indent=2).encode())
 
-    def piece(self, table: str, number: int, data: bytes) -> None:
-        """A piece of a table."""
+    def add_piece(self, table: str, number: int, data: bytes) -> None:
+        """Write a piece of a table."""
         self._add(f"{table}/{number:05}.copy", data)
 
     def end_table(self, table: str, contents: Contents) -> None:
-        """All of it is written."""
+        """Put the totals of a table, whose pieces are all written, into the manifest."""
         self._manifest[table] = contents
 
     def finish(self) -> None:
-        """Write the manifest and what closes the file; the file itself stays open."""
+        """Write the manifest and the end of the archive; the file stays open."""
         manifest = {name: asdict(contents) for name, contents in self._manifest.items()}
         self._add("manifest.json", json.dumps(manifest, indent=2).encode())
         self._tar.close()
@@ -86,10 +86,10 @@ class Writer:
 
 
 class Reader:
-    """Reads an archive: `about` first, then `pieces`, then `manifest`.
+    """Reads an archive: `about` at once, then `pieces`; after the last piece `manifest` is set.
 
     Raises:
-        BadArchive: from any of these, as soon as something is wrong.
+        BadArchive: the file is damaged or not a backup; `pieces` raises it too.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -103,15 +103,15 @@ class Reader:
             raise BadArchive(f"its format is {form}, and this version reads {FORMAT}: update voting")
 
     def pieces(self) -> Iterator[tuple[str, bytes]]:
-        """The tables' names and rows; whoever takes them checks the sums against `manifest`, there when this ends."""
+        """Yield each table's name and rows, piece by piece; the caller compares the totals with `manifest`."""
         for name, data in self._members:
             if name == "manifest.json":
                 self.manifest = {table: Contents(**contents) for table, contents in _json(data).items()}
-                if next(self._members, None):  # also what makes gzip look at its own sum
-                    raise BadArchive("it goes on after its end")
+                if next(self._members, None):  # reading to the end also makes gzip check its CRC
+                    raise BadArchive("it has data after its end")
                 return
             yield name.partition("/")[0], data
-        raise BadArchive("its end is missing: the backup was interrupted, or the copy is not whole")
+        raise BadArchive("its end is missing: the backup was interrupted, or the copy is incomplete")
 
     @staticmethod
     def _read(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
@@ -120,12 +120,12 @@ class Reader:
                 for member in tar:
                     content = tar.extractfile(member)
                     if content is None or member.size > MAX_MEMBER:
-                        raise BadArchive(f"{member.name} is nothing that `voting backup` writes")
+                        raise BadArchive(f"`voting backup` does not write the member {member.name}")
                     yield member.name, content.read()
                 while stream.read(PIECE):
                     pass
         except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile) as error:
-            raise BadArchive(f"it is damaged, or no backup ({error})") from None
+            raise BadArchive(f"it is damaged, or not a backup ({error})") from None
 
 
 def _json(data: bytes) -> dict[str, Any]:

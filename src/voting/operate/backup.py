@@ -1,8 +1,8 @@
-"""`voting backup` and `voting restore`: all votes, tallies, polls and dead letters in one file, and back again.
+"""`voting backup` and `voting restore`: all votes, tallies, polls and dead letters in one file.
 
-A backup is of one moment (one REPEATABLE READ snapshot), needs no more rights than a worker has, and hinders nobody. It
-holds what is counted; votes that wait on the stream are in Redis. A restore is one transaction: all of it or nothing.
-It is checked against the file's sums and, poll by poll, tally against votes, before it is committed.
+A backup is one REPEATABLE READ snapshot. It needs only a worker's rights and blocks nothing. It has what is counted;
+votes that wait on the stream are in Redis. A restore is one transaction. Before it commits, it checks the totals of the
+file, and each poll's tally against its votes.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from voting.database.queries import statement
 from voting.operate.archive import PIECE, BadArchive, Digest, Reader, Writer
 from voting.polls import max_entry_ms
 
-# tallies refer to polls; columns that a later version adds keep their defaults.
+# In this order, since tallies reference polls. Columns that a later version adds get their defaults.
 TABLES = {
     "polls": ("slug", "question", "options", "revision", "entry_ms", "entry_seq", "created"),
     "votes": ("poll", "voter", "choice", "entry_ms", "entry_seq"),
@@ -40,11 +40,11 @@ LOCK_TRIES = 5
 
 
 class CannotRestore(Exception):
-    """The database was left as it was; the message says why and what to do."""
+    """The database is unchanged; the message says why, and what to do."""
 
 
 class Summary(NamedTuple):
-    """What was saved or restored."""
+    """What was written or restored."""
 
     polls: int
     votes: int
@@ -52,26 +52,26 @@ class Summary(NamedTuple):
     newest: str
 
     def __str__(self) -> str:
-        """For a person."""
+        """Return one line of text."""
         letters = f", {self.dead_letters:,} dead letters" if self.dead_letters else ""
         return f"{self.votes:,} votes in {self.polls:,} polls{letters}; newest entry {self.newest}"
 
 
 @asynccontextmanager
 async def _connect(url: str, name: str) -> AsyncIterator[Connection]:
-    """A connection whose statements may take as long as they need, but not wait for a lock for ever."""
+    """Connect without a limit on a statement's time, but with one on waiting for a lock."""
     async with connect(url, name=name, timeout=CONNECT_SECONDS) as connection:
         await connection.execute("SET statement_timeout = 0")
         await connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
         yield connection
 
 
-async def save(url: str, file: BinaryIO) -> Summary:
+async def dump(url: str, file: BinaryIO) -> Summary:
     """Write a backup of the database.
 
     Raises:
-        CannotRestore: tallies and votes do not match, so that this backup could not be restored.
-        psycopg.Error: the database does not answer, or the role may not read it all.
+        CannotRestore: tallies and votes do not match, so this backup could not be restored.
+        psycopg.Error: the database does not answer, or the role may not read all tables.
         OSError: the file cannot be written.
     """
     async with _connect(url, "backup") as connection, connection.transaction():
@@ -93,10 +93,10 @@ async def save(url: str, file: BinaryIO) -> Summary:
 async def _copy_out(connection: Connection, table: str, writer: Writer) -> None:
     digest, number, piece = Digest(), 0, bytearray()
 
-    def put() -> None:
+    def write_piece() -> None:
         nonlocal number
         digest.add(piece)
-        writer.piece(table, number, bytes(piece))
+        writer.add_piece(table, number, bytes(piece))
         number += 1
         piece.clear()
 
@@ -105,8 +105,8 @@ async def _copy_out(connection: Connection, table: str, writer: Writer) -> None:
             async for row in rows:
                 piece += row
                 if len(piece) >= PIECE:
-                    put()
-        put()
+                    write_piece()
+        write_piece()
         writer.end_table(table, digest.contents(cursor.rowcount))
 
 
@@ -115,31 +115,35 @@ def _copy(form: str, table: str) -> sql.Composed:
     return sql.SQL(form).format(sql.Identifier(table), columns)
 
 
-async def load(url: str, file: BinaryIO, *, replace: bool) -> Summary:
-    """Put a backup into the database, whose schema is brought up to date first.
+async def restore(url: str, file: BinaryIO, *, replace: bool) -> Summary:
+    """Migrate the database and load a backup into it.
 
     Args:
-        url: of the owner of the database, as for `voting migrate`.
+        url: connects as the owner of the database, as for `voting migrate`.
         file: the backup.
-        replace: give up what the database holds; else it must hold no votes and no dead letters.
+        replace: delete what the database holds; without it, votes or dead letters are an error.
 
     Raises:
-        CannotRestore: the database is not empty, or the backup does not fit or does not add up.
-        archive.BadArchive: the file is no whole backup.
-        psycopg.Error: the database does not answer, or the role may not do this.
+        CannotRestore: the database is not empty, the backup is of a newer version, or its tallies are wrong.
+        archive.BadArchive: the file is not a complete backup.
+        psycopg.Error: the database does not answer, or the role lacks a right.
     """
     reader = Reader(file)
     if unknown := set(reader.about["migrations"]) - set(migrations.known_migrations()):
-        raise CannotRestore(f"voting {reader.about['version']} made it (it has {max(unknown)}): update voting first")
+        raise CannotRestore(
+            f"voting {reader.about['version']} made this backup (with {max(unknown)}): update voting first"
+        )
     async with _connect(url, "restore") as connection, connection.transaction():
         await migrations.migrate(connection, None)
         tables = sql.SQL(", ").join(map(sql.Identifier, TABLES))
         await _lock(connection, tables)
         held = await _summary(connection)
         if (held.votes or held.dead_letters) and not replace:
-            raise CannotRestore(f"the database holds {held}: with --replace they would be given up for the backup's")
+            raise CannotRestore(f"the database holds {held}; --replace deletes them")
         await connection.execute(sql.SQL("TRUNCATE {}").format(tables))
-        await connection.execute("ALTER TABLE polls DISABLE TRIGGER check_poll")  # polls from before it come back, too
+        await connection.execute(
+            "ALTER TABLE polls DISABLE TRIGGER check_poll"
+        )  # the backup may have polls that are older than the trigger
         await add_installations(connection, reader.about.get("installations", []))  # version 0.1 has none
         await _copy_in(connection, reader)
         await connection.execute("ALTER TABLE polls ENABLE TRIGGER check_poll")
@@ -149,10 +153,10 @@ async def load(url: str, file: BinaryIO, *, replace: bool) -> Summary:
 
 
 async def _lock(connection: Connection, tables: sql.Composed) -> None:
-    """Have the tables to ourselves. Workers and result lock them in orders of their own: a deadlock is tried again."""
+    """Lock the tables exclusively. Services lock them in other orders, so a deadlock is tried again."""
     for attempt in range(LOCK_TRIES):
         try:
-            async with connection.transaction():  # a savepoint: what is locked so far is let go
+            async with connection.transaction():  # a savepoint: a deadlock releases the locks taken so far
                 await connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(tables))
         except psycopg.errors.DeadlockDetected:
             if attempt + 1 == LOCK_TRIES:
@@ -168,7 +172,7 @@ async def _copy_in(connection: Connection, reader: Reader) -> None:
     table, data = next(pieces, ("", b""))
     while table:
         if table not in digests or table in found:
-            raise BadArchive(f"it has a part that does not belong there: {table}")
+            raise BadArchive(f"it has an unexpected table: {table}")
         async with connection.cursor() as cursor:
             current = table
             try:
@@ -189,8 +193,8 @@ async def _check_tallies(connection: Connection) -> None:
     if rows := await cursor.fetchall():
         drift = "; ".join(f"{poll} {choice}: tally {tally}, votes {votes}" for poll, choice, tally, votes in rows[:5])
         raise CannotRestore(
-            f"tallies and votes do not match ({drift}): something else than a worker has changed the tables; "
-            "mend that first"
+            f"tallies and votes do not match ({drift}): something other than a worker has changed the tables; "
+            "correct them first"
         )
 
 
@@ -200,19 +204,19 @@ async def _summary(connection: Connection) -> Summary:
     return Summary(polls, votes, dead, str(await counting.newest_entry(connection, max_entry_ms())))
 
 
-def write(url: str, target: Path) -> Summary:
-    """Save to a file, which appears only when it is whole, or for `-` to standard output."""
+def dump_to_path(url: str, target: Path) -> Summary:
+    """Write a backup to a file, which appears only when complete, or to standard output if `target` is `-`."""
     if str(target) == "-":
-        summary = asyncio.run(save(url, sys.stdout.buffer))
+        summary = asyncio.run(dump(url, sys.stdout.buffer))
         sys.stdout.flush()
         return summary
     if target.exists() and not target.is_file():
         raise FileExistsError(f"{target} is not a file: use - for standard output")
-    # Only its owner may read it, from the start: it says who voted what, if only under pseudonyms.
+    # Private from its first byte: it has each voter's choice, though under a pseudonym.
     descriptor, draft = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            summary = asyncio.run(save(url, file))
+            summary = asyncio.run(dump(url, file))
             file.flush()
             os.fsync(descriptor)
         Path(draft).rename(target)
@@ -221,9 +225,9 @@ def write(url: str, target: Path) -> Summary:
     return summary
 
 
-def read(url: str, source: Path, *, replace: bool) -> Summary:
-    """Load from a file, or for `-` from standard input."""
+def restore_from_path(url: str, source: Path, *, replace: bool) -> Summary:
+    """Restore a backup from a file, or from standard input if `source` is `-`."""
     if str(source) == "-":
-        return asyncio.run(load(url, sys.stdin.buffer, replace=replace))
+        return asyncio.run(restore(url, sys.stdin.buffer, replace=replace))
     with source.open("rb") as file:
-        return asyncio.run(load(url, file, replace=replace))
+        return asyncio.run(restore(url, file, replace=replace))

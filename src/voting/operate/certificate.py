@@ -1,7 +1,7 @@
-"""`voting certificate`: until when the certificates are valid that a proxy presents, for Prometheus.
+"""`voting certificate`: export the validity of a proxy's certificates to Prometheus.
 
-It shakes hands once a minute, as a client would, and reads the dates without judging the certificate: one that
-has expired, or that a private authority signed, has dates as well. A handshake that fails is a measure, not an error.
+Once a minute it connects to the proxy over TLS and reads the dates. It does not verify the certificate, so the dates of
+expired and of privately signed ones are exported too. A failed handshake sets the metric to 0 and is not an error.
 """
 
 import asyncio
@@ -11,14 +11,15 @@ import ssl
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from voting.operate.certificate_metrics import CertificateMetrics
+from prometheus_client import CollectorRegistry, Gauge
+
 from voting.service import health, lifecycle, logs, metrics
 from voting.service.lifecycle import Stop, pause
 from voting.settings.services import ServiceSettings
 from voting.web.server import listen, serve
 
-LOOK_SECONDS = 60.0
-PATIENCE = 5.0
+INTERVAL_SECONDS = 60.0
+TIMEOUT_SECONDS = 5.0
 
 # Validity ::= SEQUENCE { notBefore Time, notAfter Time }, as DER: https://www.rfc-editor.org/rfc/rfc5280#section-4.1.2.5
 _TIME = rb"(?:\x17\x0d(\d{12})Z|\x18\x0f(\d{14})Z)"
@@ -28,21 +29,34 @@ log = logs.get()
 
 
 class Validity(NamedTuple):
-    """Begin and end, in seconds since 1970."""
+    """A certificate's validity, in seconds since 1970."""
 
     begins: float
     ends: float
 
 
-def validity(certificate: bytes) -> Validity:
-    """The validity of an X.509 certificate in DER.
+class CertificateMetrics:
+    """The validity of the certificate that the proxy presents for each host name."""
+
+    def __init__(self, made: CollectorRegistry) -> None:
+        self.begins = Gauge(
+            "voting_certificate_not_before_timestamp_seconds", "Begin of validity", ["host"], registry=made
+        )
+        self.ends = Gauge("voting_certificate_not_after_timestamp_seconds", "End of validity", ["host"], registry=made)
+        self.served = Gauge(
+            "voting_certificate_served", "1 if the last handshake gave a certificate, else 0", ["host"], registry=made
+        )
+
+
+def parse_validity(certificate: bytes) -> Validity:
+    """Return the validity of an X.509 certificate in DER.
 
     Raises:
-        ValueError: this is none.
+        ValueError: there is none.
     """
     found = _VALIDITY.search(certificate)
     if not found:
-        raise ValueError("a certificate in DER has a validity, and this has none")
+        raise ValueError("not a certificate in DER: it has no validity")
     short_begin, begin, short_end, end = found.groups()
     return Validity(_seconds(short_begin, begin), _seconds(short_end, end))
 
@@ -54,44 +68,44 @@ def _seconds(short: bytes | None, full: bytes | None) -> float:
     return datetime.strptime(full.decode(), "%Y%m%d%H%M%S").replace(tzinfo=UTC).timestamp()
 
 
-async def presented(address: str, host: str) -> Validity:
-    """The validity of the certificate that `address` (`host:port`) presents to clients that ask for `host`.
+async def read_validity(address: str, host: str) -> Validity:
+    """Return the validity of the certificate that `address` (`host:port`) presents for `host`.
 
     Raises:
-        OSError: nobody there, no handshake, or not within `PATIENCE` seconds.
-        ValueError: what came is no certificate.
+        OSError: no connection, or no handshake, within `TIMEOUT_SECONDS`.
+        ValueError: the answer is not a certificate.
     """
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     name, _, port = address.rpartition(":")
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         _, writer = await asyncio.open_connection(name.strip("[]"), int(port), ssl=context, server_hostname=host)
         try:
-            return validity(writer.get_extra_info("ssl_object").getpeercert(binary_form=True) or b"")
+            return parse_validity(writer.get_extra_info("ssl_object").getpeercert(binary_form=True) or b"")
         finally:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
 
-async def watch(address: str, hosts: list[str], measures: CertificateMetrics, stop: Stop) -> None:
-    """Measure again and again, until told to stop."""
+async def watch(address: str, hosts: list[str], exported: CertificateMetrics, stop: Stop) -> None:
+    """Update the metrics every `INTERVAL_SECONDS` until `stop` is set."""
     while not stop.is_set():
         for host in hosts:
             try:
-                found = await presented(address, host)
+                found = await read_validity(address, host)
             except (OSError, ValueError) as error:
                 log.warning("certificate.missing", host=host, error=f"{type(error).__name__}: {error}")
-                measures.served.labels(host).set(0)
+                exported.served.labels(host).set(0)
             else:
-                measures.served.labels(host).set(1)
-                measures.begins.labels(host).set(found.begins)
-                measures.ends.labels(host).set(found.ends)
-        await pause(stop, LOOK_SECONDS)
+                exported.served.labels(host).set(1)
+                exported.begins.labels(host).set(found.begins)
+                exported.ends.labels(host).set(found.ends)
+        await pause(stop, INTERVAL_SECONDS)
 
 
 def run(settings: ServiceSettings, address: str, hosts: list[str]) -> None:
-    """Serve the measures until told to stop."""
+    """Serve the metrics until SIGTERM or SIGINT."""
 
     async def main(stop: Stop) -> None:
         registry = metrics.registry("certificate")

@@ -126,7 +126,7 @@ def backup(file: Path, data: Path) -> None:
 
     if str(file) == "-" and sys.stdout.isatty():
         raise click.BadParameter("a backup is binary: name a file, or redirect standard output with > or |")
-    _use_database("backup", lambda url: backup.write(url, file), data)
+    _use_database("backup", lambda url: backup.dump_to_path(url, file), data)
 
 
 @click.command()
@@ -141,7 +141,7 @@ def restore(file: Path, data: Path, replace: bool) -> None:
     """
     from voting.operate import backup
 
-    _use_database("restore", lambda url: backup.read(url, file, replace=replace), data)
+    _use_database("restore", lambda url: backup.restore_from_path(url, file, replace=replace), data)
 
 
 @click.command()
@@ -164,12 +164,12 @@ def _use_database(command: str, run: Callable[[str], object], data: Path) -> Non
     """Print what `run` returns for the database's URL; exit with 1 if it fails."""
     import psycopg
 
-    from voting.operate import archive, backup, target
+    from voting.operate import addresses, archive, backup
     from voting.settings.sources import BadSettings
     from voting.settings.urls import redacted
 
     try:
-        url = target.find_database(data)
+        url = addresses.read_database_url(data)
         done = run(url)
     except BadSettings as bad:
         _fail(command, "\n  ".join(bad.problems), BAD_SETTINGS)
@@ -201,7 +201,7 @@ def secrets(folder: Path, given: Path) -> None:
     from voting.operate import secrets
 
     try:
-        new = secrets.lay_out(folder, given)
+        new = secrets.write_secrets(folder, given)
     except (secrets.BadSecret, OSError) as error:
         _fail("secrets", str(error), BAD_SETTINGS)
     click.echo(f"secrets: {len(secrets.GIVEN)} in place, new: {', '.join(new) or 'none'}")

@@ -1,4 +1,4 @@
-"""Whether the two stores belong to one installation, and `voting adopt`, which makes them belong to one."""
+"""Check that both stores belong to the same installation; `voting adopt` makes them belong to the same one."""
 
 from psycopg import Error as DatabaseError
 from redis.exceptions import RedisError
@@ -12,7 +12,7 @@ TIMEOUT = 3.0
 
 
 async def find_mismatch(redis_url: str, database_url: str) -> str | None:
-    """Return what is wrong, for a person; None also if a store does not answer, which others report."""
+    """Return a sentence that describes a mismatch; None if there is none or a store does not answer."""
     try:
         async with (
             redis_client(redis_url, timeout=TIMEOUT) as redis,
@@ -29,7 +29,7 @@ async def find_mismatch(redis_url: str, database_url: str) -> str | None:
 
 
 async def adopt(database_url: str, installation: str) -> str:
-    """Let a database belong to one more installation, as its owner; return a sentence that says so."""
+    """Add an installation to those that the database belongs to, as its owner; return a sentence for the operator."""
     async with connect(database_url, name="adopt", timeout=TIMEOUT) as database:
         await add_installations(database, [installation])
     return f"votes of installation {installation} are counted into this database"

@@ -1,4 +1,4 @@
-"""`voting migrate`: bring the schema up to date, define the default poll, and make the roles of the services."""
+"""`voting migrate`: update the schema, define the default poll, and create the services' roles."""
 
 from voting.database.connection import connect
 from voting.database.definition import Definition
@@ -10,7 +10,7 @@ TIMEOUT = 60.0  # seconds for one statement
 
 
 def definition_of(settings: MigrateSettings) -> Definition:
-    """Return what the settings say about the default poll."""
+    """Return the definition of the default poll in the settings."""
     renames = dict(settings.rename_options)
     return Definition(settings.poll_question, settings.options or None, settings.option_a, settings.option_b, renames)
 
@@ -20,7 +20,7 @@ async def run(settings: MigrateSettings) -> list[str]:
 
     Raises:
         DefinitionConflict, BadPoll: the settings do not fit the stored poll; nothing was changed.
-        psycopg.Error: the database does not answer, or refuses.
+        psycopg.Error: the database does not answer, or the role lacks a right.
     """
     async with connect(settings.database_url, name="migrate", timeout=TIMEOUT) as connection:
         applied = await migrate(connection, definition_of(settings))

@@ -1,9 +1,9 @@
-"""`voting secrets`: the passwords and keys of an installation, made once at random and laid out for each service.
+"""`voting secrets`: write the passwords and keys of an installation for each service.
 
-Each service gets a directory of its own with just the files that it needs, so that each can be mounted alone. What an
-operator gives as a file (`GIVEN` lists the names) is used instead of a random value; what was made before is kept.
-Redis gets only hashes of its users' passwords. A database elsewhere is given as `database_host`; connections to it are
-TLS, and its certificate is checked against `database_ca.pem`. See docs/operations.md.
+Each service has its own directory with only the files that it needs, so that it can be mounted alone. A file that the
+operator gives (`GIVEN` lists the names) replaces the random value; existing values are kept. Redis gets only hashes of
+its users' passwords. An external database is given as `database_host`; connections to it use TLS, and its certificate
+is checked against `database_ca.pem`. See docs/operations.md.
 """
 
 import hashlib
@@ -25,12 +25,12 @@ GIVEN = (
     "grafana_admin_password",
 )
 
-OLD_KEYS = "secret_key_old"  # is given, or is empty
+OLD_KEYS = "secret_key_old"  # empty unless given
 _OLD_KEYS_HEAD = "# Further keys that vote accepts, as SECRET_KEY_OLD; see docs/operations.md, Secrets\n"
 
 HOST, CA = "database_host", "database_ca.pem"
 
-# What each user of Redis may do, https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/
+# The rights of each Redis user: https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/
 _HANDSHAKE = "+ping +client|setinfo"
 ACL = {
     "vote": f"%W~votes %R~polls -@all {_HANDSHAKE} +xadd +hgetall +info",
@@ -38,7 +38,7 @@ ACL = {
     "+info +config|get "  # `voting doctor`; no password is among the parameters
     "+hgetall +hset +hdel "
     "+xreadgroup +xautoclaim +xack +xdel +xpending +xinfo|stream +xinfo|groups +xgroup|create +xsetid "
-    "+del "  # to renew a stream that gives no usable ids any more
+    "+del "  # to replace a stream whose next ids are unusable
     "(~{votes}:* -@all +get +set +incrby +expire) (~votes ~{votes}:* -@all +eval) "  # broker/removals.py
     "(~installation -@all +get +set)",
     "health": f"-@all {_HANDSHAKE} +info",
@@ -46,14 +46,14 @@ ACL = {
 
 
 class BadSecret(Exception):
-    """A given secret cannot be used; the message says which and why."""
+    """A given secret is not valid; the message says which, and why."""
 
 
-def lay_out(kept: Path, given: Path) -> list[str]:
-    """Write every service's files below `kept`; return the names of secrets that are new.
+def write_secrets(kept: Path, given: Path) -> list[str]:
+    """Write each service's files below `kept`; return the names of the new secrets.
 
     Raises:
-        BadSecret: a given file is empty or has characters that a URL or an ACL would not take.
+        BadSecret: a given file is too short, or has characters that are not valid in a URL or an ACL.
     """
     values = {name: _value(name, kept / "secrets" / name, given / name) for name in GIVEN}
     old_keys = _old_keys(kept / "secrets" / OLD_KEYS, given / OLD_KEYS, values["secret_key"])
@@ -81,7 +81,7 @@ def lay_out(kept: Path, given: Path) -> list[str]:
     for name, content in (values | {OLD_KEYS: old_keys}).items():
         _write(kept / "secrets" / name, content, 0o400)
     for name, content in files.items():
-        _write(kept / name, content, 0o444)  # who may read is decided by who mounts the directory
+        _write(kept / name, content, 0o444)  # only services that mount the directory can read it
     return [name for name in GIVEN if values[name] != held[name]]
 
 
@@ -100,7 +100,7 @@ def _value(name: str, kept: Path, given: Path) -> str:
 
 
 def _old_keys(kept: Path, given: Path, secret_key: str) -> str:
-    """Return the keys that are accepted besides `secret_key`: those given, else those from before."""
+    """Return the keys that are accepted besides `secret_key`: those given, else the existing ones."""
     source = given if given.exists() else kept
     text = _content(source) or ""
     try:
@@ -108,14 +108,14 @@ def _old_keys(kept: Path, given: Path, secret_key: str) -> str:
     except ValueError as error:
         raise BadSecret(f"{source}: {error}") from None
     if secret_key in {each.key for each in accepted}:
-        raise BadSecret(f"{source}: it lists secret_key, which signs; list the key that signed before")
+        raise BadSecret(f"{source}: it lists secret_key, the current key; list only earlier keys")
     return text
 
 
 def _database(given: Path) -> str:
-    """The URL of the database, with places for role and password: the container's, unless a host is given.
+    """Return the database's URL with the fields {role} and {password}; it is the container's unless a host is given.
 
-    Source of the parameters: https://www.postgresql.org/docs/current/libpq-ssl.html
+    Parameters: https://www.postgresql.org/docs/current/libpq-ssl.html
     """
     if not (given / HOST).exists():
         return "postgresql://{role}:{password}@db:5432/voting"
@@ -127,8 +127,8 @@ def _database(given: Path) -> str:
 
 
 def _acl(passwords: dict[str, str]) -> str:
-    # `off`: nobody can log in as default. It keeps its rights, since Redis replays its append-only file as this user:
-    # without them it skips each EXEC in the file, and acknowledged entries come back with every restart.
+    # `off` disables logins as default. The user keeps its rights, because Redis replays the append-only file as this
+    # user: without them it skips each EXEC in the file, and acknowledged entries return after a restart.
     lines = ["user default off resetpass ~* &* +@all"]
     for user, password in passwords.items():
         digest = hashlib.sha256(password.encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""`voting status`: is each part up, and where is every vote, so that nobody has to guess why one does not show.
+"""`voting status`: show whether each part is up, and how many votes are accepted, waiting and counted.
 
-It looks at both stores itself. Which ones, and where the web services are, it takes from the settings
-(REDIS_URL, DATABASE_URL, VOTE_URL, RESULT_URL), or from what `voting up` left in its data directory (`places`).
+It queries both stores and the readiness of the web services. Their addresses are REDIS_URL, DATABASE_URL, VOTE_URL and
+RESULT_URL, or those of `voting up` (`addresses`).
 """
 
 import asyncio
@@ -18,19 +18,19 @@ from voting.database.connection import connect, deadline
 from voting.database.definition import poll_problems
 from voting.database.poll_state import read_definitions
 from voting.database.status import read_status
-from voting.operate import installation, target
+from voting.operate import addresses, installation
 from voting.service import probe
 from voting.settings.urls import redacted
 
-PATIENCE = 3.0
+TIMEOUT_SECONDS = 3.0
 WORKER_SECONDS = 3.0  # a worker reports every second
 OLDEST_SECONDS = 10.0
-AGAIN_SECONDS = 2.0  # two reports of a worker
+RECHECK_SECONDS = 2.0  # two reports of a worker
 
 
 @dataclass
 class Status:
-    """What was found; `problems` holds a sentence, with a way on, for everything that is not well."""
+    """The state of the installation. Each of `problems` is a sentence that says what is wrong and what to do."""
 
     parts: dict[str, str] = field(default_factory=dict)  # name -> "up" or "down"
     accepted: int | None = None
@@ -44,16 +44,16 @@ class Status:
 
     @property
     def is_idle(self) -> bool:
-        """Whether votes wait and none was counted lately; unlike the age of the oldest, no clock of the broker's."""
+        """Whether votes wait and none was counted lately; this does not depend on the broker's clock."""
         lately = self.last_count_seconds is not None and self.last_count_seconds <= OLDEST_SECONDS
         return bool(self.lag or self.pending) and not lately
 
     def as_json(self) -> str:
-        """One JSON object."""
+        """Return one JSON object."""
         return json.dumps(asdict(self), indent=2)
 
     def as_text(self) -> str:
-        """Lines for a person."""
+        """Return a table and the problems."""
         rows = [*self.parts.items(), ("", "")]
         facts = {
             "votes accepted": self.accepted,
@@ -77,43 +77,43 @@ def _seconds(value: float | None, suffix: str = "") -> str:
     return "-" if value is None else f"{value:.1f} s{suffix}"
 
 
-async def look(
+async def check(
     redis_url: str, database_url: str, services: dict[str, str], dead_letters_within: float | None = None
 ) -> Status:
-    """Look at every part.
+    """Check every part.
 
     Args:
-        redis_url: of the broker.
-        database_url: of the database.
+        redis_url: the broker's URL.
+        database_url: the database's URL.
         services: name -> address of the web services.
-        dead_letters_within: older dead letters (seconds) are not a problem; None: all are.
+        dead_letters_within: dead letters older than this (seconds) are not a problem; None: all are.
     """
     status = Status()
-    await _look_at_stores(status, redis_url, database_url, dead_letters_within)
-    if status.is_idle:  # the vote that waits may have come just now
-        await asyncio.sleep(AGAIN_SECONDS)
+    await _check_stores(status, redis_url, database_url, dead_letters_within)
+    if status.is_idle:  # unless the waiting vote has only just arrived
+        await asyncio.sleep(RECHECK_SECONDS)
         again = Status()
-        await _look_at_stores(again, redis_url, database_url, dead_letters_within)
+        await _check_stores(again, redis_url, database_url, dead_letters_within)
         if again.is_idle:
             ago = _seconds(again.last_count_seconds, " ago")
-            status.problems.append(f"Votes wait and none is counted (last: {ago}): look at the log of a worker.")
+            status.problems.append(f"Votes wait and none is counted (last: {ago}): read the log of a worker.")
     if mismatch := await installation.find_mismatch(redis_url, database_url):
         status.problems.append(f"{mismatch[:1].upper()}{mismatch[1:]}.")
     for name, address in services.items():
-        trouble = await probe.failure(address)
-        status.parts[name] = "down" if trouble else "up"
-        if trouble:
-            status.problems.append(f"{name} is not ready at {address} ({trouble}): look at its log.")
+        reason = await probe.failure(address)
+        status.parts[name] = "down" if reason else "up"
+        if reason:
+            status.problems.append(f"{name} is not ready at {address} ({reason}): read its log.")
     return status
 
 
-async def _look_at_stores(status: Status, redis_url: str, database_url: str, within: float | None) -> None:
-    await _look_at_broker(status, redis_url)
-    await _look_at_database(status, database_url, within)
+async def _check_stores(status: Status, redis_url: str, database_url: str, within: float | None) -> None:
+    await _check_broker(status, redis_url)
+    await _check_database(status, database_url, within)
 
 
-async def _look_at_broker(status: Status, url: str) -> None:
-    client = redis_client(url, timeout=PATIENCE)
+async def _check_broker(status: Status, url: str) -> None:
+    client = redis_client(url, timeout=TIMEOUT_SECONDS)
     status.parts["broker"] = "down"
     try:
         await client.ping()
@@ -125,25 +125,29 @@ async def _look_at_broker(status: Status, url: str) -> None:
         await client.aclose()
     status.parts["broker"] = "up"
     if backlog is None:
-        status.problems.append("The stream does not exist yet: a worker has to start once before votes are accepted.")
+        status.problems.append(
+            "The stream does not exist yet: votes are refused until a worker has made it. Start one (voting worker)."
+        )
         return
     status.accepted, status.lag, status.pending = backlog.accepted, backlog.lag, backlog.pending
     if backlog.missing:
         status.problems.append(
-            f"{backlog.missing} entries were removed from the stream within a day, and not by a worker: accepted "
-            "votes may be lost. See EntriesRemoved in docs/runbooks.md."
+            f"In the last 24 hours {backlog.missing} entries were removed from the stream, but not by a worker: "
+            "accepted votes may be lost. See EntriesRemoved in docs/runbooks.md."
         )
     status.oldest_seconds = backlog.oldest
     if backlog.waiting and backlog.oldest > OLDEST_SECONDS:
-        status.problems.append(f"Votes have waited {backlog.oldest:.0f} s to be counted: are enough workers up?")
+        status.problems.append(
+            f"The oldest vote has waited {backlog.oldest:.0f} s: start more workers, or read their logs."
+        )
 
 
-async def _look_at_database(status: Status, url: str, within: float | None) -> None:
+async def _check_database(status: Status, url: str, within: float | None) -> None:
     status.parts["database"] = "down"
     try:
         async with (
-            connect(url, name="status", timeout=PATIENCE) as connection,
-            deadline(connection, PATIENCE),
+            connect(url, name="status", timeout=TIMEOUT_SECONDS) as connection,
+            deadline(connection, TIMEOUT_SECONDS),
         ):
             found = await read_status(connection, within)
             polls, bad_polls = await read_definitions(connection)
@@ -166,26 +170,26 @@ async def _look_at_database(status: Status, url: str, within: float | None) -> N
         status.parts[name] = "up" if up else f"down (last seen {age:.0f} s ago)"
     if found["read_only"]:
         status.problems.append(
-            "The database is read-only: votes are accepted and wait. Workers go on by themselves when it takes writes "
-            "again; if no failover is under way, look at default_transaction_read_only."
+            "The database is read-only: votes are accepted and wait. Workers continue when it accepts writes again. "
+            "If no failover is in progress, check default_transaction_read_only."
         )
     elif not live:
         status.problems.append("No worker counts: votes are accepted and wait. Start one (voting worker).")
     if found["dead_within"]:
         status.problems.append(
-            f"{found['dead_within']} malformed entries were put aside: look into the table dead_letters for what wrote "
-            "them, and delete the rows once that is mended."
+            f"{found['dead_within']} malformed entries were put aside: the table dead_letters shows what wrote them. "
+            "Correct that, then delete the rows."
         )
     status.problems += [f"{fault[:1].upper()}{fault[1:]}; {fix}." for fault, fix in poll_problems(polls, bad_polls)]
 
 
 def main(data: Path, *, as_json: bool, dead_letters_within: float | None) -> int:
-    """Print the status; return 0 only when all is well.
+    """Print the status; return the exit code, 0 if there is no problem.
 
     Raises:
-        config.BadSettings: nobody says where to look.
+        BadSettings: the addresses are not known.
     """
-    found = target.find(data)
-    status = asyncio.run(look(found.redis_url, found.database_url, found.services, dead_letters_within))
+    found = addresses.read_addresses(data)
+    status = asyncio.run(check(found.redis_url, found.database_url, found.services, dead_letters_within))
     print(status.as_json() if as_json else status.as_text())  # noqa: T201
     return 1 if status.problems else 0

@@ -1,7 +1,7 @@
-"""`voting doctor`: is this installation set up so that the promises hold; for everything that is not, the fix.
+"""`voting doctor`: find what could break the promises of this installation, each problem with its fix.
 
-It looks at settings, both stores, clocks and disk, and changes nothing. `voting status` says where the votes are;
-this says whether they are safe there.
+It checks settings, both stores, clocks and disk, and changes nothing. `voting status` shows where the votes are;
+`voting doctor` shows whether they are safe there.
 """
 
 import asyncio
@@ -9,7 +9,8 @@ import shutil
 import time
 from pathlib import Path
 
-from voting.operate import installation, target
+from voting.operate import installation
+from voting.operate.addresses import Addresses, read_addresses
 from voting.operate.doctor import broker, database
 from voting.operate.doctor.report import Report
 from voting.service import probe
@@ -23,36 +24,35 @@ SERVICES = (VoteSettings, ResultSettings, WorkerSettings, MigrateSettings)
 
 
 def main(data: Path, *, as_json: bool) -> int:
-    """Print what is found; return 0 only when that is nothing.
+    """Print the report; return the exit code, 0 if there is no finding.
 
     Raises:
-        config.BadSettings: nobody says where to look.
+        BadSettings: the addresses are not known.
     """
-    report = asyncio.run(examine(target.find(data)))
+    report = asyncio.run(check(read_addresses(data)))
     print(report.as_json() if as_json else report.as_text())  # noqa: T201
     return 1 if report.findings else 0
 
 
-async def examine(where: target.Target) -> Report:
-    """Look at everything."""
+async def check(addresses: Addresses) -> Report:
+    """Run all checks."""
     report = Report()
-    _examine_settings(report)
-    polls, database_ahead = await database.examine(report, where.database_url)
-    broker_ahead = await broker.examine(report, where.redis_url, polls)
-    if mismatch := await installation.find_mismatch(where.redis_url, where.database_url):
+    _check_settings(report)
+    polls, database_ahead = await database.check(report, addresses.database_url)
+    broker_ahead = await broker.check(report, addresses.redis_url, polls)
+    if mismatch := await installation.find_mismatch(addresses.redis_url, addresses.database_url):
         what, _, fix = mismatch.partition(": ")
-        report.problem("installation", what, fix)
-    _examine_clocks(report, {"database": database_ahead, "broker": broker_ahead})
-    await _examine_services(report, where.services)
-    _examine_addresses(report, where)
-    if where.data:
-        _examine_disk(report, where.data)
+        report.add_problem("installation", what, fix)
+    _check_clocks(report, {"database": database_ahead, "broker": broker_ahead})
+    await _check_services(report, addresses.services)
+    _check_public_urls(report, addresses)
+    if addresses.data:
+        _check_disk(report, addresses.data)
     return report
 
 
-def _examine_settings(report: Report) -> None:
-    """Settings of any service that stand here; what is not set may stand elsewhere, as in another container."""
-    before = len(report.findings)
+def _check_settings(report: Report) -> None:
+    """Check the settings of all services; one that is not set here may be set elsewhere, as in another container."""
     problems: dict[str, None] = {}
     for settings_class in SERVICES:
         try:
@@ -61,64 +61,62 @@ def _examine_settings(report: Report) -> None:
             problems |= dict.fromkeys(each for each in bad.problems if "is not set;" not in each)
         else:
             if isinstance(settings, VoteSettings):
-                _examine_keys(report, settings)
+                _check_old_keys(report, settings)
     for problem in problems:
-        report.problem("settings", problem, "correct it; README.md lists all settings")
-    report.note("settings", "those that are set here are valid", unless=before)
+        report.add_problem("settings", problem, "correct it; README.md lists all settings")
+    report.add_passed("settings", "those that are set here are valid")
 
 
-def _examine_keys(report: Report, settings: VoteSettings) -> None:
+def _check_old_keys(report: Report, settings: VoteSettings) -> None:
     for number, accepted in enumerate(settings.secret_key_old, 1):
         if accepted.expires_at <= time.time():
-            what = f"SECRET_KEY_OLD: key {number} ended on {accepted.until}; its browsers are new voters"
-            report.advise(
-                "settings", what, "take it out, or give it a later date if a poll from that time is still open"
-            )
+            what = f"SECRET_KEY_OLD: key {number} ended on {accepted.until}; browsers with its cookies are new voters"
+            fix = "remove it, or give it a later date if a poll from that time is still open"
+            report.add_advice("settings", what, fix)
 
 
-def _examine_addresses(report: Report, where: target.Target) -> None:
-    """Say what the addresses are needed for where they are not set; `voting up` on one machine works without."""
-    missing = [f"{name.upper()}_URL" for name in ("vote", "result") if name not in where.services]
-    if missing and not where.data:
-        report.advise(
+def _check_public_urls(report: Report, addresses: Addresses) -> None:
+    """Advise to set the services' public URLs; `voting up` on one machine works without."""
+    missing = [f"{name.upper()}_URL" for name in ("vote", "result") if name not in addresses.services]
+    if missing and not addresses.data:
+        report.add_advice(
             "addresses",
             f"not set here: {', '.join(missing)}. Without them links and the QR code follow the request's Host header",
             "for a public installation set RESULT_URL for vote and VOTE_URL for result",
         )
 
 
-def _examine_clocks(report: Report, ahead: dict[str, float | None]) -> None:
-    before = len(report.findings)
+def _check_clocks(report: Report, ahead: dict[str, float | None]) -> None:
     known = {name: seconds for name, seconds in ahead.items() if seconds is not None}
     for name, seconds in known.items():
         if abs(seconds) > CLOCK_SECONDS:
-            way = "ahead of" if seconds > 0 else "behind"
-            report.problem(
+            direction = "ahead of" if seconds > 0 else "behind"
+            report.add_problem(
                 "clock",
-                f"that of the {name} is {abs(seconds):.1f} s {way} ours",
-                "let every machine follow a time server (timedatectl set-ntp true; chronyc tracking)",
+                f"the {name}'s clock is {abs(seconds):.1f} s {direction} ours",
+                "synchronize every machine with a time server (timedatectl set-ntp true; chronyc tracking)",
             )
     if known:
-        report.note("clock", f"ours and {' and '.join(known)} agree", unless=before)
+        report.add_passed("clock", f"ours and {' and '.join(known)} agree")
 
 
-async def _examine_services(report: Report, services: dict[str, str]) -> None:
-    before = len(report.findings)
+async def _check_services(report: Report, services: dict[str, str]) -> None:
+    unready = 0
     for name, address in services.items():
-        if trouble := await probe.failure(address):
-            report.problem(name, f"is not ready at {address} ({trouble})", "look at its log, and at `voting status`")
-    if services:
-        report.note("services", f"{', '.join(services)} are ready", unless=before)
+        if reason := await probe.failure(address):
+            unready += 1
+            report.add_problem(name, f"is not ready at {address} ({reason})", "read its log and run voting status")
+    if services and not unready:
+        report.add_passed("services", f"{', '.join(services)} are ready")
 
 
-def _examine_disk(report: Report, data: Path) -> None:
+def _check_disk(report: Report, data: Path) -> None:
     usage = shutil.disk_usage(data)
     free = usage.free / usage.total
     if free < FREE_SHARE or usage.free < FREE_BYTES:
-        report.problem(
+        report.add_problem(
             "disk",
             f"{usage.free / 2**30:.1f} GiB ({100 * free:.0f} %) are free at {data}: when it is full, votes are refused",
-            "make room, or move the data directory to a larger disk (--data)",
+            "free some space, or move the data directory to a larger disk (--data)",
         )
-    else:
-        report.well.append(f"disk: {usage.free / 2**30:.0f} GiB free at {data}")
+    report.add_passed("disk", f"{usage.free / 2**30:.0f} GiB free at {data}")

@@ -1,4 +1,4 @@
-"""What `voting doctor` has found: each thing with its fix."""
+"""The report of `voting doctor`: what is wrong, each with its fix, and what was checked without a finding."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -7,7 +7,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong (`problem`), could not be looked at (`unchecked`), or depends on the use (`advice`)."""
+    """Something that is wrong (`problem`), could not be checked (`unchecked`), or depends on the use (`advice`)."""
 
     kind: Literal["problem", "unchecked", "advice"]
     about: str
@@ -17,41 +17,45 @@ class Finding:
 
 @dataclass
 class Report:
-    """What is well, what was found, and what the operator has to decide: advice is no finding."""
+    """Checks that passed, findings, and advice, which is not a finding."""
 
-    well: list[str] = field(default_factory=list)
+    passed: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     advice: list[Finding] = field(default_factory=list)
 
-    def problem(self, about: str, what: str, fix: str) -> None:
-        """Something is wrong."""
+    def add_problem(self, about: str, what: str, fix: str) -> None:
+        """Report something that is wrong."""
         self.findings.append(Finding("problem", about, what, fix))
 
-    def unchecked(self, about: str, what: str, fix: str) -> None:
-        """Something could not be looked at; `fix` says how it can be."""
+    def add_unchecked(self, about: str, what: str, fix: str) -> None:
+        """Report something that could not be checked; `fix` says how to allow it."""
         self.findings.append(Finding("unchecked", about, f"could not check: {what}", fix))
 
-    def advise(self, about: str, what: str, fix: str) -> None:
-        """Something depends on how the installation is used; it does not change the exit code."""
+    def add_advice(self, about: str, what: str, fix: str) -> None:
+        """Report something that depends on how the installation is used; the exit code stays."""
         self.advice.append(Finding("advice", about, what, fix))
 
-    def note(self, about: str, what: str, *, unless: int) -> None:
-        """Say what is well, unless there are more findings now than that many."""
-        if len(self.findings) <= unless:
-            self.well.append(f"{about}: {what}")
+    def add_passed(self, about: str, what: str) -> None:
+        """Report that a check has passed, unless there is a finding about it."""
+        if all(finding.about != about for finding in self.findings):
+            self.passed.append(f"{about}: {what}")
 
     def as_json(self) -> str:
-        """One JSON object."""
-        return json.dumps(asdict(self), indent=2)
+        """Return one JSON object."""
+        findings, advice = map(asdict, self.findings), map(asdict, self.advice)
+        return json.dumps({"well": self.passed, "findings": list(findings), "advice": list(advice)}, indent=2)
 
     def as_text(self) -> str:
-        """Lines for a person."""
-        lines = [f"well       {line}" for line in self.well]
+        """Return lines of text."""
+        lines = [f"ok         {line}" for line in self.passed]
         for each in [*self.advice, *self.findings]:
             lines += [f"{each.kind:<9}  {each.about}: {each.what}", f"{'':<9}  fix: {each.fix}"]
         return "\n".join([*lines, "", f"{len(self.findings)} found." if self.findings else "Nothing found."])
 
 
-def is_far(host: str) -> bool:
-    """Whether a host is in a network where somebody else may listen, or answer in its place: its name has a dot."""
+def is_remote(host: str) -> bool:
+    """Return whether others may read, or answer, traffic to a host: its name has a dot, so it is in no private network.
+
+    Names without a dot are those of containers and of this machine.
+    """
     return "." in host and not host.startswith("127.")

@@ -1,0 +1,58 @@
+"""The addresses of the installation that a command works on: those in the settings, else those of `voting up`."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from voting.settings.services import DatabaseSettings, StatusSettings
+from voting.settings.sources import BadSettings, load
+
+
+class Addresses(NamedTuple):
+    """The stores' URLs, the readiness address of each known service, and the data directory of `voting up`."""
+
+    redis_url: str
+    database_url: str
+    services: dict[str, str]
+    data: Path | None = None
+
+
+def read_addresses(data: Path) -> Addresses:
+    """Return the addresses in the settings, else those of the `voting up` that uses `data`.
+
+    Raises:
+        BadSettings: there are neither.
+    """
+    try:
+        settings = load(StatusSettings)
+    except BadSettings as bad:
+        state = _read_state(data, bad)
+        sockets: dict[str, str] = state["parts"]
+        services = {name: f"unix:{path}" for name, path in sockets.items()}
+        return Addresses(state["redis_url"], state["database_url"], services, data)
+    urls = {"vote": settings.vote_url, "result": settings.result_url}
+    services = {name: url for name, url in urls.items() if url}
+    return Addresses(settings.redis_url, settings.database_url, services)
+
+
+def read_database_url(data: Path) -> str:
+    """Return the database's URL.
+
+    Raises:
+        BadSettings: as for `read_addresses`.
+    """
+    try:
+        return load(DatabaseSettings).database_url
+    except BadSettings as bad:
+        return str(_read_state(data, bad)["database_url"])
+
+
+def _read_state(data: Path, bad: BadSettings) -> Any:
+    try:
+        return json.loads((data / "run" / "state.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        hint = (
+            f"nothing runs with the data directory {data}: start it with ./voting up --data {data}, or name another "
+            "with --data. For stores that voting up did not start:"
+        )
+        raise BadSettings([hint, *bad.problems]) from None
