@@ -111,7 +111,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         eventually(lambda part=part: asyncio.run(part.is_ready()))  # type: ignore[misc]
     yield Servers(redis_url, database_url)
     for part, process in zip((valkey, postgres), processes, strict=True):
-        process.send_signal(part.end)
+        process.send_signal(part.stop_signal)
         process.wait(10)
     data.close()
 

@@ -234,7 +234,7 @@ class SystemUnderTest:
         process = self.processes[name]
         if process.poll() is None:
             process.send_signal(signal.SIGCONT)
-            process.send_signal(self._stores[name].end if name in self._stores else signal.SIGTERM)
+            process.send_signal(self._stores[name].stop_signal if name in self._stores else signal.SIGTERM)
 
     def signal(self, signum: signal.Signals, *names: str) -> None:
         """Send a signal to parts."""

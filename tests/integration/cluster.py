@@ -41,7 +41,7 @@ class Cluster:
 
     def stop(self) -> None:
         """End it and all its sessions."""
-        self.process.send_signal(self._part.end)
+        self.process.send_signal(self._part.stop_signal)
         self.process.wait(20)
 
     def execute(self, statement: str) -> list[tuple[object, ...]]:

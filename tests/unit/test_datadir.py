@@ -1,4 +1,4 @@
-"""The data directory: private and whole files, logs that stay small, and processes that are known for certain."""
+"""The data directory: private files, written atomically, rotated logs, and orphans that are identified."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from tests.waiting import eventually
 from voting.local import datadir
 from voting.local.datadir import DataDir
 from voting.local.identity import identity
-from voting.local.supervisor import Failed, Part, Supervisor, end_leftover
+from voting.local.supervisor import Failed, Part, Supervisor, stop_orphan
 
 pytestmark = pytest.mark.anyio
 
@@ -42,26 +42,26 @@ def process() -> Iterator["subprocess.Popen[bytes]"]:
 
 @pytest.fixture(params=["Linux", "ps"])
 def _system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways to know a process: that of Linux, and that of other systems."""
+    """Both ways to identify a process: that of Linux, and that of other systems."""
     if request.param == "ps":
         monkeypatch.setattr("voting.local.identity._BOOT", Path("/nowhere"))
 
 
 @pytest.mark.usefixtures("_system")
-def test_a_leftover_is_the_process_that_was_started_and_no_other(
+def test_an_orphan_is_the_process_that_was_started_and_no_other(
     data: DataDir, process: "subprocess.Popen[bytes]"
 ) -> None:
     data.write_pid("worker-1", process.pid)
     assert (data.run / "worker-1.pid").read_text() == f"{process.pid}\n"
-    assert data.leftovers() == ["worker-1"]
+    assert data.orphans() == ["worker-1"]
     (data.run / "worker-1.started").write_text(identity(1) or "")  # the id was given to another since
-    assert data.leftovers() == []
+    assert data.orphans() == []
     (data.run / "worker-1.started").unlink()
-    assert data.leftovers() == []
+    assert data.orphans() == []
     data.write_pid("worker-1", process.pid)
     process.kill()
     eventually(lambda: identity(process.pid) is None)  # though nobody has waited for it
-    assert data.leftovers() == []
+    assert data.orphans() == []
 
 
 def test_a_name_with_blanks_and_brackets_does_not_hide_when_a_process_was_started(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_name_with_blanks_and_brackets_does_not_hide_when_a_process_was_starte
         started.kill()
 
 
-async def test_a_leftover_is_ended_and_one_that_ends_meanwhile_or_is_not_ours_is_no_traceback(
+async def test_an_orphan_is_stopped_and_one_that_ends_meanwhile_or_is_not_ours_is_no_traceback(
     data: DataDir, process: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: int) -> None:
@@ -82,12 +82,12 @@ async def test_a_leftover_is_ended_and_one_that_ends_meanwhile_or_is_not_ours_is
     with monkeypatch.context() as patched:
         patched.setattr(os, "kill", refuse)
         with pytest.raises(Failed, match=f"process {process.pid}\\) of an earlier run belongs to another user"):
-            await end_leftover(data, "worker-1")
-    await end_leftover(data, "worker-1")
+            await stop_orphan(data, "worker-1")
+    await stop_orphan(data, "worker-1")
     assert await asyncio.to_thread(process.wait, 10) == -signal.SIGTERM
     pids = iter([process.pid])
-    monkeypatch.setattr(data, "still_runs", lambda _: next(pids, None))
-    await end_leftover(data, "worker-1")
+    monkeypatch.setattr(data, "running_pid", lambda _: next(pids, None))
+    await stop_orphan(data, "worker-1")
     assert not (data.run / "worker-1.pid").exists()
 
 
@@ -96,11 +96,11 @@ def test_the_state_is_private_and_there_only_whole(data: DataDir, monkeypatch: p
     data.write_state({"redis_url": "unix:///old"})
     seen = []
 
-    def look(draft: Path, target: Path) -> None:
+    def rename(draft: Path, target: Path) -> None:
         seen.append((draft.stat().st_mode & 0o777, json.loads(draft.read_text()), json.loads(path.read_text())))
         os.rename(draft, target)  # noqa: PTH104 - the method is replaced
 
-    monkeypatch.setattr(Path, "rename", look)
+    monkeypatch.setattr(Path, "rename", rename)
     old = os.umask(0)
     data.write_state({"redis_url": "unix:///new"})
     os.umask(old)

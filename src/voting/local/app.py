@@ -1,8 +1,7 @@
-"""`voting up`: everything on this machine with one command, no Docker.
+"""`voting up`: run both stores and all services on this machine, without Docker.
 
-It starts the stores and the services in order, keeps them running, and stops them cleanly. What a part needs it gets
-in its environment, and nothing else: only vote has the key, only result and the workers have the database. Data stays
-in the data directory between runs.
+It starts the parts in order, restarts those that end, and stops them cleanly. Each part gets only what it needs in its
+environment: only vote gets the key, only result and the workers get the database. The data directory is kept.
 """
 
 import asyncio
@@ -18,21 +17,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voting.local import servers
-from voting.local.datadir import Busy, DataDir
+from voting.local.datadir import DataDir, DirectoryInUse
 from voting.local.servers import CannotRun
-from voting.local.supervisor import Failed, Part, Supervisor, end_leftover
+from voting.local.supervisor import Failed, Part, Supervisor, stop_orphan
 from voting.service import probe
 from voting.settings.environment import inherited_environment
 
 
-def say(line: str) -> None:
-    """Tell the person at the terminal."""
+def write_line(line: str) -> None:
+    """Write a line to standard output at once, also if that is a pipe."""
     print(line, flush=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line said."""
+    """The options of the command line."""
 
     host: str
     vote_port: int
@@ -41,15 +40,17 @@ class Options:
 
 
 def up(data: Path, options: Options) -> int:
-    """Run everything until told to stop; return the exit code."""
+    """Run everything until a signal; return the exit code."""
     directory = DataDir(data)
     try:
         directory.open()
-    except Busy as error:
-        say(f"voting up: {error}")
+    except DirectoryInUse as error:
+        write_line(f"voting up: {error}")
         return 1
     except OSError as error:
-        say(f"voting up: cannot use the data directory {directory.root}: {error.strerror}. Choose another with --data.")
+        write_line(
+            f"voting up: cannot use the data directory {directory.root}: {error.strerror}. Choose another with --data."
+        )
         return 1
     try:
         return asyncio.run(_run(directory, options))
@@ -58,7 +59,7 @@ def up(data: Path, options: Options) -> int:
 
 
 def _check_free(host: str, port: int, flag: str) -> None:
-    """Find out before anything starts whether a port is taken."""
+    """Raise `CannotRun` if the port cannot be used."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.create_server((host, port), family=family).close()
@@ -71,7 +72,7 @@ def _check_free(host: str, port: int, flag: str) -> None:
 
 
 async def _run(data: DataDir, options: Options) -> int:
-    supervisor = Supervisor(data, say)
+    supervisor = Supervisor(data, write_line)
     stopped = asyncio.Event()
 
     def on_signal() -> None:
@@ -90,30 +91,30 @@ async def _run(data: DataDir, options: Options) -> int:
         if running.done():
             running.result()
             await ending
-        say("Stopping …")
+        write_line("Stopping …")
     except (Failed, CannotRun) as error:
-        say(f"voting up: {error}")
+        write_line(f"voting up: {error}")
         code = error.code if isinstance(error, Failed) else 1
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await supervisor.stop()
-    say("Stopped; everything is kept in " + str(data.root))
+    write_line(f"Stopped. The data is in {data.root}.")
     return code
 
 
 async def _start(data: DataDir, supervisor: Supervisor, options: Options) -> None:
     began = time.monotonic()
-    where = "" if data.root == Path.cwd() / ".voting" else f" --data {shlex.quote(str(data.root))}"
-    for name in data.leftovers():
-        say(f"Ending {name} (process {data.pid(name)}), left over from a run that was killed …")
-        await end_leftover(data, name)
+    data_option = "" if data.root == Path.cwd() / ".voting" else f" --data {shlex.quote(str(data.root))}"
+    for name in data.orphans():
+        write_line(f"Stopping {name} (process {data.pid(name)}), left over from a run that was killed …")
+        await stop_orphan(data, name)
     for flag, port in (("--vote-port", options.vote_port), ("--result-port", options.result_port)):
         _check_free(options.host, port, flag)
-    say("Starting Valkey and PostgreSQL …")
+    write_line("Starting Valkey and PostgreSQL …")
     valkey, redis_url = servers.valkey(data)
-    if await valkey.is_ready():  # started in the moment before a run was killed, and so not known to us
-        raise CannotRun(f"another Valkey runs with {data.valkey}: two would damage its files; end it first")
+    if await valkey.is_ready():  # started just before a run was killed, so that it has no pid file
+        raise CannotRun(f"another Valkey runs with {data.valkey}, and two would damage its files: stop it first")
     postgres, database_url = await asyncio.to_thread(servers.postgres, data)
     await supervisor.start(valkey, postgres)
 
@@ -126,17 +127,17 @@ async def _start(data: DataDir, supervisor: Supervisor, options: Options) -> Non
     key = {"SECRET_KEY_FILE": str(data.secret_key_file())}
     await supervisor.run_once(_service(data, "migrate", database))
     if foreign := await servers.foreign_installation(data):
-        say(
+        write_line(
             f"\nWarning: the broker's files in {data.valkey} belong to another database than the one in\n"
-            f"{data.postgres}, which may be new and empty. Votes are accepted and wait; none is counted, until you\n"
-            f"  put the files of that database back, or restore a backup of it:  ./voting restore FILE{where}\n"
-            f"  or give that database up and count into this one:  ./voting adopt {foreign}{where}\n"
+            f"{data.postgres}, which may be new and empty. Votes are accepted and wait; none is counted until you\n"
+            f"  put back the files of that database, or restore a backup of it:  ./voting restore FILE{data_option}\n"
+            f"  or abandon that database and count into this one:  ./voting adopt {foreign}{data_option}\n"
         )
-    say(f"Starting {options.workers} worker{'s' if options.workers > 1 else ''}, vote and result …")
+    write_line(f"Starting {options.workers} worker{'s' if options.workers > 1 else ''}, vote and result …")
     names = [f"worker-{number}" for number in range(1, options.workers + 1)]
     workers = [_service(data, name, redis | database | {"WORKER_NAME": name}) for name in names]
     if foreign:
-        workers = [dataclasses.replace(worker, is_ready=_at_once) for worker in workers]
+        workers = [dataclasses.replace(worker, is_ready=_always_ready) for worker in workers]
     parts = [
         *workers,
         _service(data, "result", database | addresses),
@@ -147,18 +148,18 @@ async def _start(data: DataDir, supervisor: Supervisor, options: Options) -> Non
     vote_url, result_url = f"http://{host}:{options.vote_port}", f"http://{host}:{options.result_port}"
     sockets = {part.name: str(data.sockets / f"{part.name}.sock") for part in parts}
     data.write_state({"redis_url": redis_url, "database_url": database_url, "parts": sockets})
-    say(f"Ready in {time.monotonic() - began:.1f} s.\n")
-    say(f"  Vote    {vote_url}\n  Result  {result_url}\n")
-    say(f"Where every vote is: ./voting status{where}    Logs: {data.log}    Stop: Ctrl-C")
+    write_line(f"Ready in {time.monotonic() - began:.1f} s.\n")
+    write_line(f"  Vote    {vote_url}\n  Result  {result_url}\n")
+    write_line(f"State: ./voting status{data_option}    Logs: {data.log}    Stop: Ctrl-C")
 
 
-async def _at_once() -> bool:
-    """Do not wait until a worker is ready, which has to wait itself."""
+async def _always_ready() -> bool:
+    """Return true: the start must not wait for workers that cannot count yet."""
     return True
 
 
 def _service(data: DataDir, name: str, environment: dict[str, str]) -> Part:
-    """One of our own services, and how to ask whether it is ready."""
+    """Return a service as a part to supervise."""
     address = f"unix:{data.sockets / name}.sock"
     command = [sys.executable, "-m", "voting", name.partition("-")[0]]
     given = inherited_environment() | environment | {"METRICS_LISTEN": address}

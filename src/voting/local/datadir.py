@@ -1,4 +1,4 @@
-"""The data directory of `voting up`: what it keeps between runs, private to the user, and used by one run at a time."""
+"""The data directory of `voting up`: private to the user, kept between runs, and used by one run at a time."""
 
 import contextlib
 import fcntl
@@ -14,17 +14,17 @@ from pathlib import Path
 from voting.local.identity import identity
 
 MAX_SOCKET_PATH = 100  # bytes; the system's own limit is 104 to 108
-PLAIN = re.compile(r"[A-Za-z0-9_./+-]+")  # what means itself in a URL, and in PostgreSQL's lists
+PLAIN = re.compile(r"[A-Za-z0-9_./+-]+")  # needs no quoting in a URL or in PostgreSQL's lists
 MAX_LOG = 5_000_000  # bytes
 IS_ROOT = os.geteuid() == 0
 
 
-class Busy(Exception):
-    """Another run uses the directory; the message names its process."""
+class DirectoryInUse(Exception):
+    """Another run uses the data directory; the message names its process."""
 
 
 class DataDir:
-    """The directory `root` and what is in it.
+    """The directory `root`.
 
     run/: process ids, sockets, the lock. log/: a file for each part. valkey/, postgres/: the stores. secret_key.
     """
@@ -37,65 +37,67 @@ class DataDir:
         self._lock = -1
 
     def open(self) -> None:
-        """Make what is missing and lock it.
+        """Create what is missing and lock the directory.
 
         Raises:
-            Busy: another run has it.
-            OSError: it cannot be made or written.
+            DirectoryInUse: another run has the lock.
+            OSError: it cannot be created or written.
         """
-        # Root's PostgreSQL runs as another user, who has to pass through, but cannot look around.
-        passage = 0o711 if IS_ROOT else 0o700
-        for folder, mode in ((self.root, passage), (self.run, passage), (self.log, 0o700), (self.valkey, 0o700)):
+        # Root's PostgreSQL runs as another user, who needs to traverse the directories but not to list them.
+        shared = 0o711 if IS_ROOT else 0o700
+        for folder, mode in ((self.root, shared), (self.run, shared), (self.log, 0o700), (self.valkey, 0o700)):
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(mode)
         self._lock = os.open(self.run / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            who = self.pid("up")
-            raise Busy(f"already runs with {self.root}, process {who}: stop that, or choose another --data") from None
-        self.sockets = self._place_for_sockets(passage)
+            holder = self.pid("up")
+            raise DirectoryInUse(
+                f"already runs with {self.root}, process {holder}: stop it, or choose another --data"
+            ) from None
+        self.sockets = self._socket_directory(shared)
         self.write_pid("up", os.getpid())
 
-    def _place_for_sockets(self, mode: int) -> Path:
-        """`run/`, or where its path is too long for a socket or odd in a URL, a private directory with a plain one."""
+    def _socket_directory(self, mode: int) -> Path:
+        """Return `run/`, or a private temporary directory if that path is too long for a socket or needs quoting."""
         longest = str(self.run / "postgres" / ".s.PGSQL.5432.lock")
         if len(longest) <= MAX_SOCKET_PATH and PLAIN.fullmatch(longest):
             return self.run
         digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:12]
-        place = Path(tempfile.gettempdir()) / f"voting-{os.geteuid()}-{digest}"
-        place.mkdir(mode=mode, exist_ok=True)
-        if place.is_symlink() or place.stat().st_uid != os.geteuid():
-            raise OSError(f"{place} belongs to somebody else; remove it, or choose a shorter --data")
-        place.chmod(mode)
-        return place
+        directory = Path(tempfile.gettempdir()) / f"voting-{os.geteuid()}-{digest}"
+        directory.mkdir(mode=mode, exist_ok=True)
+        if directory.is_symlink() or directory.stat().st_uid != os.geteuid():
+            raise OSError(f"{directory} belongs to another user; remove it, or choose a shorter --data")
+        directory.chmod(mode)
+        return directory
 
     def secret_key_file(self) -> Path:
-        """The file with the key that signs cookies; made at first use."""
+        """Return the file with the key that signs cookies; it is created at first use."""
         path = self.root / "secret_key"
         if not path.exists():
             _write(path, secrets.token_hex(32))
         return path
 
     def pid(self, name: str) -> int | None:
-        """The process id that a part had when it was last started."""
+        """Return the process id of a part's last start."""
         try:
             return int((self.run / f"{name}.pid").read_text())
         except (FileNotFoundError, ValueError):
             return None
 
     def write_pid(self, name: str, pid: int) -> None:
-        """Note the process id of a part, and beside it which process it is the id of."""
+        """Write the process id of a part, and the identity of the process."""
         _write(self.run / f"{name}.started", identity(pid) or "")
         _write(self.run / f"{name}.pid", f"{pid}\n")
 
-    def forget_pid(self, name: str) -> None:
-        """The part has ended."""
+    def remove_pid(self, name: str) -> None:
+        """Remove the process id of a part that has ended."""
         (self.run / f"{name}.pid").unlink(missing_ok=True)
         (self.run / f"{name}.started").unlink(missing_ok=True)
 
-    def still_runs(self, name: str) -> int | None:
-        """Return the process id of a part if the process that was started under it still runs."""
+    def running_pid(self, name: str) -> int | None:
+        """Return the process id of a part if that process still runs."""
         pid = self.pid(name)
         try:
             started = (self.run / f"{name}.started").read_text(encoding="ascii")
@@ -103,24 +105,24 @@ class DataDir:
             return None
         return pid if pid and started and identity(pid) == started else None
 
-    def leftovers(self) -> list[str]:
-        """Return the parts of an earlier run that was killed and could not end them."""
+    def orphans(self) -> list[str]:
+        """Return the parts that still run although their `voting up` was killed."""
         names = sorted(file.stem for file in self.run.glob("*.pid"))
-        return [name for name in names if name != "up" and self.still_runs(name)]
+        return [name for name in names if name != "up" and self.running_pid(name)]
 
     def log_file(self, name: str) -> Path:
-        """Return where a part writes its log; it must be opened for appending."""
+        """Return the log file of a part, which must be opened for appending."""
         return self.log / f"{name}.log"
 
     def rotate_logs(self) -> None:
-        """Move the contents of each log that has become large into `<name>.log.1`, whose contents go.
+        """Move the contents of each log larger than `MAX_LOG` into `<name>.log.1`, replacing that file.
 
-        The parts keep their files open, so the contents are copied and the file is truncated. A line that is written
-        in the microseconds between the two is lost; nothing else is. Each part's two files together are as large as
-        twice `MAX_LOG` and what it writes in between two calls.
+        Parts keep their files open, so the contents are copied and the file is truncated. Lines written in the
+        microseconds in between are lost. A part's two files have at most twice `MAX_LOG`, and what it writes between
+        two calls.
         """
         for path in self.log.glob("*.log"):
-            with contextlib.suppress(OSError), path.open("r+b") as log:  # a full disk: it cannot grow any further
+            with contextlib.suppress(OSError), path.open("r+b") as log:  # the disk is full, so logs do not grow either
                 if os.fstat(log.fileno()).st_size > MAX_LOG:
                     with path.with_suffix(".log.1").open("wb") as old:
                         while log.tell() < os.fstat(log.fileno()).st_size:
@@ -129,18 +131,18 @@ class DataDir:
                         log.truncate(0)
 
     def write_state(self, state: dict[str, object]) -> None:
-        """Leave word for `voting status`."""
+        """Write the addresses for the operator's commands."""
         _write(self.run / "state.json", json.dumps(state, indent=2))
 
     def close(self) -> None:
-        """Nothing runs any more."""
+        """Release the directory; all parts have ended."""
         (self.run / "state.json").unlink(missing_ok=True)
-        self.forget_pid("up")
+        self.remove_pid("up")
         os.close(self._lock)
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file that is private, and is there only whole."""
+    """Write a private file, atomically."""
     draft = path.with_name(f"{path.name}.new")
     draft.unlink(missing_ok=True)
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:

