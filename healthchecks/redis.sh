@@ -1,6 +1,6 @@
 #!/bin/sh
-# Healthy when Redis answers over the network address that its clients use, to a user with a password, and its
-# append-only file is in order. `info` also fails while the data is still being loaded.
+# Healthy if Redis answers at its clients' network address, to a user with a password, and its append-only file is
+# written without errors. `info` fails while Redis loads its data.
 set -eu
 
 password=$(cat "${PASSWORD_FILE:-/run/secrets/health_password}")

@@ -2,11 +2,11 @@
 # The classic load: with Apache Bench, 1,000 votes for the first option, 1,000 for the second, 1,000 for the first.
 #
 #   VOTE_URL     where to vote                        (http://localhost:8080)
-#   RESULT_URL   where to look whether all have come  (none: not checked)
+#   RESULT_URL   the result service to check     (none: not checked)
 #   VOTES_A      votes for the first option, in two runs   (2000)
 #   VOTES_B      votes for the second option               (1000)
-#   CONCURRENCY  how many at a time                        (50)
-#   WAIT         seconds to wait for the services, and then for the last vote to show  (30)
+#   CONCURRENCY  concurrent requests                       (50)
+#   WAIT         seconds to wait for the services, and then for the last vote to be counted  (30)
 #
 # The exit code is 0 only if every vote was accepted and, with RESULT_URL, the tally has grown by exactly as many.
 set -eu
@@ -19,7 +19,7 @@ case ${1-} in
 esac
 
 url=${VOTE_URL:-http://localhost:8080}
-url=${url%/}/ # ab wants a path
+url=${url%/}/ # ab needs a path
 result=${RESULT_URL:-}
 a=${VOTES_A:-2000}
 b=${VOTES_B:-1000}
@@ -74,7 +74,7 @@ run() { # run KEY COUNT
     }
     complete=$(sed -n 's/^Complete requests: *//p' "$work/out")
     refused=$(sed -n 's/^Non-2xx responses: *//p' "$work/out")
-    # ab counts answers of another length than the first as failed; receipts may differ in length, so only real errors count
+    # ab counts answers whose length differs from the first as failed; receipts differ in length, so these are ignored
     broken=$(sed -n 's/.*(Connect: \([0-9]*\), Receive: \([0-9]*\), Length: [0-9]*, Exceptions: \([0-9]*\)).*/\1 \2 \3/p' "$work/out")
     # shellcheck disable=SC2086 # three numbers, three arguments
     set -- "$1" "$2" ${broken:-0 0 0}

@@ -1,7 +1,7 @@
 """Writes `posta` and `postb`, the URL-encoded bodies that Apache Bench posts for the first and the second option.
 
-With --vote the keys are those of the first two options on that ballot, else a and b.
-With --tally it asks the result service instead, and prints `<votes for the first option> <for the second>`.
+With --vote the keys are those of the first two options on that ballot page, else a and b.
+With --tally it prints `<votes for the first option> <votes for the second>` of the result service instead.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def keys(url: str) -> list[str]:
-    """The keys of the first two options on the ballot at `url`."""
+    """Return the keys of the first two options on the ballot page at `url`."""
     with urllib.request.urlopen(url, timeout=5) as answer:
         page = answer.read().decode()
     return [html.unescape(key) for key in re.findall(r'name="vote" value="([^"]*)"', page)][:2]
@@ -29,7 +29,7 @@ def write(folder: Path, keys: list[str]) -> None:
 
 
 def tally(url: str) -> str:
-    """The votes for the first two options, as the result service at `url` shows them now."""
+    """Return the votes for the first two options that the result service at `url` shows."""
     with urllib.request.urlopen(f"{url.rstrip('/')}/api/results", timeout=5) as answer:
         options = json.load(answer)["options"]
     return " ".join(str(option["votes"]) for option in options[:2])
