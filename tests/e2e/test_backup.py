@@ -1,4 +1,4 @@
-"""`voting backup` and `voting restore`: everything counted in one file, destroyed, and back exactly as it was."""
+"""`voting backup` and `voting restore`: after the loss of the database, a restore gives exactly the same rows."""
 
 import asyncio
 import gzip
@@ -167,7 +167,7 @@ def add_table(members: dict[str, bytes]) -> None:
 
 
 def forge_tally(members: dict[str, bytes]) -> None:
-    """As an archive would be whose sums were made to fit."""
+    """Change a tally, and the manifest to match."""
     rows = members["tallies/00000.copy"].replace(b"\ta\t", b"\ta\t1")
     members["tallies/00000.copy"] = rows
     manifest = json.loads(members["manifest.json"])
@@ -229,7 +229,7 @@ def test_a_backup_is_private_from_its_first_byte(loaded: Stack, tmp_path: Path) 
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_backup_does_not_replace_what_is_no_file(loaded: Stack, tmp_path: Path) -> None:
+def test_a_backup_does_not_replace_a_pipe(loaded: Stack, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     run = voting("backup", str(tmp_path / "pipe"), "--data", str(loaded.data))
     assert run.returncode == 1
@@ -249,7 +249,7 @@ def test_a_backup_of_a_version_without_an_installation_id_can_be_restored(loaded
     assert loaded.rows("SELECT id FROM installation") == before
 
 
-def test_what_is_no_backup_is_refused_in_a_sentence(loaded: Stack) -> None:
+def test_a_file_that_is_not_a_backup_is_refused_with_a_message(loaded: Stack) -> None:
     run = voting("restore", "-", "--data", str(loaded.data), data=gzip.compress(b"something else"))
     assert run.returncode == 1
     assert run.stderr.startswith(b"voting restore: it is damaged, or not a backup (")

@@ -1,4 +1,4 @@
-"""`voting up` and `voting status`: one command that starts, keeps, restarts and stops everything."""
+"""`voting up` starts, restarts and stops everything; `voting status` and `voting doctor` report on it."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def check_rows(stack: Stack, load: LoadGenerator) -> None:
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Stack]:
-    """A stack that the test may damage."""
+    """A stack of the test's own, which it may damage."""
     stack = Stack(tmp_path / "data").start()
     yield stack
     if stack.process.poll() is None:
@@ -157,7 +157,7 @@ def test_an_empty_database_beside_the_old_broker_is_refused_until_the_right_one_
     assert command("adopt", "nonsense", "--data", str(own.data)).returncode == 2
 
 
-def test_a_database_of_another_major_version_is_named_with_the_way_to_move_it(tmp_path: Path) -> None:
+def test_files_of_another_major_version_of_postgresql_are_refused_with_the_steps_to_move_them(tmp_path: Path) -> None:
     files = tmp_path / "data" / "postgres" / "data"
     files.mkdir(parents=True)
     (files / "PG_VERSION").write_text("17\n")
@@ -168,7 +168,7 @@ def test_a_database_of_another_major_version_is_named_with_the_way_to_move_it(tm
     assert not (tmp_path / "data" / "log" / "valkey.log").exists()
 
 
-def test_a_valkey_that_nobody_knows_of_is_not_started_twice(own: Stack) -> None:
+def test_a_valkey_without_a_known_process_is_not_started_twice(own: Stack) -> None:
     own.process.kill()
     own.process.wait()
     (own.data / "run" / "valkey.started").unlink()  # as if `up` had been killed before it could write it
@@ -179,7 +179,7 @@ def test_a_valkey_that_nobody_knows_of_is_not_started_twice(own: Stack) -> None:
     own.start()
 
 
-def test_a_second_run_on_the_same_data_says_so_and_touches_nothing(stack: Stack) -> None:
+def test_a_second_run_with_the_same_data_directory_is_refused_and_changes_nothing(stack: Stack) -> None:
     before = [stack.pid(name) for name in PARTS]
     second = command("up", "--data", str(stack.data), "--vote-port", "50123", "--result-port", "50124")
     assert second.returncode == 1
@@ -204,7 +204,7 @@ def test_two_services_on_one_port_are_refused_at_once() -> None:
     assert "--vote-port" in run.stderr
 
 
-def test_the_launcher_works_whatever_the_shell_makes_of_cd() -> None:
+def test_the_launcher_works_if_cdpath_is_set() -> None:
     root = Path(__file__).parents[2]
     environment = os.environ | {"CDPATH": str(root.parent)}  # noqa: TID251
     found = subprocess.run(
@@ -295,7 +295,7 @@ def test_files_and_sockets_are_private_to_the_user(stack: Stack) -> None:
     assert stack.data.stat().st_mode & 0o066 == 0
 
 
-def test_status_is_well_when_all_is_well(stack: Stack) -> None:
+def test_status_exits_with_0_without_a_problem(stack: Stack) -> None:
     eventually(stack.drained)
     run = command("status", "--data", str(stack.data))
     assert run.returncode == 0, run.stdout
@@ -304,7 +304,7 @@ def test_status_is_well_when_all_is_well(stack: Stack) -> None:
         assert part in run.stdout
 
 
-def test_status_says_what_is_wrong(own: Stack) -> None:
+def test_status_names_a_problem(own: Stack) -> None:
     for name in ("worker-1", "worker-2"):
         os.kill(own.pid(name), signal.SIGSTOP)
     httpx.post(own.vote_url, data={"vote": "a"})
@@ -316,7 +316,7 @@ def test_status_says_what_is_wrong(own: Stack) -> None:
     eventually(lambda: command("status", "--data", str(own.data)).returncode == 0, within=20)
 
 
-def test_status_looks_at_any_stores_that_the_environment_names(stack: Stack, tmp_path: Path) -> None:
+def test_status_checks_the_stores_that_the_environment_names(stack: Stack, tmp_path: Path) -> None:
     state = stack.state
     urls = {"REDIS_URL": state["redis_url"], "DATABASE_URL": state["database_url"], "VOTE_URL": stack.vote_url}
     eventually(stack.drained)

@@ -9,25 +9,25 @@ from voting.operate import secrets
 from voting.settings import keys
 
 
-def laid_out(kept: Path) -> dict[str, str]:
+def read_files(kept: Path) -> dict[str, str]:
     return {str(file.relative_to(kept)): file.read_text() for file in kept.rglob("*") if file.is_file()}
 
 
 def test_secrets_are_made_at_random_and_kept(tmp_path: Path) -> None:
     given = tmp_path / "given"
     assert secrets.write_secrets(tmp_path / "one", given) == list(secrets.GIVEN)
-    first = laid_out(tmp_path / "one")
+    first = read_files(tmp_path / "one")
     assert secrets.write_secrets(tmp_path / "one", given) == []
-    assert laid_out(tmp_path / "one") == first
+    assert read_files(tmp_path / "one") == first
     secrets.write_secrets(tmp_path / "two", given)
-    second = laid_out(tmp_path / "two")
+    second = read_files(tmp_path / "two")
     without_keys = {"secrets/secret_key_old": "", "vote/secret_key_old": first["vote/secret_key_old"]}
     assert set(first.items()) & set(second.items()) == set(without_keys.items())
 
 
 def test_each_service_has_only_what_it_needs_and_redis_only_hashes(tmp_path: Path) -> None:
     secrets.write_secrets(tmp_path, tmp_path / "given")
-    files = laid_out(tmp_path)
+    files = read_files(tmp_path)
     passwords = {name: files[f"secrets/{name}"] for name in secrets.GIVEN}
     assert passwords["postgres_password"] not in files["worker/database_url"] + files["result/database_url"]
     for name in ("vote", "worker", "health"):
@@ -47,24 +47,24 @@ def test_a_given_secret_is_used_and_can_be_changed(tmp_path: Path) -> None:
     assert (kept / "vote" / "redis_url").read_text() == "redis://vote:correct-horse-battery@redis:6379/0"
 
 
-def test_further_keys_are_laid_out_and_kept_until_others_are_given(tmp_path: Path) -> None:
+def test_old_keys_are_written_and_kept_until_others_are_given(tmp_path: Path) -> None:
     given, kept = tmp_path / "given", tmp_path / "kept"
     given.mkdir()
-    laid = kept / "vote" / "secret_key_old"
+    written = kept / "vote" / "secret_key_old"
     secrets.write_secrets(kept, given)
-    assert keys.parse(laid.read_text()) == ()
-    assert laid.read_text()  # a setting from an empty file is an error
+    assert keys.parse(written.read_text()) == ()
+    assert written.read_text()  # a setting from an empty file is an error
     (given / "secret_key_old").write_text(f"{'o' * 32} until 2027-01-31\n{'p' * 32}\n")
     secrets.write_secrets(kept, given)
     (given / "secret_key_old").unlink()
     secrets.write_secrets(kept, given)
-    assert [each.key for each in keys.parse(laid.read_text())] == ["o" * 32, "p" * 32]
+    assert [each.key for each in keys.parse(written.read_text())] == ["o" * 32, "p" * 32]
     (given / "secret_key_old").write_text("")
     secrets.write_secrets(kept, given)
-    assert keys.parse(laid.read_text()) == ()
+    assert keys.parse(written.read_text()) == ()
 
 
-def test_further_keys_that_vote_would_refuse_are_refused_before_it_gets_them(tmp_path: Path) -> None:
+def test_old_keys_that_vote_would_refuse_are_refused(tmp_path: Path) -> None:
     given, kept = tmp_path / "given", tmp_path / "kept"
     given.mkdir()
     (given / "secret_key_old").write_text("p" * 31)
@@ -73,16 +73,16 @@ def test_further_keys_that_vote_would_refuse_are_refused_before_it_gets_them(tmp
     (given / "secret_key_old").write_text("n" * 32)
     secrets.write_secrets(kept, given)
     (given / "secret_key").write_text("n" * 32)  # the next key signs, and the one before it was forgotten
-    before = laid_out(kept)
+    before = read_files(kept)
     with pytest.raises(secrets.BadSecret, match="secret_key_old: it lists secret_key, the current key"):
         secrets.write_secrets(kept, given)
-    assert laid_out(kept) == before
+    assert read_files(kept) == before
 
 
 @pytest.mark.parametrize(
     "bad", ["", "short", "with space in it", "percent%20sign%20", "newline\ninside-it", "ümläute-überall"]
 )
-def test_a_given_secret_that_would_break_an_address_is_refused_by_name(tmp_path: Path, bad: str) -> None:
+def test_a_given_secret_that_is_not_valid_in_a_url_is_refused_by_name(tmp_path: Path, bad: str) -> None:
     given = tmp_path / "given"
     given.mkdir()
     (given / "postgres_password").write_text(bad, encoding="utf-8")
@@ -90,7 +90,7 @@ def test_a_given_secret_that_would_break_an_address_is_refused_by_name(tmp_path:
         secrets.write_secrets(tmp_path / "kept", given)
 
 
-def test_a_database_elsewhere_is_reached_by_tls_with_its_certificate_checked(tmp_path: Path) -> None:
+def test_connections_to_an_external_database_use_tls_and_verify_its_certificate(tmp_path: Path) -> None:
     given, kept = tmp_path / "given", tmp_path / "kept"
     given.mkdir()
     (given / "database_host").write_text("db.example.org:5433\n")
