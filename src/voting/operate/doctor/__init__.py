@@ -1,4 +1,4 @@
-"""`voting doctor`: `app` runs the checks of `broker` and `database`, which add their findings to a `report.Report`.
+"""`voting doctor`: `app` runs the checks of `broker` and `database`, which add findings to a `report.Report`.
 
-Must never import the services or `local`, and never changes what it checks.
+Must never import `local` or the services, and must never change what it checks.
 """
