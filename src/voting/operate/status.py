@@ -138,7 +138,7 @@ async def _check_broker(status: Status, url: str) -> None:
     status.oldest_seconds = backlog.oldest
     if backlog.waiting and backlog.oldest > OLDEST_SECONDS:
         status.problems.append(
-            f"The oldest vote has waited {backlog.oldest:.0f} s: start more workers, or read their logs."
+            f"Votes have waited {backlog.oldest:.0f} s to be counted: start more workers, or read their logs."
         )
 
 
