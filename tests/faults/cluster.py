@@ -39,7 +39,7 @@ def cluster_files() -> Path:
         environment = {"PATH": os.defpath, "PYTHONPATH": str(ROOT / "src"), "DATABASE_URL": url}
         subprocess.run([sys.executable, "-m", "voting", "migrate"], env=environment, check=True, capture_output=True)
     finally:
-        process.send_signal(part.end)
+        process.send_signal(part.stop_signal)
         process.wait(30)
         data.close()
     return data.postgres / "data"
