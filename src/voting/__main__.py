@@ -62,12 +62,7 @@ def result() -> None:
 
 
 @cli.command()
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    default=Path(".voting"),
-    help="Data directory, kept between runs.",
-)
+@click.option("--data", type=click.Path(path_type=Path), default=Path(".voting"), help="Data directory.")
 @click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 for all networks of this machine.")
 @click.option("--vote-port", type=click.IntRange(1, 65535), default=8080, help="Port of the vote service.")
 @click.option("--result-port", type=click.IntRange(1, 65535), default=8081, help="Port of the result service.")

@@ -35,12 +35,8 @@ def _fail(command: str, problem: str, code: int) -> NoReturn:
     raise click.exceptions.Exit(code)
 
 
-def _data_option(
-    help_text: str = "Data directory of `voting up`.",
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return click.option("--data", type=click.Path(path_type=Path), default=Path(".voting"), help=help_text)
-
-
+_path = click.Path(path_type=Path)
+_data_option = click.option("--data", type=_path, default=Path(".voting"), help="Data directory of `voting up`.")
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
@@ -69,7 +65,7 @@ def migrate() -> None:
 
 
 @click.command()
-@_data_option()
+@_data_option
 @_json_option
 @click.option(
     "--dead-letters-within",
@@ -89,7 +85,7 @@ def status(data: Path, as_json: bool, dead_letters_within: float | None) -> None
 
 
 @click.command()
-@_data_option()
+@_data_option
 @_json_option
 def doctor(data: Path, as_json: bool) -> None:
     """Find what could lose votes, each problem with its fix.
@@ -114,8 +110,8 @@ def _check(command: str, main: Callable[[], int]) -> None:
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@_data_option()
+@click.argument("file", type=_path)
+@_data_option
 def backup(file: Path, data: Path) -> None:
     """Write everything that is counted to FILE.
 
@@ -130,8 +126,8 @@ def backup(file: Path, data: Path) -> None:
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@_data_option()
+@click.argument("file", type=_path)
+@_data_option
 @click.option("--replace", is_flag=True, help="Delete the votes and polls that the database holds.")
 def restore(file: Path, data: Path, replace: bool) -> None:
     """Load a backup into the database, all or nothing.
@@ -146,7 +142,7 @@ def restore(file: Path, data: Path, replace: bool) -> None:
 
 @click.command()
 @click.argument("installation", type=click.UUID)
-@_data_option()
+@_data_option
 def adopt(installation: UUID, data: Path) -> None:
     """Count the votes of another installation's broker here.
 
@@ -186,13 +182,8 @@ def _use_database(command: str, run: Callable[[str], object], data: Path) -> Non
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option(
-    "--given",
-    type=click.Path(path_type=Path),
-    default=Path("secrets"),
-    help="Directory of files to use instead of random values.",
-)
+@click.argument("folder", type=_path)
+@click.option("--given", type=_path, default=Path("secrets"), help="Directory of files to use, not random values.")
 def secrets(folder: Path, given: Path) -> None:
     """Make the passwords and keys that are missing in FOLDER.
 
