@@ -72,15 +72,15 @@ def main(*, only: tuple[str, ...], quick: bool, rounds: int, out: Path | None) -
         try:
             outcome = MEASURES[name](runner)
         except MEASURE_ERRORS as error:
-            runner.say(f"could not be measured: {type(error).__name__}: {error}")
+            runner.log(f"could not be measured: {type(error).__name__}: {error}")
             failed.append(name)
             continue
         took = round(time.monotonic() - began)
         outcome.run = how | {"rounds": f"{'quick, ' if quick else ''}{runner.rounds} rounds", "took": f"{took} s"}
         results.add(name, outcome)
         for threshold in outcome.thresholds:
-            runner.say(str(threshold))
-        runner.say(f"took {took} s")
+            runner.log(str(threshold))
+        runner.log(f"took {took} s")
     click.echo(results.markdown())
     click.echo(f"Written to {folder}/results.md and {folder}/results.json", err=True)
     if failed:

@@ -30,7 +30,7 @@ def accept(runner: Runner) -> Outcome:
             meter.add_round(cpu, load.requests)
             limit_meter.add_round(cpu, bare.requests, "limit: ")
             loads += [load, bare]
-            runner.say(f"round {number + 1}: {load.rate:,.0f} votes/s; limit {bare.rate:,.0f}")
+            runner.log(f"round {number + 1}: {load.rate:,.0f} votes/s; limit {bare.rate:,.0f}")
     thresholds = [
         Threshold("rate to that of the limit", median(ours) / median(limit), 0.5),
         Threshold(
@@ -71,7 +71,7 @@ def cores(runner: Runner) -> Outcome:
                 busy.append(load.busy)
             ours.append(rates[1] / rates[0])
             limit.append(rates[3] / rates[2])
-            runner.say(f"round {round_ + 1}: {ours[-1]:.2f} times one process; limit {limit[-1]:.2f}")
+            runner.log(f"round {round_ + 1}: {ours[-1]:.2f} times one process; limit {limit[-1]:.2f}")
     each = median(cpu["one process: vote"]) / median(cpu[f"{number} processes: vote"])
     thresholds = [
         Threshold("votes for a CPU second of vote, to one process", each, 0.9),
@@ -112,7 +112,7 @@ def whole(runner: Runner) -> Outcome:
             shares.append(load.rate / most)
             ages.append(max(monitor.seen))
             busy.append(load.busy)
-            runner.say(f"round {round_ + 1}: {load.rate:,.0f} votes/s, oldest waited {1000 * ages[-1]:.0f} ms")
+            runner.log(f"round {round_ + 1}: {load.rate:,.0f} votes/s, oldest waited {1000 * ages[-1]:.0f} ms")
     thresholds = [
         Threshold("load to the maximum", median(shares), 0.75),
         Threshold("longest wait of a vote, seconds", max(ages), 1, at_most=True),
@@ -127,8 +127,8 @@ def whole(runner: Runner) -> Outcome:
 def accepted(stack: Stack) -> int:
     """Return how many votes a vote service of one process has accepted, by its own metrics."""
     with httpx.Client(transport=httpx.HTTPTransport(uds=stack.state["parts"]["vote"])) as client:
-        said = client.get("http://vote/metrics").text
-    return int(float(find(r"^voting_votes_accepted_total (\S+)", said)))
+        output = client.get("http://vote/metrics").text
+    return int(float(find(r"^voting_votes_accepted_total (\S+)", output)))
 
 
 class ResultWatcher(threading.Thread):
@@ -193,7 +193,7 @@ def burst(runner: Runner) -> Outcome:
             slowest.append(voted["p99"])
             shown.append(watcher.seen - voted["began"])
             busy.append(voted["cpu"] / voted["seconds"])
-            runner.say(f"round {round_ + 1}: p99 {slowest[-1]:.2f} s, all on screen after {shown[-1]:.2f} s")
+            runner.log(f"round {round_ + 1}: p99 {slowest[-1]:.2f} s, all on screen after {shown[-1]:.2f} s")
     thresholds = [
         Threshold("failed", failed, 0, at_most=True),
         Threshold("p99 from arrival to answer, seconds", median(slowest), 2, at_most=True),

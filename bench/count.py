@@ -75,7 +75,7 @@ def _against_memory(runner: Runner, name: str, *, known: bool, share: float) -> 
             cpu.setdefault("limit: feeder", []).append(1000 * fed["cpu"] / votes)
             ours.append(rate)
             limit.append(fed["rate"])
-            runner.say(f"round {number + 1}: {rate:,.0f} votes/s; limit {fed['rate']:,.0f}")
+            runner.log(f"round {number + 1}: {rate:,.0f} votes/s; limit {fed['rate']:,.0f}")
     thresholds = [Threshold("rate to that of the limit", median(ours) / median(limit), share)]
     if not known:
         thresholds.append(Threshold("votes a second", median(ours), 20_000))

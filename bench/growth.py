@@ -28,7 +28,7 @@ def growth(runner: Runner) -> Outcome:
     with contextlib.ExitStack() as opened:
         stacks = {name: opened.enter_context(runner.stack()) for name in rows}
         for name, stack in stacks.items():
-            runner.say(f"writing {rows[name]:,} votes into a table")
+            runner.log(f"writing {rows[name]:,} votes into a table")
             _preload(stack, rows[name])
         for number in range(runner.rounds):
             for name, stack in stacks.items():
@@ -40,7 +40,7 @@ def growth(runner: Runner) -> Outcome:
                 fresh[name].append(1000 * percentile(waits, 0.5))
                 reads[name].append(_snapshot_cost(stack))
             full, small = rates.values()
-            runner.say(f"round {number + 1}: {full[-1]:,.0f} votes/s; nearly empty {small[-1]:,.0f}")
+            runner.log(f"round {number + 1}: {full[-1]:,.0f} votes/s; nearly empty {small[-1]:,.0f}")
     (full, small), (late, soon), (slow, quick) = rates.values(), fresh.values(), reads.values()
     thresholds = [
         Threshold("rate of counting, to a nearly empty table's", median(full) / median(small), 0.8),

@@ -73,7 +73,7 @@ def freshness(runner: Runner) -> Outcome:
                 p50s.append(1000 * percentile(waits, 0.5))
                 p99s.append(1000 * percentile(waits, 0.99))
                 busy += [found[VIEWERS_BUSY], found[POSTER_BUSY]]
-                runner.say(f"{number} viewers, round {round_ + 1}: p50 {p50s[-1]:.0f} ms, p99 {p99s[-1]:.0f} ms")
+                runner.log(f"{number} viewers, round {round_ + 1}: p50 {p50s[-1]:.0f} ms, p99 {p99s[-1]:.0f} ms")
                 notes[f"{number} viewers"] = found
                 meter.add_round(cpu, RATE * seconds, f"{number} viewers: ")
         if number == few:
@@ -145,7 +145,7 @@ def viewers(runner: Runner) -> Outcome:
                     cpu["limit: server"] += server
                     cpu["limit: viewers"] += seen_["cpu"]
                     lost = seen["lost"] + seen_["lost"]
-                runner.say(f"round {round_ + 1}: all have it after {ours[-1]:.0f} ms; limit {limit[-1]:.0f} ms")
+                runner.log(f"round {round_ + 1}: all have it after {ours[-1]:.0f} ms; limit {limit[-1]:.0f} ms")
     frames = number * len(ours)
     thresholds = [
         Threshold("memory of the process, MiB", full[0], 200, at_most=True),
@@ -188,7 +188,7 @@ def footprint(runner: Runner) -> Outcome:
             time.sleep(seconds)  # the idle time that is measured
             cpu.append(100 * (machine.cpu_seconds(stack.process.pid) - busy) / (time.monotonic() - began))
             memory.append(machine.memory_mib(stack.process.pid))
-            runner.say(
+            runner.log(
                 f"round {round_ + 1}: {memory[-1]:.0f} MiB, {cpu[-1]:.1f} % of a core, ready in {ready[-1]:.1f} s"
             )
         each = {name: round(machine.memory_mib(pid)) for name, pid in process_ids(stack).items()}

@@ -43,7 +43,7 @@ class Runner:
     quick: bool
     rounds: int
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Print a progress message."""
         print(f"  {line}", file=sys.stderr, flush=True)
 
@@ -87,13 +87,13 @@ class Runner:
             script.flush()
             before, began = _children(), time.monotonic()
             command = ["wrk", "--latency", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "-s", script.name, url]
-            said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             busy = (_children() - before) / (time.monotonic() - began)
-        requests = int(find(r"(\d+) requests in", said))
-        failed = sum(map(int, re.findall(r"Non-2xx or 3xx responses: (\d+)", said)))
-        failed += sum(map(int, re.findall(r"(?:connect|read|write|timeout) (\d+)", said)))
-        rate = float(find(r"Requests/sec:\s+([\d.]+)", said))
-        return Load(rate, requests, failed, _time("50%", said), _time("99%", said), busy)
+        requests = int(find(r"(\d+) requests in", output))
+        failed = sum(map(int, re.findall(r"Non-2xx or 3xx responses: (\d+)", output)))
+        failed += sum(map(int, re.findall(r"(?:connect|read|write|timeout) (\d+)", output)))
+        rate = float(find(r"Requests/sec:\s+([\d.]+)", output))
+        return Load(rate, requests, failed, _time("50%", output), _time("99%", output), busy)
 
     def run_program(self, *words: str) -> Any:
         """Run a Python program; return the JSON that it printed."""

@@ -14,10 +14,13 @@ NOT_YET = (AssertionError, OSError, httpx.TransportError, psycopg.OperationalErr
 
 
 def eventually(check: Callable[[], T], *, within: float = 30, every: float = 0.02) -> T:
-    """Call `check` until it gives something true, and return that.
+    """Call `check` until it returns something true, and return that.
 
-    An AssertionError of the check, or a server that is not there, counts as "not yet"; the last one is raised when
-    time is up. The default is far longer than any effect should take: it ends a test that hangs, and measures nothing.
+    An AssertionError of the check, or a server that does not answer, counts as "not yet". The default of `within` is
+    far longer than any effect should take: it only ends a test that hangs.
+
+    Raises:
+        AssertionError: the time is up; its cause is the last error of the check.
     """
     end = time.monotonic() + within
     while True:
@@ -36,8 +39,10 @@ def eventually(check: Callable[[], T], *, within: float = 30, every: float = 0.0
 async def until(check: Callable[[], object | Awaitable[object]], within: float = 30) -> None:
     """Call `check` until it returns something true.
 
-    A coroutine function is awaited in the event loop; any other runs in a thread, so it may block. The check's own
-    errors are raised at once; when time is up, TimeoutError is.
+    A coroutine function is awaited in the event loop; any other runs in a thread, so it may block.
+
+    Raises:
+        TimeoutError: the time is up. Any error of the check is raised at once.
     """
     async with asyncio.timeout(within):
         while not (await check() if inspect.iscoroutinefunction(check) else await asyncio.to_thread(check)):

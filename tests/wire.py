@@ -1,4 +1,4 @@
-"""A bare HTTP client on asyncio, so that the load generator costs less than what it measures."""
+"""A minimal HTTP client on asyncio, so that a load generator costs less than the service that it loads."""
 
 import asyncio
 import re
@@ -8,7 +8,7 @@ LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
 
 class Client(asyncio.Protocol):
-    """One connection, one request at a time."""
+    """One connection with one request at a time."""
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -17,23 +17,23 @@ class Client(asyncio.Protocol):
 
     @classmethod
     async def connect(cls, port: int, address: str = "") -> "Client":
-        """Open a connection to a port of this machine, perhaps from a certain address of it."""
+        """Open a connection to a local port, from a local address if one is given."""
         loop = asyncio.get_running_loop()
         _, client = await loop.create_connection(cls, "127.0.0.1", port, local_addr=(address, 0) if address else None)
         return client
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """It is open."""
+        """Keep the transport."""
         self._transport = transport
 
     def ask(self, request: bytes) -> "asyncio.Future[bytes]":
-        """Send a request; the future gets the whole answer."""
+        """Send a request; return a future of the whole answer."""
         self._answered = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         return self._answered
 
     def data_received(self, data: bytes) -> None:
-        """Collect until the answer is whole."""
+        """Collect data until the answer is complete."""
         self._buffer += data
         head, end, body = self._buffer.partition(b"\r\n\r\n")
         if end and (length := LENGTH.search(head)) and len(body) >= int(length[1]) and self._answered:
@@ -42,23 +42,23 @@ class Client(asyncio.Protocol):
                 self._answered.set_result(answer)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Whoever waits learns of it, and whoever would ask."""
+        """Fail the pending request, and let `is_open` say so."""
         self.is_open = False
         if self._answered and not self._answered.done():
             self._answered.set_exception(exc or ConnectionResetError("closed before the answer"))
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._transport.close()
 
 
 def get(port: int) -> bytes:
-    """The request for the ballot."""
+    """Return the request for the ballot."""
     return b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % port
 
 
 def post(port: int, cookie: bytes = b"", choice: bytes = b"a", key: bytes = b"") -> bytes:
-    """A vote, with a cookie, an idempotency key, or neither."""
+    """Return a request to vote, with a cookie, an idempotency key, or neither."""
     extra = b"Cookie: %s\r\n" % cookie if cookie else b""
     extra += b"Idempotency-Key: %s\r\n" % key if key else b""
     return (

@@ -54,10 +54,10 @@ class Compose:
                 check=False,
                 timeout=300,
             )
-        said = done.stderr.decode()
+        output = done.stderr.decode()
         if done.returncode:
-            raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{said}")
-        return said
+            raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{output}")
+        return output
 
     def up(self, *arguments: str) -> None:
         """Start everything and wait until it is healthy."""

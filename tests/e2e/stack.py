@@ -71,10 +71,10 @@ class Stack:
         self.process = self.launch()
 
         def is_ready() -> bool:
-            said = self.output.read_text()
+            output = self.output.read_text()
             if self.process.poll() is not None:
-                raise RuntimeError(f"voting up ended with {self.process.returncode}:\n{said}")
-            return STARTED in said
+                raise RuntimeError(f"voting up ended with {self.process.returncode}:\n{output}")
+            return STARTED in output
 
         eventually(is_ready, within=60)
         return self

@@ -42,10 +42,10 @@ def test_the_choice_is_still_marked_when_the_ballot_is_loaded_again(stack: Stack
     page.goto(stack.vote_url)
     page.get_by_role("button", name="Dogs").click()
     expect(page.get_by_role("status")).to_contain_text("is in")
-    said = page.inner_text("#status")
+    message = page.inner_text("#status")
     page.reload()
     expect(page.get_by_role("button", name="Dogs")).to_have_attribute("aria-pressed", "true")
-    assert page.inner_text("#status") == said
+    assert page.inner_text("#status") == message
 
 
 def test_pages_of_a_poll_that_changes_and_is_deleted_say_so(stack: Stack, open_browser: OpenBrowser) -> None:

@@ -69,17 +69,17 @@ def test_a_vote_travels_through_the_published_ports(compose: Compose) -> None:
 
 def test_the_classic_seed_is_exact(compose: Compose) -> None:
     before = compose.tally()
-    said = compose.run("run", "--rm", "seed")
-    assert "3000 accepted, 0 refused or failed" in said
-    assert "exactly as many as were sent" in said
+    output = compose.run("run", "--rm", "seed")
+    assert "3000 accepted, 0 refused or failed" in output
+    assert "exactly as many as were sent" in output
     assert compose.tally() == {"a": before["a"] + 2000, "b": before["b"] + 1000}
 
 
 def test_the_seed_fails_where_there_is_no_ballot(compose: Compose) -> None:
-    said = compose.run("run", "--rm", "-e", "VOTES_A=2", "-e", "VOTES_B=1", "-e", "WAIT=1", "-e", "VOTE_URL=http://result:8081",
+    output = compose.run("run", "--rm", "-e", "VOTES_A=2", "-e", "VOTES_B=1", "-e", "WAIT=1", "-e", "VOTE_URL=http://result:8081",
                        "seed", check=False)  # fmt: skip
-    assert "http://result:8081/ shows no ballot" in said
-    assert "exactly as many" not in said
+    assert "http://result:8081/ shows no ballot" in output
+    assert "exactly as many" not in output
 
 
 CONNECT = """
@@ -95,8 +95,8 @@ for target in sys.argv[1:]:
 def connections_from(compose: Compose, tier: str, *targets: str) -> dict[str, str]:
     """Connect to each host:port from a container in one tier; return "reached" or the exception's name for each."""
     network = f"{compose.name}_{tier}"
-    said = docker("run", "--rm", "--network", network, "--entrypoint", "python", IMAGE, "-c", CONNECT, *targets)
-    return dict(line.split() for line in said.splitlines())
+    output = docker("run", "--rm", "--network", network, "--entrypoint", "python", IMAGE, "-c", CONNECT, *targets)
+    return dict(line.split() for line in output.splitlines())
 
 
 def address(compose: Compose, service: str, tier: str) -> str:
@@ -177,8 +177,8 @@ def test_vote_may_only_add_votes_and_read_polls(compose: Compose) -> None:
         ("CONFIG", "GET", "*"), ("ACL", "LIST"), ("XADD", "other", "*", "a", "b"), ("EVAL", "return 1", 0),
         ("SHUTDOWN",), ("DEL", "votes"),
     ]  # fmt: skip
-    said = compose.python("vote", REDIS.format(commands=[*refused, ("PING",), ("HGETALL", "polls")]))
-    assert said.split("\n")[:-1] == [
+    output = compose.python("vote", REDIS.format(commands=[*refused, ("PING",), ("HGETALL", "polls")]))
+    assert output.split("\n")[:-1] == [
         *(f"refused {command[0]}" for command in refused),
         "allowed PING",
         "allowed HGETALL",
@@ -189,8 +189,8 @@ def test_the_worker_may_not_add_votes_or_administrate(compose: Compose) -> None:
     refused = [("XADD", "votes", "*", "a", "b"), ("FLUSHALL",), ("CONFIG", "SET", "save", ""), ("KEYS", "*"),
                ("GET", "other"), ("SET", "polls", "x"), ("DEL", "other"),
                ("ACL", "WHOAMI"), ("XTRIM", "votes", "MAXLEN", 0)]  # fmt: skip
-    said = compose.python("worker", REDIS.format(commands=[*refused, ("XINFO", "STREAM", "votes")]))
-    assert said.split("\n")[:-1] == [*(f"refused {command[0]}" for command in refused), "allowed XINFO"]
+    output = compose.python("worker", REDIS.format(commands=[*refused, ("XINFO", "STREAM", "votes")]))
+    assert output.split("\n")[:-1] == [*(f"refused {command[0]}" for command in refused), "allowed XINFO"]
 
 
 def test_nobody_gets_in_without_a_password(compose: Compose) -> None:
@@ -232,8 +232,8 @@ with psycopg.connect(pathlib.Path('/run/secrets/database_url').read_text(), auto
 def test_each_role_may_do_its_own_work_and_nothing_else(
     compose: Compose, service: str, allowed: list[str], refused: list[str]
 ) -> None:
-    said = compose.python(service, DATABASE.format(statements=[*allowed, *refused])).split()
-    assert said == ["allowed"] * len(allowed) + ["refused"] * len(refused)
+    output = compose.python(service, DATABASE.format(statements=[*allowed, *refused])).split()
+    assert output == ["allowed"] * len(allowed) + ["refused"] * len(refused)
 
 
 def test_vote_uses_its_cores_and_its_metrics_are_those_of_all_processes(compose: Compose) -> None:
@@ -321,22 +321,22 @@ def test_dependants_wait_for_a_slow_store_and_do_not_crash(compose: Compose) -> 
 
 
 def test_a_missing_or_wrong_secret_is_named(compose: Compose) -> None:
-    said = compose.run("run", "--rm", "--no-deps", "-e", "SECRET_KEY_FILE=/run/secrets/none", "vote", check=False)
-    assert "SECRET_KEY_FILE: /run/secrets/none cannot be read" in said
-    said = compose.run("run", "--rm", "--no-deps", "-e", "DATABASE_URL_FILE=", "-e", "DATABASE_URL=postgresql://voting:no@db/voting",
+    output = compose.run("run", "--rm", "--no-deps", "-e", "SECRET_KEY_FILE=/run/secrets/none", "vote", check=False)
+    assert "SECRET_KEY_FILE: /run/secrets/none cannot be read" in output
+    output = compose.run("run", "--rm", "--no-deps", "-e", "DATABASE_URL_FILE=", "-e", "DATABASE_URL=postgresql://voting:no@db/voting",
                        "migrate", check=False)  # fmt: skip
-    assert "password authentication failed" in said
+    assert "password authentication failed" in output
 
 
 def test_secrets_of_ones_own_are_used_and_bad_ones_refused(compose: Compose, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     (tmp_path / "secret_key").write_text("my own key, with spaces and so unusable")
-    said = Compose(compose.name, SECRETS_DIR=str(tmp_path)).run("run", "--rm", "secrets", check=False)
-    assert "secret_key: use at least 32 letters" in said
+    output = Compose(compose.name, SECRETS_DIR=str(tmp_path)).run("run", "--rm", "secrets", check=False)
+    assert "secret_key: use at least 32 letters" in output
     (tmp_path / "secret_key").write_text("k" * 40)
     kept = compose.execute("vote", "cat", "/run/secrets/secret_key")
-    said = Compose(compose.name, SECRETS_DIR=str(tmp_path)).run("run", "--rm", "secrets")
-    assert "new: secret_key" in said
+    output = Compose(compose.name, SECRETS_DIR=str(tmp_path)).run("run", "--rm", "secrets")
+    assert "new: secret_key" in output
     assert compose.execute("vote", "cat", "/run/secrets/secret_key") == "k" * 40 != kept
 
 

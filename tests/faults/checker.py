@@ -107,19 +107,21 @@ def _check_voter(number: int, attempts: list[Attempt], row: Row | None) -> list[
     last = max((n for n, attempt in enumerate(attempts) if attempt.outcome == "ok"), default=-1)
     receipt = EntryId.parse(attempts[last].receipt.encode()) if last >= 0 else EntryId(0, 0)
     if row is None:
-        return [f"1: voter {number} was told {receipt} and has no row"] if last >= 0 else []
+        return [f"1: voter {number} has the receipt {receipt} and no row"] if last >= 0 else []
     if last >= 0 and row == (attempts[last].choice, receipt):
         return []
     later = [attempt for attempt in attempts[last + 1 :] if attempt.choice == row[0] and row[1] > receipt]
     if any(attempt.counted != "no" for attempt in later):
         return []
     if later:
-        return [f"7: voter {number} has {row[0]} {row[1]}, and was told that it was not counted"]
+        return [f"7: voter {number} has {row[0]} {row[1]}, and the answer was that it is not counted"]
     if last < 0:
         return [f"4: voter {number} has {row}, and never voted so"]
     earlier = [attempt.choice for attempt in attempts[:last] if attempt.outcome != "ok"]
-    told = f"{attempts[last].choice} {receipt}"
-    return [f"2: voter {number} has {row[0]} {row[1]}, was last told {told}; unclear before that: {earlier[-3:]}"]
+    last_receipt = f"{attempts[last].choice} {receipt}"
+    return [
+        f"2: voter {number} has {row[0]} {row[1]}, acknowledged was {last_receipt}; unclear before that: {earlier[-3:]}"
+    ]
 
 
 def check_answers(attempts: list[Attempt], slowest: float) -> list[str]:

@@ -231,14 +231,14 @@ MUTANTS = (
     ),
 )
 PROMISES_BROKEN = {
-    "0": "nothing to prove anything by",
+    "0": "too few votes",
     "1": "votes lost",
     "2": "votes replaced by older ones",
-    "3": "looks at a tally that does not add up",
-    "4": "rows of nobody",
+    "3": "checks with a wrong tally",
+    "4": "rows without a vote",
     "5": "backlog or dead letters left",
     "6": "bad answers",
-    "7": "refusals that were not true",
+    "7": "wrong refusals",
 }
 
 

@@ -306,10 +306,10 @@ def test_what_is_added_is_not_root_either_and_reaches_no_further_than_it_must(ed
 
 
 def test_nothing_of_a_voter_is_in_the_log_of_the_proxy(edge: Edge) -> None:
-    said = edge.run("logs", "caddy")
-    assert "no such host" in said  # from the failed requests above
+    output = edge.run("logs", "caddy")
+    assert "no such host" in output  # from the failed requests above
     for trace in ("voter_id", "remote_ip", "client_ip", "User-Agent"):
-        assert trace not in said
+        assert trace not in output
 
 
 CADDY = ["run", "--rm", "-v", f"{ROOT}/deploy/caddy:/etc/caddy:ro"]
