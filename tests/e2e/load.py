@@ -12,6 +12,7 @@ from tests.waiting import eventually
 from voting.polls import EntryId
 from voting.vote.voter import Voters
 
+PAUSE_SECONDS = 0.02  # between the votes of a voter, to leave CPU time to services that start
 VOTES = "SELECT voter, choice, entry_ms, entry_seq FROM votes"
 
 
@@ -51,7 +52,7 @@ class LoadGenerator:
         with self._client() as client:
             cookie = client.get("/").cookies[name]
             voter.cookie = f"{name}={cookie}"
-            while not self._stop.is_set():
+            while not self._stop.wait(PAUSE_SECONDS):
                 choice = next(choices)
                 try:
                     answer = client.post("/", data={"vote": choice}, headers=headers)

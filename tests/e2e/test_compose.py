@@ -194,7 +194,7 @@ def test_the_worker_may_not_add_votes_or_administrate(compose: Compose) -> None:
 
 
 def test_nobody_gets_in_without_a_password(compose: Compose) -> None:
-    program = "import redis; redis.Redis(host='redis').ping()"
+    program = "import redis; redis.Redis.from_url('redis://redis').ping()  # without retries"
     assert "AuthenticationError" in compose.python("worker", program, check=False)
     program = "import psycopg; psycopg.connect('postgresql://voting@db/voting', password='guess')"
     assert "password authentication failed" in compose.python("worker", program, check=False)
