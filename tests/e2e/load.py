@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from tests.waiting import eventually
+from tests.waiting import PLAIN, eventually
 from voting.polls import EntryId
 from voting.vote.voter import Voters
 
@@ -36,7 +36,7 @@ class LoadGenerator:
     """
 
     def __init__(self, url: str, voters: int, client: Callable[[], httpx.Client] | None = None) -> None:
-        self._client = client or (lambda: httpx.Client(base_url=url, timeout=5))
+        self._client = client or (lambda: httpx.Client(base_url=url, timeout=5, verify=PLAIN))
         self._is_https = url.startswith("https:")
         self._stop = threading.Event()
         self.acknowledged = 0

@@ -38,7 +38,7 @@ def small(engine: None, disks: Path) -> Iterator[Compose]:  # noqa: ARG001
             subprocess.run(["umount", disks / name], check=True)
 
 
-CLIENT = httpx.Client(headers={"accept": "application/json"}, timeout=5)  # a client a vote takes 50 ms of CPU time
+CLIENT = httpx.Client(headers={"accept": "application/json"}, timeout=5)
 
 
 def vote(compose: Compose) -> httpx.Response:

@@ -18,7 +18,7 @@ import redis
 from tests.e2e.stack import free_port
 from tests.faults.cluster import ROOT, cluster_files, is_ready
 from tests.faults.proxy import Proxy
-from tests.waiting import eventually
+from tests.waiting import PLAIN, eventually
 from voting.local import servers
 from voting.local.datadir import DataDir
 from voting.service import probe
@@ -181,7 +181,9 @@ class SystemUnderTest:
 
     def metric(self, name: str, metric: str) -> float:
         """Return the sum of a metric's series, from the service's own endpoint."""
-        with httpx.Client(transport=httpx.HTTPTransport(uds=f"{self.data.sockets / name}.sock")) as client:
+        with httpx.Client(
+            transport=httpx.HTTPTransport(uds=f"{self.data.sockets / name}.sock", verify=PLAIN)
+        ) as client:
             lines = client.get("http://part/metrics", timeout=5).text.splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith(metric))
 
@@ -275,5 +277,5 @@ class SystemUnderTest:
 
     def results(self) -> dict[str, Any]:
         """Return the snapshot of the result service."""
-        found: dict[str, Any] = httpx.get(f"{self.result_url}/api/results", timeout=3).json()
+        found: dict[str, Any] = httpx.get(f"{self.result_url}/api/results", timeout=3, verify=PLAIN).json()
         return found
