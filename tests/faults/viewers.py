@@ -21,7 +21,9 @@ OPENING = (
     b"GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
-RECONNECT_RULE = "setTimeout(connect, Math.random() * Math.min(10_000, 1000 * 2 ** tries))"  # as `_watch_always` does
+RECONNECT_RULE = (
+    "setTimeout(connect, Math.random() * Math.min(10_000, 1000 * 2 ** attempts))"  # as `_watch_always` does
+)
 POLL = """
     INSERT INTO polls (slug, question, options)
     VALUES ('probe', '?', '[{"key": "a", "label": "A"}, {"key": "b", "label": "B"}]') RETURNING 1
@@ -80,13 +82,13 @@ class Viewers:
         self._loop.close()
 
     async def _watch_always(self) -> None:
-        tries = 0
+        attempts = 0
         while True:
             began = time.monotonic()
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                 await self._watch()
-            tries = 0 if time.monotonic() - began > 5 else tries + 1
-            await asyncio.sleep(self._random.random() * min(10, 2**tries))
+            attempts = 0 if time.monotonic() - began > 5 else attempts + 1
+            await asyncio.sleep(self._random.random() * min(10, 2**attempts))
 
     async def _watch(self) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port, limit=4096)
