@@ -118,11 +118,7 @@ async def _start(data: DataDir, supervisor: Supervisor, options: Options) -> Non
     postgres, database_url = await asyncio.to_thread(servers.postgres, data)
     await supervisor.start(valkey, postgres)
 
-    addresses = {
-        "HOST": options.host,
-        "VOTE_PORT": str(options.vote_port),
-        "RESULT_PORT": str(options.result_port),
-    }
+    addresses = {"HOST": options.host, "VOTE_PORT": str(options.vote_port), "RESULT_PORT": str(options.result_port)}
     redis, database = {"REDIS_URL": redis_url}, {"DATABASE_URL": database_url}
     key = {"SECRET_KEY_FILE": str(data.secret_key_file())}
     await supervisor.run_once(_service(data, "migrate", database))
@@ -138,11 +134,7 @@ async def _start(data: DataDir, supervisor: Supervisor, options: Options) -> Non
     workers = [_service(data, name, redis | database | {"WORKER_NAME": name}) for name in names]
     if foreign:
         workers = [dataclasses.replace(worker, is_ready=_always_ready) for worker in workers]
-    parts = [
-        *workers,
-        _service(data, "result", database | addresses),
-        _service(data, "vote", redis | key | addresses),
-    ]
+    parts = [*workers, _service(data, "result", database | addresses), _service(data, "vote", redis | key | addresses)]
     await supervisor.start(*parts)
     host = {"127.0.0.1": "localhost", "0.0.0.0": "localhost", "::": "[::1]"}.get(options.host, options.host)  # noqa: S104
     vote_url, result_url = f"http://{host}:{options.vote_port}", f"http://{host}:{options.result_port}"

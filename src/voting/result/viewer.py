@@ -62,12 +62,7 @@ class Viewer(asyncio.Protocol):
     _transport: asyncio.Transport
 
     def __init__(
-        self,
-        connections: set[Any],
-        *,
-        admit: Admit,
-        release: Callable[[str], None],
-        on_cut: Callable[[], None],
+        self, connections: set[Any], *, admit: Admit, release: Callable[[str], None], on_cut: Callable[[], None]
     ) -> None:
         self._connections, self._admit, self._release, self._on_cut = connections, admit, release, on_cut
         self._protocol = ServerProtocol(max_size=MAX_MESSAGE)

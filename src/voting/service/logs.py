@@ -93,11 +93,7 @@ def configure(service: str, *, form: Literal["auto", "json", "console"], level: 
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder({"suppressed"})],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *errors,
-                render,
-            ],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *errors, render],
         )
     )
     handler.addFilter(limit)

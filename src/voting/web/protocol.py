@@ -9,14 +9,7 @@ from types import SimpleNamespace
 
 import httptools
 
-from voting.web.connection import (
-    ANSWERING,
-    CLOSING,
-    KEEP_ALIVE_SECONDS,
-    READING,
-    Connection,
-    LingeringTransport,
-)
+from voting.web.connection import ANSWERING, CLOSING, KEEP_ALIVE_SECONDS, READING, Connection, LingeringTransport
 from voting.web.framing import FRAMING_FIELDS, RequestFraming
 from voting.web.rejections import REQUEST_SECONDS
 

@@ -34,9 +34,7 @@ REJECTIONS = {
     408: _rejection(408, "request_timeout", "The request was not complete in time."),
     413: _rejection(413, "too_large", f"A request body has at most {MAX_BODY} bytes."),
     431: _rejection(
-        431,
-        "header_fields",
-        f"A request has at most {MAX_FIELDS} header fields, and {MAX_HEAD} bytes before its body.",
+        431, "header_fields", f"A request has at most {MAX_FIELDS} header fields, and {MAX_HEAD} bytes before its body."
     ),
     503: _rejection(503, "connections", "Too many connections are open.", "retry-after: 1"),
 }
