@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from voting.service.lifecycle import Stop
 from voting.vote.prefork import ProcessManager
-from voting.web.answers import RAW_HEADERS
+from voting.web.responses import RAW_HEADERS
 from voting.web.server import listen, serve
 
 

@@ -13,7 +13,7 @@ from voting.broker.stream import Consumer
 from voting.database import counting
 from voting.database.connection import Connection
 from voting.worker.batch import Batch
-from voting.worker.counter import Counter
+from voting.worker.counter import VoteCounter
 
 _has_failed = False
 
@@ -31,14 +31,14 @@ def _first_call() -> bool:
 
 def after_read(signum: signal.Signals = signal.SIGKILL) -> None:
     """Die when entries are read and pending."""
-    original = Counter._process
+    original = VoteCounter._handle_batch
 
-    async def process(self: Counter, batch: Batch) -> None:
+    async def process(self: VoteCounter, batch: Batch) -> None:
         if batch.entries and _first_call():
             os.kill(os.getpid(), signum)
         await original(self, batch)
 
-    Counter._process = process  # type: ignore[method-assign]
+    VoteCounter._handle_batch = process  # type: ignore[method-assign]
 
 
 def stops_after_read() -> None:

@@ -19,7 +19,7 @@ from voting.broker.connection import redis_client
 from voting.database.connection import Connection, connect
 from voting.polls import EntryId
 from voting.service import metrics
-from voting.worker.counter import Counter
+from voting.worker.counter import VoteCounter
 from voting.worker.metrics import WorkerMetrics
 
 WORKERS, VOTERS = 4, 5
@@ -42,7 +42,7 @@ class Experiment:
         observer: a connection to read the outcome.
     """
 
-    def __init__(self, counters: list[Counter], observer: Connection) -> None:
+    def __init__(self, counters: list[VoteCounter], observer: Connection) -> None:
         self._counters, self._observer = counters, observer
         self.cases = self.votes = 0
         self.violations: list[str] = []
@@ -62,10 +62,10 @@ class Experiment:
         shuffled = [entries[number] for number in order]
         shares = [shuffled[number::WORKERS] for number in range(WORKERS)]
 
-        async def work(counter: Counter, share: list[Any]) -> None:
+        async def work(counter: VoteCounter, share: list[Any]) -> None:
             for start in range(0, len(share), size):
-                await counter._process(counter._parse(share[start : start + size]))
-            await counter._acknowledged()
+                await counter._handle_batch(counter._parse(share[start : start + size]))
+            await counter._wait_for_acknowledgement()
 
         await asyncio.gather(*map(work, self._counters, shares))
         cursor = await self._observer.execute(
@@ -82,12 +82,12 @@ class Experiment:
         self._drift = drift
 
 
-async def open_counter(stack: contextlib.AsyncExitStack, redis_url: str, database_url: str, number: int) -> Counter:
+async def open_counter(stack: contextlib.AsyncExitStack, redis_url: str, database_url: str, number: int) -> VoteCounter:
     """Return a worker's counter on connections of its own."""
     database = await stack.enter_async_context(connect(database_url, name=f"w{number}", timeout=20))
     client = await stack.enter_async_context(redis_client(redis_url, timeout=20))
     measures = WorkerMetrics(metrics.registry("worker"))
-    counter = Counter(database, client, f"w{number}", measures, lambda _: None)
+    counter = VoteCounter(database, client, f"w{number}", measures, lambda _: None)
     await counter._polls.sync()
     return counter
 

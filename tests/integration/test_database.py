@@ -18,7 +18,7 @@ from voting.database.connection import Connection, connect, deadline
 from voting.database.counting import DeadLetter
 from voting.database.definition import Definition, DefinitionConflict
 from voting.database.poll_state import poll_states, read_definitions
-from voting.database.queries import QUERIES, statement
+from voting.database.queries import QUERIES
 from voting.database.status import read_status, report_backlog
 from voting.polls import BadPoll, EntryId, Option, Poll, Vote, VoteParser
 from voting.result.hub import snapshot_of
@@ -171,7 +171,7 @@ async def test_the_newest_entry_is_found_among_many_dead_letters_without_reading
         )
         await connection.execute("ANALYZE dead_letters")
         assert await counting.newest_entry(connection, 30_000) == EntryId(20_000, 0)
-        query = f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) {statement('newest_entry')}"
+        query = f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) {QUERIES['newest_entry']}"
         cursor = await connection.execute(query.encode(), {"max_ms": 30_000})
         plan = "\n".join(line for (line,) in await cursor.fetchall())
         assert "Seq Scan on dead_letters" not in plan

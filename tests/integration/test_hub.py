@@ -22,7 +22,7 @@ from tests.measured import value_of
 from tests.waiting import until
 from voting.database.poll_state import PollState
 from voting.polls import Option, Poll
-from voting.result.hub import POLL_DELETED, Hub
+from voting.result.hub import CLOSE_POLL_DELETED, Hub
 from voting.result.metrics import ResultMetrics
 from voting.result.viewer import MAX_EVENTS, Viewer
 from voting.result.viewer_server import ViewerServer
@@ -219,7 +219,7 @@ async def test_a_viewer_may_ping_now_and_then(monkeypatch: pytest.MonkeyPatch) -
 async def test_nothing_is_read_of_a_viewer_that_does_not_read() -> None:
     async with serving() as (hub, _, port), asyncio.timeout(5):
         writer = await open_without_reading(port)
-        channel = hub.channel("default")
+        channel = hub.find_channel("default")
         assert channel
         (watching,) = channel._subscribers
         assert isinstance(watching, Viewer)
@@ -267,12 +267,12 @@ async def test_the_viewers_of_a_poll_that_is_deleted_are_closed_and_those_of_oth
         hub.update([state(1, 0), lunch])
         async with connect(f"ws://127.0.0.1:{port}/ws"), connect(f"ws://127.0.0.1:{port}/p/lunch/ws") as gone:
             await gone.recv()
-            hub.update([state(1, 0)], kept={"lunch"})
+            hub.update([state(1, 0)], unreadable={"lunch"})
             assert json.loads(await gone.recv())["stale_since"]
             hub.update([state(1, 0)])
             with pytest.raises(ConnectionClosed) as closed:
                 await gone.recv()
             assert closed.value.rcvd
-            assert closed.value.rcvd.code == POLL_DELETED
-            assert hub.channel("lunch") is None
+            assert closed.value.rcvd.code == CLOSE_POLL_DELETED
+            assert hub.find_channel("lunch") is None
             await until(lambda: value_of(measures.viewers) == 1)

@@ -56,7 +56,7 @@ class Installation:
 
     def shows(self, votes: dict[str, int]) -> bool:
         """Return whether the result service shows these numbers, and they are not stale."""
-        channel = self.hub.channel("default")
+        channel = self.hub.find_channel("default")
         if channel is None or channel.snapshot["stale_since"]:
             return False
         return {option["key"]: option["votes"] for option in channel.snapshot["options"]} == votes

@@ -36,7 +36,7 @@ class Publisher:
 
     def __init__(self, url: str, limit: int, on_polls: Callable[[dict[str, Poll]], None]) -> None:
         address = functools.partial(RedisSettings(redis_url=url).reread, "redis_url")
-        self.producer = VoteProducer(address, limit=limit)
+        self.producer = VoteProducer(address, max_in_flight=limit)
         self.monitor = BrokerMonitor(address, self.producer, on_polls=on_polls)
 
     @property

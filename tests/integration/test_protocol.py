@@ -17,8 +17,8 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from tests.waiting import until
 from voting.service.lifecycle import Stop
 from voting.web.addresses import ConnectionLimit
-from voting.web.answers import send_ok
 from voting.web.rejections import MAX_BODY, MAX_FIELDS, MAX_HEAD
+from voting.web.responses import send_ok
 from voting.web.server import listen, serve
 
 pytestmark = pytest.mark.anyio
@@ -305,7 +305,7 @@ async def test_one_connection_too_many_gets_a_503_and_others_go_on() -> None:
         second = [await ask("127.0.0.3") for _ in range(2)]
         assert [status for status, _ in second] == [200, 503]
         first[0][1].close()
-        while not limit.take("127.0.0.3"):
+        while not limit.acquire("127.0.0.3"):
             await asyncio.sleep(0.01)
         assert app.rejected == [503, 503]
         for _, writer in (*first, *second):

@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from voting.service.lifecycle import Stop
-from voting.web.answers import send_ok
+from voting.web.responses import send_ok
 from voting.web.server import BACKLOG, listen, serve
 
 pytestmark = pytest.mark.anyio

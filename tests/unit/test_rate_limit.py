@@ -136,9 +136,9 @@ def test_addresses_are_forgotten_before_they_fill_the_memory(monkeypatch: pytest
 
 def test_connections_are_limited_in_all_and_for_each_address_and_are_released() -> None:
     limit = ConnectionLimit(3, 2)
-    assert [limit.take(address) for address in "aaabc"] == [True, True, False, True, False]
+    assert [limit.acquire(address) for address in "aaabc"] == [True, True, False, True, False]
     limit.release("a")
-    assert limit.take("c")
+    assert limit.acquire("c")
     for address in "abc":
         limit.release(address)
     assert not limit._open
@@ -147,7 +147,7 @@ def test_connections_are_limited_in_all_and_for_each_address_and_are_released() 
 @pytest.mark.parametrize(("per_address", "of_the_48"), [(2, 32), (20, 50), (60, 60), (0, 100)])
 def test_a_slash_48_has_more_connections_than_an_address_and_at_most_half(per_address: int, of_the_48: int) -> None:
     limit = ConnectionLimit(100, per_address)
-    held = [address for number in range(101) if limit.take(address := f"2001:db8:1:{number:x}::/64")]
+    held = [address for number in range(101) if limit.acquire(address := f"2001:db8:1:{number:x}::/64")]
     assert len(held) == of_the_48
     for address in held:
         limit.release(address)

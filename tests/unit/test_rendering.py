@@ -2,8 +2,8 @@
 
 import pytest
 
-from voting.web.answers import prefers_json
 from voting.web.rendering import fill
+from voting.web.responses import prefers_json
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_tracing_is_off_by_default(settings: pytest.MonkeyPatch) -> None:  # noqa: ARG001 - clears the environment
-    assert tracing.start(load(ResultSettings), "result") is None
+    assert tracing.start(load(ResultSettings), "result") is tracing.OFF
 
 
 @pytest.mark.parametrize(

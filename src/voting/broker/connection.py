@@ -1,4 +1,4 @@
-"""Clients for Redis that fail within a time limit."""
+"""Clients of Redis with a time limit."""
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry

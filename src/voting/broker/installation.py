@@ -2,8 +2,8 @@
 
 The table `installation` holds the ids of a database: its own, created by a migration, and those added by `voting
 restore` or `voting adopt`. The key `installation` of the broker holds one of them; a worker sets it if it is missing.
-Without this check, votes would be counted into an empty database beside a broker in use, for example after an upgrade
-of PostgreSQL into a new directory or with a wrong volume, and no error would be reported.
+Without this check, a new and empty database (a wrong volume, a new directory of PostgreSQL) would get the votes of a
+broker in use, and no error would be reported.
 """
 
 from collections.abc import Sequence
@@ -35,9 +35,9 @@ async def check_installation(client: Redis, ids: Sequence[str], *, claim: bool =
     """Check that the broker belongs to one of the installations of a database.
 
     Args:
-        client: connected to the broker.
-        ids: of the installations that the database belongs to, its own first.
-        claim: set the broker's id to the first of them if it has none.
+        client: a client of the broker.
+        ids: the installations of the database, its own first.
+        claim: if the broker has no id, set it to the first of these.
 
     Raises:
         InstallationMismatch: the broker has an id that the database does not have.

@@ -1,6 +1,6 @@
-"""Checks Redis once a second for the vote service: the polls, the memory that is used, and the clock.
+"""Checks Redis once a second for the vote service: the polls and the memory used.
 
-While a check fails, the polls of the last one stay; `BrokerMonitor.ready` then becomes False within `MAX_AGE` seconds.
+While checks fail, the last polls are kept, and `BrokerMonitor.ready` becomes False within `MAX_AGE` seconds.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ from voting.service import logs
 from voting.service.lifecycle import raise_if_cancelled
 
 CHECK_SECONDS = 1.0
-MAX_AGE = CHECK_SECONDS + 2 * TIMEOUT  # seconds for which a check counts: until the next one, with its two commands
-CLOCK_TOLERANCE = 60_000  # milliseconds that a worker's clock may be behind ours
+MAX_AGE = CHECK_SECONDS + 2 * TIMEOUT  # seconds for which a check is valid; the next one has two commands
+CLOCK_TOLERANCE = 60_000  # milliseconds; a worker's clock may be behind this one
 MEMORY_SHARE = 0.9  # of maxmemory; above it votes are refused, so that Redis never has to refuse the worker
 
 log = logs.get()
@@ -30,10 +30,10 @@ class BrokerMonitor:
 
     Args:
         address: returns the URL of Redis; called for each new connection.
-        producer: is told whether Redis may get votes.
+        producer: gets the result of each check.
         on_polls: called with all polls, by slug, whenever they change.
         on_in_flight: called with the number of votes in flight, once a second.
-        on_memory: called with the share of its memory limit that Redis uses, after each check; 0 without a limit.
+        on_memory: called after each check with the share of `maxmemory` that Redis uses; 0 without a limit.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class BrokerMonitor:
     def ready(self) -> bool:
         """Whether a vote would be accepted now, according to the last check and the producer."""
         is_fresh = time.monotonic() - self._checked < MAX_AGE
-        return is_fresh and self._producer.refusal is None and bool(self._polls)
+        return is_fresh and self._producer.refusal_reason is None and bool(self._polls)
 
     async def run(self) -> None:
         """Check Redis once a second until cancelled; reconnect after a check that failed."""
@@ -83,9 +83,9 @@ class BrokerMonitor:
         self._checked = time.monotonic()
         self._on_memory(used / limit if limit else 0)
         is_full = bool(limit) and used > MEMORY_SHARE * limit
-        if is_full and not self._producer.pressure:
+        if is_full and not self._producer.problem:
             log.error("broker.memory_short", used=used, maxmemory=limit)
-        self._producer.apply_check("broker_full" if is_full else None, max_entry_ms() - CLOCK_TOLERANCE)
+        self._producer.set_check_result("broker_full" if is_full else None, max_entry_ms() - CLOCK_TOLERANCE)
         if polls != self._polls:
             self._polls = polls
             self._on_polls(polls)

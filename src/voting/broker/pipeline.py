@@ -1,4 +1,4 @@
-"""A connection to Redis that sends commands without waiting for the replies to earlier ones.
+"""A connection to Redis that sends commands without waiting for earlier replies.
 
 redis-py opens the connection (address, TLS, password); `Pipeline` then replaces the protocol of its transport, because
 redis-py's reader runs three coroutines for each reply where this one runs a callback.
@@ -31,11 +31,11 @@ class Pipeline(asyncio.Protocol):
     """Writes the commands of one iteration of the event loop together, and matches replies to commands by order.
 
     Args:
-        transport: to Redis, without pending commands.
-        timeout: seconds that a reply may take; then the connection is aborted.
+        transport: connected to Redis, without pending commands.
+        timeout: seconds after which the connection is aborted if a reply is missing.
 
     Attributes:
-        lost: a future that gets the error as soon as the connection is lost, for whatever reason.
+        lost: a future whose result is the error, once the connection is lost.
     """
 
     def __init__(self, transport: asyncio.Transport, timeout: float) -> None:
@@ -44,14 +44,16 @@ class Pipeline(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader()
         self._unsent: list[bytes] = []
-        self._pending: deque[tuple[asyncio.Future[Reply], float]] = deque()  # with the time when the reply is overdue
+        self._pending: deque[tuple[asyncio.Future[Reply], float]] = (
+            deque()
+        )  # with the time at which the reply is overdue
         self._timer: asyncio.TimerHandle | None = None
         self._error: Exception | None = None
         self.lost: asyncio.Future[Exception] = self._loop.create_future()
         transport.set_protocol(self)
 
     def send(self, command: bytes) -> asyncio.Future[Reply]:
-        """Send a packed command and return a future of its reply; an error reply is a result, not an exception.
+        """Send an encoded command and return a future of its reply; an error reply is a result, not an exception.
 
         The future raises `NotSent` if the connection is lost before the command is written to it, and `Disconnected`
         if it is lost later: then it is unknown whether Redis ran the command.
@@ -77,7 +79,7 @@ class Pipeline(asyncio.Protocol):
             self._check_timeout()
 
     def _check_timeout(self) -> None:
-        """Abort the connection if the oldest reply is overdue; otherwise check again when it would be."""
+        """Abort the connection if the oldest reply is overdue; else check again when it would be."""
         self._timer = None
         if not self._pending:
             return
@@ -97,13 +99,12 @@ class Pipeline(asyncio.Protocol):
         try:
             while (reply := self._reader.gets()) is not False:
                 future, _ = self._pending.popleft()
-                if not future.done():  # done: it was cancelled, because its client disconnected
+                if not future.done():  # else it was cancelled, because its client disconnected
                     future.set_result(reply)
-        except (hiredis.ProtocolError, IndexError) as error:  # not the protocol, or more replies than commands
+        except (hiredis.ProtocolError, IndexError) as error:  # not RESP, or more replies than commands
             self._abort(Disconnected(f"the peer is not Redis: {error}"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Set the exception of all futures that still wait."""
         if self._timer:
             self._timer.cancel()
         error = self._error or Disconnected(str(exc or "Connection closed by server."))
@@ -113,13 +114,13 @@ class Pipeline(asyncio.Protocol):
                 future.set_exception((Disconnected if number < sent else NotSent)(str(error)))
         self._pending.clear()
         self._unsent.clear()
-        if not self.lost.done():  # done: it was cancelled with the task that awaited it
+        if not self.lost.done():  # else it was cancelled with the task that awaited it
             self.lost.set_result(error)
 
 
 @asynccontextmanager
 async def open_pipeline(url: str, timeout: float) -> AsyncIterator[Pipeline]:
-    """Connect to Redis, and disconnect at the end of the block.
+    """Connect to Redis for the duration of the block.
 
     Raises:
         redis.RedisError, OSError: Redis is unreachable, does not answer, is still loading, or refuses the login.

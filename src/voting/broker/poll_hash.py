@@ -27,7 +27,7 @@ async def publish_polls(client: Redis, polls: tuple[Poll, ...], keep: Container[
 
 
 async def read_polls(client: Redis) -> tuple[dict[str, Poll], dict[str, str]]:
-    """Return the published polls by slug, and the error of each entry that is no valid poll."""
+    """Return the published polls by slug, and the error of each invalid entry by slug."""
     polls, bad = {}, {}
     for raw, text in cast("dict[bytes, bytes]", await client.hgetall(POLLS)).items():
         slug = raw.decode(errors="replace")

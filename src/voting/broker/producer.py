@@ -1,8 +1,8 @@
 """Publishes votes on the stream: votes that arrive at the same moment share one write and one fsync.
 
-`VoteProducer.publish` returns the id of the stream entry once Redis has replied: with `appendfsync always`, only after
-the vote is on disk. Otherwise `publish` raises `Refused` within `TIMEOUT`. `Refused.sent` says whether Redis
-may have the vote nevertheless; sending it again as the same voter is safe.
+`VoteProducer.publish` returns the id of the stream entry when Redis has replied. With `appendfsync always`, Redis
+replies after the vote is on disk. Without a reply within `TIMEOUT`, `publish` raises `Refused`. `Refused.sent` says
+whether Redis may have the vote nevertheless; it is safe to send it again as the same voter.
 
 While Redis is unreachable, votes are refused at once. They are not queued: a queue would only delay the refusal.
 """
@@ -21,7 +21,7 @@ from voting.polls import MAX_SEQ, max_entry_ms, vote_fields
 from voting.service import logs
 from voting.service.lifecycle import Backoff, raise_if_cancelled
 
-TIMEOUT = 1.0  # seconds that connecting to Redis, and its reply to a vote, may take
+TIMEOUT = 1.0  # seconds; for connecting to Redis, and for its reply to a vote
 
 log = logs.get()
 
@@ -30,8 +30,8 @@ class Refused(Exception):
     """The vote was not accepted.
 
     Args:
-        reason: a word for the metrics, one of those in `broker/`.
-        sent: whether the vote was written to the connection without a reply, so that Redis may have it.
+        reason: value of the metric label `reason`.
+        sent: whether the vote was sent and no reply was received, so Redis may have it.
     """
 
     def __init__(self, reason: str, *, sent: bool = False) -> None:
@@ -40,53 +40,48 @@ class Refused(Exception):
 
 
 class VoteProducer:
-    """One connection to Redis that carries every vote of this process.
+    """The connection to Redis that all votes of this process share.
 
     Args:
         address: returns the URL of Redis; called for each new connection.
-        limit: votes in flight at one moment; more are refused.
-        on_lost: called each time that the connection to Redis is lost.
+        max_in_flight: maximum number of votes that wait for Redis; further votes are refused.
+        on_lost: called each time the connection to Redis is lost.
 
     Attributes:
-        pressure: why Redis must not get votes until the next check by `BrokerMonitor`; None if it may.
-        in_flight: votes that wait for the reply of Redis.
+        problem: the reason to refuse votes until the next check by `BrokerMonitor`, or None.
+        in_flight: number of votes that wait for Redis.
     """
 
     def __init__(
-        self, address: Callable[[], Awaitable[str]], *, limit: int, on_lost: Callable[[], None] = lambda: None
+        self, address: Callable[[], Awaitable[str]], *, max_in_flight: int, on_lost: Callable[[], None] = lambda: None
     ) -> None:
         self._address = address
-        self._limit = limit
+        self._max_in_flight = max_in_flight
         self._on_lost = on_lost
         self._pipeline: Pipeline  # set while there is no outage
         self._outage: str | None = "starting"
         self._max_ms = max_entry_ms()
-        self.pressure: str | None = None
+        self.problem: str | None = None
         self.in_flight = 0
 
     @property
-    def refusal(self) -> str | None:
-        """The reason for which every vote is refused now; None if votes are accepted."""
-        return self._outage or self.pressure
+    def refusal_reason(self) -> str | None:
+        """The reason why every vote is refused now; None if votes are accepted."""
+        return self._outage or self.problem
 
-    def apply_check(self, pressure: str | None, max_ms: int) -> None:
-        """Store the result of a check of Redis.
-
-        Args:
-            pressure: the reason to refuse votes until the next check, or None.
-            max_ms: largest entry id that can be a vote's, in milliseconds since the epoch.
-        """
-        self.pressure, self._max_ms = pressure, max_ms
+    def set_check_result(self, problem: str | None, max_ms: int) -> None:
+        """Set the result of a check of Redis; `max_ms` is the largest entry id that a vote can have."""
+        self.problem, self._max_ms = problem, max_ms
 
     async def publish(self, poll: bytes, voter: bytes, choice: bytes, traceparent: bytes = b"") -> bytes:
         """Add a vote to the stream and return its entry id; `traceparent` is added to the entry of a traced vote.
 
         Raises:
-            Refused: Redis is unreachable, silent, short of memory or has no stream, or `limit` votes are in flight.
+            Refused: Redis is unreachable, silent, short of memory or has no stream, or too many votes are in flight.
         """
-        if refusal := self._outage or self.pressure:
+        if refusal := self._outage or self.problem:
             raise Refused(refusal)
-        if self.in_flight >= self._limit:
+        if self.in_flight >= self._max_in_flight:
             raise Refused("busy")
         before, after, end = _xadd_parts(poll, choice, len(voter), len(traceparent))
         command = before + voter + after
@@ -102,17 +97,17 @@ class VoteProducer:
         finally:
             self.in_flight -= 1
         if not isinstance(reply, bytes):
-            raise Refused(self._refused_by_redis(reply))
+            raise Refused(self._record_error_reply(reply))
         ms, _, seq = reply.partition(b"-")
         if int(ms) > self._max_ms or int(seq) > MAX_SEQ:
-            self.pressure = "broker_clock"  # no worker counts such an entry; a worker then recreates the stream
-            raise Refused(self.pressure, sent=True)
+            self.problem = "broker_clock"  # no worker counts such an entry; one recreates the stream
+            raise Refused(self.problem, sent=True)
         return reply
 
     async def run(self) -> None:
         """Keep a connection to Redis until cancelled; reconnect with backoff after any outage."""
         backoff = Backoff(0.05, 0.5)
-        logged = ""  # the last error that was logged
+        logged = ""  # the last error logged
         while True:
             try:
                 async with open_pipeline(await self._address(), TIMEOUT) as self._pipeline:
@@ -129,22 +124,22 @@ class VoteProducer:
                 self._outage = "broker_away"
             await asyncio.sleep(backoff.next())
 
-    def _refused_by_redis(self, reply: Reply) -> str:
-        """Return the reason why Redis did not take a vote; after an error, refuse votes until the next check.
+    def _record_error_reply(self, reply: Reply) -> str:
+        """Return the reason of a reply that is not an entry id; after an error, refuse votes until the next check.
 
-        A null reply means that there is no stream; an error is OOM, MISCONF, READONLY or NOPERM.
+        Redis replies null if there is no stream, or with the error OOM, MISCONF, READONLY or NOPERM.
         """
         if reply is None:
             return "no_stream"
-        if not self.pressure:
+        if not self.problem:
             log.error("broker.refused", error=str(reply))
-        self.pressure = "broker_refused"
-        return self.pressure
+        self.problem = "broker_refused"
+        return self.problem
 
 
 @functools.lru_cache(1000)
 def _xadd_parts(poll: bytes, choice: bytes, voter: int, traceparent: int) -> tuple[bytes, bytes, bytes]:
-    """Return the packed command that adds a vote: before the voter, after the voter, and after the traceparent.
+    """Return the encoded XADD in three parts, between which the voter and the traceparent are inserted.
 
     `voter` and `traceparent` are lengths; without a traceparent the third part is empty. The placeholders cannot occur
     in a slug or a key. NOMKSTREAM: only a worker creates the stream, see `Consumer.ensure_group`.

@@ -1,4 +1,4 @@
-"""Detects entries that were removed from the stream by something other than a worker: votes that may be lost.
+"""Detects entries that other clients than workers removed from the stream: votes that may be lost.
 
 Redis counts the entries ever added to a stream. Workers count those that they delete, in the same MULTI. An entry that
 is neither on the stream nor in this count was removed by another client, with XDEL, XTRIM, or XADD and MAXLEN.

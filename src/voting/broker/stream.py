@@ -1,4 +1,4 @@
-"""The stream of votes and its consumer group, for the worker; no entry is lost.
+"""The stream of votes and its consumer group, for the worker.
 
 Only commands of both Redis 7.0 and Valkey are used. A worker acknowledges and deletes an entry in one MULTI after the
 database's COMMIT, so the length of the stream is the number of votes that wait to be counted. All methods raise
@@ -26,21 +26,13 @@ Entry = tuple[EntryId, list[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """The entries that wait to be counted.
+    """The entries that wait to be counted."""
 
-    Attributes:
-        lag: entries that no worker has read.
-        pending: entries that were read and are not acknowledged.
-        oldest: age of the oldest of all these, in seconds.
-        accepted: entries ever added.
-        missing: entries removed by something other than a worker, see `removals.REMOVED`.
-    """
-
-    lag: int
-    pending: int
-    oldest: float
-    accepted: int
-    missing: int = 0
+    lag: int  # entries that no worker has read
+    pending: int  # entries that were read and are not acknowledged
+    oldest: float  # age of the oldest of all these, in seconds
+    accepted: int  # entries ever added
+    missing: int = 0  # entries that other clients removed, see `removals.REMOVED`
 
     @property
     def waiting(self) -> int:
@@ -49,7 +41,7 @@ class Backlog:
 
 
 class ClockSkew(RedisError):
-    """The clocks of broker and worker differ too much to detect forged ids. Handled as an outage: no dead letters."""
+    """The clocks of broker and worker differ too much to detect forged ids. It is an outage: no dead letters."""
 
 
 class Consumer:
@@ -77,10 +69,10 @@ class Consumer:
             return await _execute(transaction, create_group=True, last_id=_ZERO if stream_exists else newest)
 
     async def max_entry_ms(self) -> int:
-        """Return the largest entry id that can be a vote's, as `polls.max_entry_ms` does.
+        """Return `polls.max_entry_ms`.
 
         Raises:
-            ClockSkew: the broker's clock is past it, so all its new entries would be invalid.
+            ClockSkew: the broker's clock is beyond it, so all new entries would be invalid.
         """
         seconds, _ = await self._client.time()
         max_ms = max_entry_ms()
@@ -89,7 +81,7 @@ class Consumer:
         return max_ms
 
     async def align(self, newest: EntryId, max_ms: int) -> str:
-        """Make the stream generate ids between the newest entry counted and a limit; return what was changed, or "".
+        """Make the stream generate ids between the newest entry counted and `max_ms`; return what was changed, or "".
 
         "raised": the last id was increased. The stream would have generated ids up to `newest`, as after restoring a
         database that had counted the votes of another broker, whose clock was ahead; or a forged id had a sequence
@@ -98,10 +90,6 @@ class Consumer:
         "renewed": the stream was deleted and created again. It had an entry with an id above the limit, which can only
         be forged, and would have generated no ids or higher ones. The key keeps such an id (XSETID refuses to go below
         a deleted entry), so it is deleted, as soon as it has no entries. The vote service refuses votes until then.
-
-        Args:
-            newest: from `counting.newest_entry`.
-            max_ms: from `max_entry_ms`.
         """
         async with self._client.pipeline(transaction=True) as transaction:
             await transaction.watch(STREAM)
@@ -113,11 +101,11 @@ class Consumer:
                 return ""
             renew = last.ms > max_ms
             if renew and info["length"]:
-                return ""  # first the votes must be counted, and the forged entries become dead letters
+                return ""  # its votes are counted first, and the forged entries become dead letters
             transaction.multi()  # type: ignore[no-untyped-call]
             if renew:
                 transaction.delete(STREAM)
-                transaction.set(removals.DELETED, 0)  # the old count would hide as many removed entries
+                transaction.set(removals.DELETED, 0)  # else removed entries could go undetected
             if not await _execute(transaction, create_group=renew, last_id=newest):
                 return ""  # the next call tries again
         return "renewed" if renew else "raised"
@@ -181,7 +169,7 @@ async def _execute(transaction: Pipeline, *, create_group: bool, last_id: EntryI
 
 
 async def backlog(client: Redis) -> Backlog | None:
-    """Return what waits on the stream now; None if the stream or the group is missing.
+    """Return the backlog of the stream; None if the stream or the group is missing.
 
     The lag is computed from the length, because XINFO's own can be unknown after deletions:
     https://redis.io/docs/latest/commands/xinfo-groups/#lag

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL with time limits, and the classes of its errors.
+"""Connections to PostgreSQL with time limits, and the classes of errors.
 
 All connections are in autocommit mode, so each statement is a transaction of its own. Failures raise psycopg's errors;
 `OUTAGES` and `DATA_ERRORS` say how to handle them.
@@ -29,7 +29,7 @@ OUTAGES = (
     psycopg.errors.UndefinedTable,
     psycopg.errors.UndefinedColumn,
     psycopg.errors.UndefinedFunction,
-    psycopg.errors.NotNullViolation,  # no vote can cause these three: the schema has constraints unknown to us
+    psycopg.errors.NotNullViolation,  # votes cannot cause these three: someone has added constraints to the schema
     psycopg.errors.UniqueViolation,
     psycopg.errors.ExclusionViolation,
 )
@@ -43,10 +43,10 @@ async def connect(url: str, *, name: str, timeout: float) -> AsyncIterator[Conne
     """Connect for the duration of the block.
 
     Args:
-        url: of the database.
+        url: libpq URI.
         name: shown in pg_stat_activity.
-        timeout: seconds that a statement may take. The server enforces it (`statement_timeout`), and ends a statement
-            if the client has disconnected. `deadline` covers a server that does not respond.
+        timeout: time limit of a statement in seconds. The server enforces it (`statement_timeout`), and cancels a
+            statement if the client has disconnected. `deadline` covers a server that does not respond.
     """
     milliseconds = int(timeout * 1000)
     options = f"-c statement_timeout={milliseconds} -c client_connection_check_interval=2s -c jit=off"

@@ -24,14 +24,14 @@ async def count(
     """Count a batch in one statement, and so in one transaction; return the number of rows in `votes` that changed.
 
     Args:
-        connection: in autocommit mode.
+        connection: a connection in autocommit mode.
         votes: at most one for each voter of a poll, sorted as by `newest_per_voter`. A vote that is not newer than
             the stored one changes nothing, so a batch may be counted any number of times.
         dead: dead letters to store in the same transaction.
         traceparent: sent with the notification, so that the next snapshot belongs to the trace.
 
-    The array literals are joined here, at a fraction of the cost of psycopg's adaptation of lists. Slugs and keys are
-    quoted, since one may be `null`, and need no escapes.
+    Array literals are built as text, because psycopg's list adaptation is slower. Slugs and keys are quoted, because
+    one could be `null`; they contain no character that needs escaping.
     """
     parameters = {
         "polls": _quoted(vote.poll for vote in votes),
@@ -66,12 +66,7 @@ def _printable(fields: list[bytes]) -> str:
 
 
 async def newest_entry(connection: Connection, max_ms: int) -> EntryId:
-    """Return the id of the newest stream entry that was counted or became a dead letter; 0-0 if there is none.
-
-    Args:
-        connection: in autocommit mode.
-        max_ms: milliseconds since the epoch; entry ids above it are forged, and ignored.
-    """
+    """Return the newest id up to `max_ms` that was counted or became a dead letter; 0-0 if there is none."""
     cursor = await connection.execute(QUERIES["newest_entry"], {"max_ms": max_ms})
     row = await cursor.fetchone()
     return EntryId(int(row[0]), int(row[1])) if row else EntryId(0, 0)

@@ -1,4 +1,4 @@
-"""The rule by which the settings define the default poll, without changing the meaning of its votes.
+"""Defines the default poll from the settings, without changing the meaning of its votes.
 
 A label keeps its key in any position; a new label gets a key that was never used. Once the poll has a vote, no option
 can be removed. Before that, a removed option is retired: votes for it may already be on the stream, and are counted.
@@ -23,20 +23,13 @@ class DefinitionConflict(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """The settings of the default poll; None for those that are not set.
-
-    Args:
-        question: of the poll.
-        labels: of all options, in order.
-        first, second: labels of the first two options, instead of `labels`; both together define all options.
-        renames: current label -> new label.
-    """
+    """The settings of the default poll; None for those that are not set."""
 
     question: str | None = None
-    labels: tuple[str, ...] | None = None
-    first: str | None = None
+    labels: tuple[str, ...] | None = None  # all options in order
+    first: str | None = None  # with `second`, instead of `labels`; both together define all options
     second: str | None = None
-    renames: Mapping[str, str] = field(default_factory=dict)
+    renames: Mapping[str, str] = field(default_factory=dict)  # current label -> new label
 
 
 def default_poll(definition: Definition, stored: Poll | None, votes: Mapping[str, int]) -> Poll:
@@ -44,8 +37,8 @@ def default_poll(definition: Definition, stored: Poll | None, votes: Mapping[str
 
     Args:
         definition: the settings.
-        stored: the poll as it is in the database; None in a new one.
-        votes: counted for each key that ever had one.
+        stored: the poll in the database; None in a new one.
+        votes: tally of each key that ever had a vote.
 
     Raises:
         DefinitionConflict: a poll with votes would lose an option, or the labels are not possible.
@@ -111,12 +104,7 @@ def _options(poll: Poll, labels: tuple[str, ...], votes: Mapping[str, int]) -> t
 
 
 def poll_problems(polls: Iterable[Poll], bad: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return the problems of the polls in the database, and the fix for each.
-
-    Args:
-        polls: from `read_definitions`.
-        bad: slug -> error of each invalid row, from `read_definitions`.
-    """
+    """Return the problems of the polls that `read_definitions` has read, and the fix for each."""
     problems = [
         (f"the poll {slug} is left out: {reason}", "correct its row in the table polls") for slug, reason in bad.items()
     ]

@@ -14,7 +14,7 @@ def known_migrations() -> list[str]:
 
 
 async def applied_migrations(connection: Connection) -> list[str]:
-    """Return the names of the migrations that the database has had, in order."""
+    """Return the names of the migrations that were applied to the database, in order."""
     cursor = await connection.execute("SELECT name FROM schema_migrations ORDER BY name")
     return [name for (name,) in await cursor.fetchall()]
 
@@ -23,7 +23,7 @@ async def _define_default_poll(connection: Connection, definition: Definition) -
     """Write the default poll.
 
     Its row is locked first, so that no vote is counted between reading the tallies and writing the poll. An unchanged
-    poll is not written, because it may be older than the checks of the database.
+    poll is not written, because it may be older than the trigger that checks it.
     """
     cursor = await connection.execute(QUERIES["default_poll"], {"slug": DEFAULT_POLL})
     row = await cursor.fetchone()

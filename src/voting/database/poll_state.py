@@ -1,4 +1,4 @@
-"""Polls as the database holds them: definitions, tallies, and how many votes wait."""
+"""Reads polls from the database: definitions, tallies, and the number of votes that wait."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -10,21 +10,13 @@ from voting.polls import BadPoll, Poll
 
 
 class PollState(NamedTuple):
-    """One poll at one moment.
-
-    Attributes:
-        poll: its definition.
-        revision: grows with each change that viewers see.
-        votes: option key -> votes; keys without votes may be missing.
-        waiting: votes of all polls that are accepted and not counted yet.
-        paused_since: when the last worker stopped counting; None while one counts.
-    """
+    """One poll at one moment."""
 
     poll: Poll
-    revision: int
-    votes: dict[str, int]
-    waiting: int
-    paused_since: datetime | None
+    revision: int  # grows with each change that viewers see
+    votes: dict[str, int]  # option key -> votes; keys without votes may be missing
+    waiting: int  # votes of all polls that are accepted and not counted yet
+    paused_since: datetime | None  # when the last worker stopped counting; None while one counts
 
 
 async def read_definitions(connection: Connection) -> tuple[tuple[Poll, ...], dict[str, str]]:

@@ -1,4 +1,4 @@
-"""What workers report about themselves and the stream, and the status that `voting status` shows."""
+"""The reports of workers about themselves and the stream, and the data of `voting status`."""
 
 from typing import Any
 
@@ -14,39 +14,29 @@ async def report_backlog(
     """Write the backlog of the stream and the state of a worker.
 
     Args:
-        connection: with the rights of a worker.
-        worker: its name.
-        lag: entries of the stream that no worker has read.
-        pending: entries that were read and are not counted yet.
-        oldest: age of the oldest of all these, in seconds.
+        connection: has the rights of a worker.
+        worker: the worker's name.
+        lag: number of entries that no worker has read.
+        pending: number of entries that were read and are not counted.
+        oldest: age of the oldest of these, in seconds.
         is_counting: whether the worker can count now.
         counted: whether it has counted a vote since its last report.
     """
-    parameters = {
-        "name": worker,
-        "lag": lag,
-        "pending": pending,
-        "oldest": oldest,
-        "is_counting": is_counting,
-        "counted": counted,
-    }
+    backlog = {"lag": lag, "pending": pending, "oldest": oldest}
+    parameters = {"name": worker, "is_counting": is_counting, "counted": counted} | backlog
     await connection.execute(QUERIES["report"], parameters, prepare=True)
 
 
 async def report_stopped(connection: Connection, worker: str) -> None:
-    """Write that a worker was told to stop, so that it is not reported as missing."""
+    """Write that a worker was stopped on purpose, so that it is not reported as missing."""
     await connection.execute(QUERIES["retire"], {"name": worker})
 
 
 async def read_status(connection: Connection, within: float | None = None) -> dict[str, Any]:
-    """Return what `voting status` shows of the database.
+    """Return the data of `voting status`; it needs the rights of a worker or the owner.
 
-    Args:
-        connection: with the rights of a worker or the owner.
-        within: seconds whose dead letters `dead_within` counts; None: all.
-
-    Returns:
-        counted, dead, dead_within, last_count (seconds), read_only, workers (name -> age in seconds).
+    Keys: counted, dead, dead_within (dead letters of the last `within` seconds; None means all), last_count (seconds
+    ago), read_only, workers (name -> age in seconds).
     """
     async with connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(QUERIES["status"], {"within": within})

@@ -23,7 +23,7 @@ from voting import __version__
 from voting.database import counting, migrations
 from voting.database.connection import Connection, connect
 from voting.database.installations import add_installations, installations
-from voting.database.queries import statement
+from voting.database.queries import QUERIES
 from voting.operate.archive import PIECE, BadArchive, Digest, Reader, Writer
 from voting.polls import max_entry_ms
 
@@ -148,7 +148,7 @@ async def restore(url: str, file: BinaryIO, *, replace: bool) -> Summary:
         await _copy_in(connection, reader)
         await connection.execute("ALTER TABLE polls ENABLE TRIGGER check_poll")
         await _check_tallies(connection)
-        await connection.execute(statement("restored"), {"now": int(time.time() * 1000)})
+        await connection.execute(QUERIES["restored"], {"now": int(time.time() * 1000)})
         return await _summary(connection)
 
 
@@ -189,7 +189,7 @@ async def _copy_in(connection: Connection, reader: Reader) -> None:
 
 
 async def _check_tallies(connection: Connection) -> None:
-    cursor = await connection.execute(statement("drift"))
+    cursor = await connection.execute(QUERIES["drift"])
     if rows := await cursor.fetchall():
         drift = "; ".join(f"{poll} {choice}: tally {tally}, votes {votes}" for poll, choice, tally, votes in rows[:5])
         raise CannotRestore(
@@ -199,7 +199,7 @@ async def _check_tallies(connection: Connection) -> None:
 
 
 async def _summary(connection: Connection) -> Summary:
-    cursor = await connection.execute(statement("summary"))
+    cursor = await connection.execute(QUERIES["summary"])
     polls, votes, dead = await cursor.fetchone() or (0, 0, 0)
     return Summary(polls, votes, dead, str(await counting.newest_entry(connection, max_entry_ms())))
 

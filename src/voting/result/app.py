@@ -1,6 +1,6 @@
 """The result service: shows the tallies of the database, live on every open page, on port 8081.
 
-It uses PostgreSQL alone. While the database does not answer, it shows the last numbers, and since when they are stale.
+It uses PostgreSQL only. During an outage of the database it shows the last numbers, and since when they are stale.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ def create_app(settings: ResultSettings, pages: Pages, hub: Hub, stop: Stop) -> 
 
 
 def run(settings: ResultSettings) -> None:
-    """Run the service until a signal stops it."""
+    """Run the service until SIGTERM or SIGINT."""
     lifecycle.run(lambda stop: main(settings, stop))
 
 
@@ -41,11 +41,11 @@ async def main(settings: ResultSettings, stop: Stop) -> None:
     hub = Hub(measures)
     pages = Pages("voting.result")
     app = create_app(settings, pages, hub, stop)
-    spans = tracing.start(settings, "result")
+    recorder = tracing.start(settings, "result")
     ops = health.private_app(lambda: hub.loaded and not stop.is_set(), registry)
     log.info("result.starting", host=settings.host, port=settings.result_port)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(Watcher(settings, hub, measures, spans).run(stop))
+        tasks.create_task(Watcher(settings, hub, measures, recorder).run(stop))
         tasks.create_task(serve(ops, listen(settings.metrics_listen), stop))
         public = listen(f"{settings.host}:{settings.result_port}")
         tasks.create_task(hub.run(stop))
@@ -53,6 +53,5 @@ async def main(settings: ResultSettings, stop: Stop) -> None:
         limit = connection_limit(settings.max_connections, shared=bool(settings.trusted_proxies))
         viewers = ViewerServer(settings, hub, measures).viewer
         tasks.create_task(serve(limited, public, stop, limit=limit, on_rejection=measures.reject, ws=viewers))
-    if spans:
-        spans.close()
+    recorder.close()
     log.info("result.stopped")

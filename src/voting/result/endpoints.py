@@ -1,4 +1,4 @@
-"""The HTTP endpoints of each poll: the page, the big screen, the snapshot as JSON, and the way to the ballot."""
+"""The HTTP endpoints of each poll: the page, the big screen, the JSON snapshot, and the redirect to the ballot."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from voting.result.hub import Channel, Hub
 from voting.result.qr import QrCodes
 from voting.settings.services import ResultSettings
 from voting.web import language
-from voting.web.answers import HEADERS
 from voting.web.origin import other_service_url, redirect_to_other_service
 from voting.web.problems import Problem
 from voting.web.rendering import Pages
+from voting.web.responses import HEADERS
 
-MAX_PAGES = 32  # rendered pages kept for a poll; each Host header makes another one
+MAX_PAGES = 32  # rendered pages kept for a poll; each Host header needs another one
 
 
 class ResultEndpoints:
@@ -38,31 +38,28 @@ class ResultEndpoints:
         ]
 
     async def page(self, request: Request) -> Response:
-        """Return the page with the live result."""
         return self._render("result.html", request)
 
     async def present(self, request: Request) -> Response:
-        """Return the page for a big screen, which has the URL of the ballot as a QR code too."""
+        """Return the page for a big screen, with the URL of the ballot, also as a QR code."""
         self._find(request)  # an unknown poll's name could be longer than a QR code can be
         url = other_service_url(request, self._settings.vote_url, self._settings.vote_port)
         return self._render("present.html", request, vote_url=url, qr=self._qr_codes.get(url) or "")
 
     async def results(self, request: Request) -> Response:
-        """Return the current snapshot."""
         return JSONResponse(self._find(request).snapshot, headers=HEADERS)
 
     async def ballot(self, request: Request) -> Response:
-        """Redirect to the ballot."""
         return redirect_to_other_service(request, self._settings.vote_url, self._settings.vote_port)
 
     def _find(self, request: Request) -> Channel:
-        channel = self._hub.channel(request.path_params.get("poll", DEFAULT_POLL))
+        channel = self._hub.find_channel(request.path_params.get("poll", DEFAULT_POLL))
         if channel is None:
             raise Problem(404, "unknown_poll") if self._hub.loaded else Problem(503, "no_polls")
         return channel
 
     def _render(self, template: str, request: Request, **more: str) -> Response:
-        """Return a page, rendered once for each language and kept until the poll's numbers change."""
+        """Return a page; it is rendered once for each language, and kept until the poll's numbers change."""
         channel = self._find(request)
         query = request.scope["query_string"]
         reader = language.negotiate(dict(request.scope["headers"]), query)

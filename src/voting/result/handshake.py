@@ -14,13 +14,13 @@ Admit = Callable[[Request, object], tuple[Channel, str]]
 
 
 def respond(protocol: ServerProtocol, request: Request, peer: object, admit: Admit) -> tuple[Channel, str] | None:
-    """Give a protocol the response to send; return what `admit` has returned, or None if the request is rejected.
+    """Pass the response to the protocol; return the result of `admit`, or None if the request is rejected.
 
     Args:
-        protocol: of the connection, which has received the request.
-        request: to open a WebSocket.
+        protocol: the connection's protocol, which has received the request.
+        request: the request to open a WebSocket.
         peer: the client's address and port.
-        admit: as `Viewer` takes it.
+        admit: see `Viewer`.
     """
     admission = None
     response = protocol.accept(request)
@@ -31,7 +31,7 @@ def respond(protocol: ServerProtocol, request: Request, peer: object, admit: Adm
             response = _rejection(protocol, problem)
     protocol.send_response(response)
     if admission:
-        protocol.parser = protocol.parse()  # the one before keeps the request, of up to 16 KiB
+        protocol.parser = protocol.parse()  # the old parser keeps the request, of up to 16 KiB
         next(protocol.parser)
     return admission
 

@@ -1,6 +1,6 @@
 """The newest snapshot of every poll, encoded once and sent to all its viewers.
 
-No viewer waits for another: one that lags skips to the newest snapshot instead of working off a queue (`Viewer`).
+No viewer waits for another. There is no queue: a viewer that is slow skips snapshots and gets the newest (`Viewer`).
 """
 
 import asyncio
@@ -19,9 +19,9 @@ from voting.service.lifecycle import Stop, pause
 
 KEEPALIVE_SECONDS = 15.0  # a snapshot is sent at least this often, so that a viewer notices a dead connection
 CHECK_SECONDS = 1.0  # between two checks for deleted polls and due keepalives
-TURN = 500  # viewers that are served before the event loop runs other tasks
+SENDS_PER_YIELD = 500  # viewers that get a frame before the event loop runs other tasks
 RATES_SECONDS = 60
-POLL_DELETED = 4404  # a close code of our own (RFC 6455, section 7.4.2), since proxies send 1001
+CLOSE_POLL_DELETED = 4404  # a private close code (RFC 6455, section 7.4.2), because proxies send 1001
 
 Snapshot = dict[str, Any]
 
@@ -30,7 +30,7 @@ class Subscriber(Protocol):
     """A connection to which a channel sends its frames."""
 
     def send(self, frame: bytes) -> bool:
-        """Send a frame and return True; return False if it has this frame already, or cannot be written to now."""
+        """Send a frame and return True; return False if this frame was sent before, or nothing can be sent now."""
 
     def close(self, code: int, reason: str) -> None:
         """Close the connection, with a close code of RFC 6455."""
@@ -43,11 +43,11 @@ class Channel:
         self._metrics = metrics
         self.snapshot: Snapshot = {}
         self.frame = b""
-        self.pages: dict[tuple[str, ...], bytes] = {}  # rendered from this snapshot and these rates
+        self.pages: dict[tuple[str, ...], bytes] = {}  # rendered with `snapshot` and `rates`
         self.rates: deque[int] = deque([0] * RATES_SECONDS, maxlen=RATES_SECONDS)
         self._last_total: int | None = None
         self._published_at = 0.0
-        self._subscribers: dict[Subscriber, None] = {}  # a set in order: the first to subscribe is served first
+        self._subscribers: dict[Subscriber, None] = {}  # an ordered set: the first to subscribe is served first
 
     def publish(self, snapshot: Snapshot) -> None:
         """Replace the snapshot; `broadcast` sends it."""
@@ -57,8 +57,8 @@ class Channel:
         self.pages.clear()
         self._published_at = asyncio.get_running_loop().time()
 
-    def tick(self) -> None:
-        """Append the votes of the last second to `rates`; to be called once a second."""
+    def record_rate(self) -> None:
+        """Append the votes of the last second to `rates`; called once a second."""
         total = self.snapshot["total"]
         self.rates.append(0 if self._last_total is None else max(0, total - self._last_total))
         self._last_total = total
@@ -71,23 +71,22 @@ class Channel:
         self._metrics.frames.inc(subscriber.send(self.frame))
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
-        """Remove a subscriber."""
         del self._subscribers[subscriber]
         self._metrics.viewers.dec()
 
     async def close(self) -> None:
-        """Close the connections of all subscribers, since the poll was deleted; result.js then reloads the page."""
+        """Close the connections of all subscribers of a deleted poll; result.js then reloads the page."""
         for number, subscriber in enumerate(tuple(self._subscribers), 1):
-            subscriber.close(POLL_DELETED, "this poll was deleted")
-            if number % TURN == 0:
+            subscriber.close(CLOSE_POLL_DELETED, "this poll was deleted")
+            if number % SENDS_PER_YIELD == 0:
                 await asyncio.sleep(0)
 
     async def broadcast(self) -> None:
-        """Send the snapshot to each subscriber that has not got it; the last ones may get one that is newer still."""
+        """Send the snapshot to each subscriber that does not have it; later ones may get a newer snapshot."""
         sent = 0
         for number, subscriber in enumerate(tuple(self._subscribers), 1):
             sent += subscriber.send(self.frame)
-            if number % TURN == 0:
+            if number % SENDS_PER_YIELD == 0:
                 await asyncio.sleep(0)
         self._metrics.frames.inc(sent)
 
@@ -105,10 +104,10 @@ class Hub:
         self._metrics = metrics
         self._channels: dict[str, Channel] = {}
         self._stale_since: str | None = None
-        self._changed = asyncio.Event()  # at least one snapshot was replaced
+        self._changed = asyncio.Event()  # a snapshot was replaced
         self._deleted: list[Channel] = []
 
-    def channel(self, slug: str) -> Channel | None:
+    def find_channel(self, slug: str) -> Channel | None:
         """Return a poll's channel; None if the database has no such poll."""
         return self._channels.get(slug)
 
@@ -117,17 +116,17 @@ class Hub:
         """Whether the database has been read, and has a poll."""
         return bool(self._channels)
 
-    def update(self, states: list[PollState], kept: Container[str] = ()) -> None:
-        """Replace the snapshots that differ from what the database has.
+    def update(self, states: list[PollState], unreadable: Container[str] = ()) -> None:
+        """Replace the snapshots that have changed.
 
         Args:
-            states: of all polls. The connections of the viewers of any other poll are closed.
-            kept: polls whose rows cannot be read now; their last snapshots stay, and say since when they are stale.
+            states: all polls. The connections of viewers of any other poll are closed.
+            unreadable: slugs of polls with invalid rows; their last snapshots are kept and marked as stale.
         """
         self._stale_since = None
         for slug in self._channels.keys() - {state.poll.slug for state in states}:
             channel = self._channels[slug]
-            if slug not in kept:
+            if slug not in unreadable:
                 self._deleted.append(self._channels.pop(slug))
             elif channel.snapshot["stale_since"] is None:
                 channel.publish(channel.snapshot | {"stale_since": _now()})
@@ -139,13 +138,13 @@ class Hub:
                 channel.publish(snapshot)
                 self._changed.set()
 
-    def tick(self) -> None:
-        """Append the votes of the last second to the rates of every poll; to be called once a second."""
+    def record_rates(self) -> None:
+        """Append the votes of the last second to the rates of every poll; called once a second."""
         for channel in self._channels.values():
-            channel.tick()
+            channel.record_rate()
 
     def mark_stale(self) -> None:
-        """Keep the last snapshots and add since when they are stale, as the database does not answer."""
+        """Add to each snapshot that it is stale, because the database does not respond."""
         if self._stale_since is None:
             self._stale_since = _now()
             for channel in self._channels.values():
@@ -153,7 +152,7 @@ class Hub:
             self._changed.set()
 
     async def run(self, stop: Stop) -> None:
-        """Send what is published, and close the viewers of deleted polls, until told to stop."""
+        """Send published snapshots, and close the connections of viewers of deleted polls, until `stop` is set."""
         async with asyncio.TaskGroup() as tasks:
             broadcasting = tasks.create_task(self._broadcast())
             while not stop.is_set():
@@ -165,7 +164,7 @@ class Hub:
             broadcasting.cancel()
 
     async def _broadcast(self) -> None:
-        """Send changes. Each pause is half as long as sending took: many viewers get fewer frames, not all the CPU."""
+        """Send changes. Then pause half as long as sending took, so that sending to many viewers leaves CPU time."""
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -180,10 +179,7 @@ def _now() -> str:
 
 
 def snapshot_of(state: PollState) -> Snapshot:
-    """Return the snapshot of a poll: the JSON contract of `/api/results` and `/ws`.
-
-    A retired option is in it only if it has votes.
-    """
+    """Return the JSON of `/api/results` and `/ws`; it includes a retired option only if that has votes."""
     options = [
         {"key": option.key, "label": option.label, "votes": state.votes.get(option.key, 0)}
         for option in state.poll.options

@@ -6,7 +6,7 @@ from voting.web.metrics import WebMetrics
 
 
 class ResultMetrics(WebMetrics):
-    """Viewers, the frames that they are sent, and the age of the last reading of the database."""
+    """Viewers, the frames sent to them, and the age of the last read of the database."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(registry)

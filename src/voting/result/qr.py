@@ -5,12 +5,12 @@ from markupsafe import Markup
 
 from voting.web.rate_limit import RateLimit
 
-KEPT = 64  # codes
-NEW_PER_SECOND, BURST = 4, 16
+CACHED = 64  # codes
+PER_SECOND, BURST = 4, 16  # new codes
 
 
 class QrCodes:
-    """Makes QR codes and keeps those used last.
+    """Makes QR codes and caches the most recently used.
 
     Making one blocks the event loop for 4 to 40 ms, and the URL may come from a request's Host header. So new codes are
     made at a limited rate; above it `get` returns None, and the page shows the URL as text alone.
@@ -18,16 +18,16 @@ class QrCodes:
 
     def __init__(self) -> None:
         self._codes: dict[str, Markup] = {}
-        self._limit = RateLimit(NEW_PER_SECOND, BURST)
+        self._limit = RateLimit(PER_SECOND, BURST)
 
     def get(self, url: str) -> Markup | None:
-        """Return the code of a URL as SVG; None if it is not kept, and the rate is exceeded."""
+        """Return the code of a URL as SVG; None if it is not cached and the rate is exceeded."""
         code = self._codes.pop(url, None)
         if code is None:
             if not self._limit.take(""):
                 return None
             code = Markup(segno.make(url, micro=False).svg_inline(border=3, omitsize=True))  # noqa: S704 - segno's own output
-        self._codes[url] = code  # as the newest
-        if len(self._codes) > KEPT:
+        self._codes[url] = code  # now the most recently used
+        if len(self._codes) > CACHED:
             del self._codes[next(iter(self._codes))]
         return code

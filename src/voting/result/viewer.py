@@ -1,15 +1,15 @@
-"""One viewer: a WebSocket that gets snapshots and has nothing to send.
+"""One viewer: a WebSocket that receives snapshots and sends nothing.
 
 Uvicorn passes each upgrade on to `Viewer`. The sans-I/O protocol of the websockets library does the handshake and
-parses what a viewer sends. Snapshots do not pass through it: one frame, serialized once, is written to every viewer's
-transport as it is. So ten thousand viewers need no task each, little memory, and microseconds a frame.
+parses frames of the viewer. Snapshots bypass it: one frame, serialized once, is written to the transport of every
+viewer. So ten thousand viewers need no task each, little memory, and microseconds a frame.
 https://websockets.readthedocs.io/en/stable/howto/sansio.html
 """
 
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from websockets.frames import DATA_OPCODES, CloseCode, Frame, Opcode
 from websockets.http11 import Request
@@ -17,14 +17,12 @@ from websockets.protocol import CONNECTING, OPEN
 from websockets.server import ServerProtocol
 
 from voting.result.handshake import Admit, respond
+from voting.result.hub import Channel
 
-if TYPE_CHECKING:
-    from voting.result.hub import Channel
-
-STUCK_SECONDS = 10.0  # that a viewer may leave its full socket unread
-PING_SECONDS = 10.0  # without a byte from the viewer, after which it gets a ping
-SILENT_SECONDS = 18.0  # without a byte, after which it is cut
-CLOSING_SECONDS = 2.0  # that it has to answer our close frame
+STUCK_SECONDS = 10.0  # time limit for a viewer to read from a full socket
+PING_SECONDS = 10.0  # time without a byte from the viewer, after which it gets a ping
+SILENT_SECONDS = 18.0  # time without a byte, after which the connection is cut
+CLOSING_SECONDS = 2.0  # time limit for the viewer to respond to a close frame
 MAX_MESSAGE = 1024  # bytes
 MAX_RECEIVED = 1088  # bytes in a second; a browser sends a pong of 6 bytes for each ping, and one close frame
 MAX_EVENTS = 16  # frames in a second
@@ -37,27 +35,15 @@ class Viewer(asyncio.Protocol):
     """A WebSocket connection, from its upgrade to its end. It is a `Subscriber` of one channel.
 
     Args:
-        connections: of the server, which calls `check` and `shutdown` of each.
-        admit: takes a request and its peer; returns the channel, and the address for `release`; or raises a Problem.
-        release: called with the address when the connection has ended.
-        on_cut: called when this viewer is cut, since it does not read or does not answer pings.
+        connections: the server's connections; it calls `check` and `shutdown` of each.
+        admit: takes a request and its peer; returns the channel and the address for `release`, or raises a Problem.
+        release: called with the address when the connection is closed.
+        on_cut: called when the connection is cut, because the viewer does not read or does not respond to pings.
     """
 
     __slots__ = (
-        "_address",
-        "_admit",
-        "_channel",
-        "_closing",
-        "_connections",
-        "_events",
-        "_frame",
-        "_on_cut",
-        "_protocol",
-        "_received",
-        "_received_at",
-        "_release",
-        "_stuck_since",
-        "_transport",
+        *("_address", "_admit", "_channel", "_closing", "_connections", "_events", "_frame", "_on_cut", "_protocol"),
+        *("_received", "_received_at", "_release", "_stuck_since", "_transport"),
     )
     _transport: asyncio.Transport
 
@@ -66,7 +52,7 @@ class Viewer(asyncio.Protocol):
     ) -> None:
         self._connections, self._admit, self._release, self._on_cut = connections, admit, release, on_cut
         self._protocol = ServerProtocol(max_size=MAX_MESSAGE)
-        self._channel: Channel | None = None  # between the handshake and the beginning of the close
+        self._channel: Channel | None = None  # from the handshake until the close begins
         self._address: str | None = None  # to release
         self._closing: asyncio.TimerHandle | None = None
         self._frame = b""  # the last snapshot that was sent
@@ -75,22 +61,22 @@ class Viewer(asyncio.Protocol):
         self._stuck_since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take over the connection; Uvicorn then repeats the request."""
+        """Take over the connection; Uvicorn then passes the request on again."""
         self._transport = transport
         transport.set_write_buffer_limits(high=WRITE_BUFFER)
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         self._connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        """Parse the request, or frames.
+        """Parse the request, or frames. Close the connection after a message (1003) or too many bytes or frames (1008).
 
-        A message is answered with the close code 1003, too many bytes or frames with 1008 (RFC 6455, section 7.4.1).
+        https://www.rfc-editor.org/rfc/rfc6455#section-7.4.1
         """
         self._received_at = asyncio.get_running_loop().time()
         if self._protocol.state is not CONNECTING:
             room = max(0, MAX_RECEIVED - self._received)
             self._received += len(data)
-            data = data[:room]  # the rest is not parsed: a frame of 6 bytes costs as much as a vote
+            data = data[:room]  # the rest is not parsed: a frame of 6 bytes takes as long as a vote
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
             self._events += 1
@@ -104,7 +90,7 @@ class Viewer(asyncio.Protocol):
         self._flush()
 
     def _open(self, request: Request) -> None:
-        """Answer the request; if it is admitted, subscribe to its channel."""
+        """Respond to the request; if it is admitted, subscribe to its channel."""
         admission = respond(self._protocol, request, self._transport.get_extra_info("peername"), self._admit)
         if admission:
             self._channel, self._address = admission
@@ -112,7 +98,7 @@ class Viewer(asyncio.Protocol):
             self._channel.subscribe(self)
 
     def _flush(self) -> None:
-        """Write what the protocol has to send; if the connection is to end, set a time limit for that."""
+        """Write the bytes that the protocol has queued; if the connection is closing, set a time limit."""
         for data in self._protocol.data_to_send():
             if data:
                 self._transport.write(data)
@@ -131,12 +117,12 @@ class Viewer(asyncio.Protocol):
         return True
 
     def pause_writing(self) -> None:
-        """Send no more frames, and read nothing that would have to be answered, until the viewer has caught up."""
+        """Pause frames and reading until the viewer has read enough."""
         self._stuck_since = asyncio.get_running_loop().time()
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """Go on with the newest frame; those between are skipped."""
+        """Continue with the newest frame."""
         self._stuck_since = None
         self._received_at = asyncio.get_running_loop().time()
         if self._closing is None:
@@ -145,12 +131,12 @@ class Viewer(asyncio.Protocol):
             self.send(self._channel.frame)
 
     def check(self, now: float) -> None:
-        """Cut the viewer if it does not read or does not answer; send a ping if one is due; renew what it may send.
+        """Cut the connection if the viewer is lost, or send a ping if one is due; called once a second.
 
         Args:
-            now: by the event loop's clock; a second later than at the call before.
+            now: time of the event loop, in seconds.
         """
-        if self._channel is None:  # a timer ends it
+        if self._channel is None:  # `_closing` is its time limit
             return
         self._received = self._events = 0
         if self._is_lost(now):
@@ -160,17 +146,17 @@ class Viewer(asyncio.Protocol):
             self._transport.write(_PING)
 
     def _is_lost(self, now: float) -> bool:
-        """Whether the viewer has read nothing, or sent nothing, for too long."""
+        """Whether the viewer has read or sent nothing for too long."""
         stuck = self._stuck_since is not None and now - self._stuck_since > STUCK_SECONDS
         return stuck or now - self._received_at > SILENT_SECONDS
 
     def close(self, code: int, reason: str) -> None:
-        """Close the connection, with a close code of RFC 6455."""
+        """Close the connection with a close code of RFC 6455."""
         self._protocol.fail(code, reason)
         self._flush()
 
     def shutdown(self) -> None:
-        """Close the connection with 1012, since the server stops; result.js then connects again."""
+        """Close the connection with 1012, because the server stops; result.js then connects again."""
         if self._protocol.state is OPEN:
             self._protocol.send_close(CloseCode.SERVICE_RESTART)
             self._flush()
@@ -178,11 +164,10 @@ class Viewer(asyncio.Protocol):
             self._transport.close()
 
     def eof_received(self) -> None:
-        """Tell the protocol that the viewer has closed its end; returning None closes ours."""
+        """Pass EOF to the protocol; returning None closes the transport."""
         self._protocol.receive_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Release what the connection held."""
         del exc
         self._unsubscribe()
         if self._address is not None:

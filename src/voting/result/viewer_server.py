@@ -1,4 +1,4 @@
-"""Who may open a WebSocket to watch a poll, and how many may be open."""
+"""Admission of WebSockets: who may watch a poll, and how many WebSockets may be open."""
 
 import re
 from typing import Any
@@ -20,24 +20,16 @@ _PATH = re.compile(r"(?:/p/([^/?]+))?/ws(?:\?.*)?")
 
 
 class ViewerServer:
-    """Makes a `Viewer` of each connection that asks for a WebSocket, and admits it to its channel or refuses it.
-
-    Args:
-        settings: of the service.
-        hub: has the channels.
-        metrics: count the viewers that are cut, and those that are refused for their address or their site.
-    """
+    """Creates a `Viewer` for each WebSocket, and admits it to its channel or refuses it."""
 
     def __init__(self, settings: ResultSettings, hub: Hub, metrics: ResultMetrics) -> None:
-        self._hub = hub
-        self._metrics = metrics
-        self._hops = settings.trusted_proxies
-        self._origins = settings.allowed_origins
+        self._hub, self._metrics = hub, metrics
+        self._hops, self._origins = settings.trusted_proxies, settings.allowed_origins
         self._rate_limit = RateLimit(settings.rate_limit, settings.rate_burst) if settings.rate_limit else None
         self._viewer_limit = ConnectionLimit(settings.max_viewers, settings.max_viewers_per_address)
 
     def viewer(self, server_state: Any, **_: object) -> Viewer:
-        """Return the protocol of an upgraded connection; Uvicorn's setting `ws` is this method."""
+        """Return the protocol of an upgraded connection; this method is Uvicorn's setting `ws`."""
         return Viewer(
             server_state.connections,
             admit=self._admit,
@@ -46,13 +38,9 @@ class ViewerServer:
         )
 
     def _admit(self, request: Request, peer: object) -> tuple[Channel, str]:
-        """Return the channel that a request asks for, and the address that `_viewer_limit` has counted.
-
-        Raises:
-            Problem: there is no such poll, or this viewer may not watch.
-        """
+        """Return the channel of a request and the address counted by `_viewer_limit`, or raise a `Problem`."""
         path = _PATH.fullmatch(request.path)
-        channel = self._hub.channel(path[1] or DEFAULT_POLL) if path else None
+        channel = self._hub.find_channel(path[1] or DEFAULT_POLL) if path else None
         if channel is None:
             raise Problem(404 if self._hub.loaded else 503, "unknown_poll")
         try:
@@ -69,6 +57,6 @@ class ViewerServer:
         address = client_address({"client": peer, "headers": headers}, self._hops)
         if self._rate_limit and not self._rate_limit.take(address):
             raise too_many_requests(self._rate_limit.retry_after(address))
-        if not self._viewer_limit.take(address):
+        if not self._viewer_limit.acquire(address):
             raise too_many_requests(RETRY_SECONDS)
         return address

@@ -1,13 +1,12 @@
 """Reads the tallies from the database into the hub: after each NOTIFY, and at least once a second.
 
-A NOTIFY may be lost; the reads are what counts. The tallies are read at most once in `FRAME_SECONDS`. So a single vote
-is on screen in milliseconds, and a burst of any size costs the database some sixty small reads a second. While the
-database does not answer, the hub keeps its last snapshots, marked as stale.
+A NOTIFY may be lost, so only the reads are relied on. There is at most one in `FRAME_SECONDS`: a single vote is on
+screen in milliseconds, and a burst of any size costs the database some sixty small reads a second. During an outage of
+the database, the hub keeps its last snapshots, marked as stale.
 """
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
 
 from voting.database.connection import NOTIFY_CHANNEL, OUTAGES, Connection, connect, deadline
 from voting.database.poll_state import poll_states
@@ -15,15 +14,13 @@ from voting.result.hub import Hub
 from voting.result.metrics import ResultMetrics
 from voting.service import logs
 from voting.service.lifecycle import Backoff, Stop, pause
+from voting.service.tracing import OFF, Recorder
 from voting.settings.services import ResultSettings
 from voting.settings.urls import redacted
 
-if TYPE_CHECKING:
-    from voting.service.spans import SpanRecorder
-
 FRAME_SECONDS = 0.016  # between two frames of a display
 POLL_SECONDS = 1.0  # between two reads without a NOTIFY
-PATIENCE = 2.0  # seconds that the database may take; viewers learn within three that the numbers are stale
+DATABASE_TIMEOUT = 2.0  # seconds; viewers learn within three that the numbers are stale
 
 log = logs.get()
 
@@ -31,13 +28,8 @@ log = logs.get()
 class Watcher:
     """Updates a hub from the database."""
 
-    def __init__(
-        self, settings: ResultSettings, hub: Hub, metrics: ResultMetrics, spans: "SpanRecorder | None" = None
-    ) -> None:
-        self._settings = settings
-        self._hub = hub
-        self._metrics = metrics
-        self._spans = spans
+    def __init__(self, settings: ResultSettings, hub: Hub, metrics: ResultMetrics, recorder: Recorder = OFF) -> None:
+        self._settings, self._hub, self._metrics, self._recorder = settings, hub, metrics, recorder
         self._read_at = float("-inf")
         self._bad = logs.BadPollLog()
         metrics.age.set_function(lambda: time.monotonic() - self._read_at)
@@ -48,7 +40,7 @@ class Watcher:
         while not stop.is_set():
             url = await self._settings.reread("database_url")
             try:
-                async with connect(url, name="result", timeout=PATIENCE) as database:
+                async with connect(url, name="result", timeout=DATABASE_TIMEOUT) as database:
                     log.info("database.connected", database=redacted(url))
                     backoff.reset()
                     await self._watch(database, stop)
@@ -59,21 +51,20 @@ class Watcher:
                 await pause(stop, backoff.next())
 
     async def _watch(self, database: Connection, stop: Stop) -> None:
-        async with deadline(database, PATIENCE):
+        async with deadline(database, DATABASE_TIMEOUT):
             await database.execute(f"LISTEN {NOTIFY_CHANNEL}")
-        ticked_at = time.monotonic()
+        rates_at = time.monotonic()
         hints: list[str] = []
         while not stop.is_set():
             began, began_ns = time.monotonic(), time.time_ns()
-            async with deadline(database, PATIENCE):
+            async with deadline(database, DATABASE_TIMEOUT):
                 states, bad = await poll_states(database)
             self._bad.log(bad)
-            self._hub.update(states, kept=bad)
-            if self._spans:
-                self._spans.record_snapshot(hints, began_ns)
+            self._hub.update(states, unreadable=bad)
+            self._recorder.record_snapshot(hints, began_ns)
             self._read_at = time.monotonic()
-            while ticked_at + 1 <= self._read_at:
-                ticked_at += 1
-                self._hub.tick()
+            while rates_at + 1 <= self._read_at:
+                rates_at += 1
+                self._hub.record_rates()
             await asyncio.sleep(max(0.0, began + FRAME_SECONDS - time.monotonic()))
             hints = [hint.payload async for hint in database.notifies(timeout=POLL_SECONDS, stop_after=1)]

@@ -1,8 +1,6 @@
 """Logs: one event a line, with a fixed name and fields; JSON, or a readable form on a terminal.
 
-An event that repeats quickly, such as that of bad requests, is logged once a second: see `RepeatLimit`.
-
-Nothing of a voter is ever passed to a logger: no cookie, no address, no choice.
+An event that repeats quickly is logged once a second: see `RepeatLimit`. No cookie, address or choice is ever logged.
 """
 
 import logging
@@ -26,9 +24,9 @@ MAX_NAME_LENGTH = 200  # characters of an event and its error
 class RepeatLimit(logging.Filter):
     """Passes one line a second for each event and error, with the number of lines `suppressed` since the last.
 
-    Lines with a traceback always pass. This is a processor of structlog, and a filter for libraries that use `logging`,
-    whose event name is the message without its arguments. Lines that were suppressed at the end of a burst are reported
-    by the next such line, however late.
+    Lines with a traceback always pass. It is a processor of structlog, and a filter for libraries that use `logging`,
+    whose event name is the message without its arguments. The next such line, however late, reports those suppressed
+    at the end of a burst.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -49,7 +47,7 @@ class RepeatLimit(logging.Filter):
         return suppressed
 
     def __call__(self, _logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        """Return an event of ours, or drop it (a processor of structlog)."""
+        """Return an event, or drop it (a processor of structlog)."""
         if not event.get("exc_info"):
             suppressed = self._admit(f"{event['event']} {event.get('error', '')}"[:MAX_NAME_LENGTH])
             if suppressed is None:
@@ -69,7 +67,7 @@ class RepeatLimit(logging.Filter):
 
 
 def configure(service: str, *, form: Literal["auto", "json", "console"], level: str) -> None:
-    """Log to standard error, also what libraries log with `logging`."""
+    """Log to standard error, including lines that libraries log with `logging`."""
     is_console = form == "console" or (form == "auto" and sys.stderr.isatty())
     number = logging.getLevelNamesMapping()[level.upper()]
     shared: list[structlog.typing.Processor] = [
@@ -108,13 +106,13 @@ def get() -> FilteringBoundLogger:
 
 
 class BadPollLog:
-    """Logs an invalid poll once, and again when another thing is wrong with it."""
+    """Logs an invalid poll once, and again when its error changes."""
 
     def __init__(self) -> None:
         self._known: dict[str, str] = {}
 
     def log(self, bad: dict[str, str]) -> None:
-        """Log those of the polls that are invalid now (slug -> what is wrong) that were not logged before."""
+        """Log the polls that are invalid now (slug -> error), unless logged before."""
         for slug, reason in bad.items():
             if self._known.get(slug) != reason:
                 get().error("poll.bad", poll=slug, error=reason)

@@ -23,7 +23,7 @@ def registry(service: str) -> CollectorRegistry:
 
 
 def exposition(registry: CollectorRegistry) -> bytes:
-    """Return the metrics as text: of this process, or of all processes of a service that has several."""
+    """Return the metrics as text: of this process, or of all processes of the service."""
     if _MULTIPROCESS:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]

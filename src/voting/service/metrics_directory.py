@@ -1,4 +1,4 @@
-"""The directory in which the processes of one service add up their metrics.
+"""The directory in which the processes of a service collect their metrics.
 
 https://prometheus.github.io/client_python/multiprocess/
 """
@@ -12,11 +12,11 @@ import tempfile
 import time
 from pathlib import Path
 
-UNLOCKED_SECONDS = 60.0  # far longer than a new directory is without its lock
+UNLOCKED_SECONDS = 60.0  # far longer than a new directory is unlocked
 
 
 def share() -> None:
-    """Create the directory, and remove those that killed processes have left, whose lock nobody holds.
+    """Create the directory, and remove unlocked ones, which killed processes have left.
 
     Call this before prometheus-client is imported. This process removes the directory when it exits.
     """

@@ -1,4 +1,4 @@
-"""Check whether a service is ready, over TCP, a Unix socket or HTTPS.
+"""Checks whether a service is ready, over TCP, a Unix socket or HTTPS.
 
 Every container runs `python -m voting.service.probe ADDRESS` every few seconds, so this module imports the standard
 library only; the `voting` command would cost four times as much. The exit code is 0 if the service is ready, else 1.
@@ -44,7 +44,7 @@ async def failure(address: str) -> str | None:
 
 
 def _local_request(address: str) -> tuple[str, Any]:
-    """Return the head of the request, and what connects."""
+    """Return the head of the request, and a coroutine that connects."""
     head = "GET /readyz HTTP/1.0\r\n\r\n"
     if address.startswith("unix:"):
         return head, asyncio.open_unix_connection(address.removeprefix("unix:"))

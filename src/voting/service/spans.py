@@ -1,16 +1,16 @@
-"""Record the spans of a vote: one trace leads from its POST over COMMIT to the snapshot that shows it.
+"""Records the spans of a vote: one trace from its POST over COMMIT to the snapshot that shows it.
 
     vote     POST / ─┬─ XADD       the field `traceparent` of the stream entry names this span
     worker           └── count     the payload of NOTIFY names this span, after the slug
     result               └── snapshot
 
-No service waits for the collector. A thread sends ended spans from a bounded queue; while the collector is away, spans
-are dropped. Spans hold no choice, voter, address or entry id, and no text of an error: PostgreSQL's may quote a row.
+No service waits for the collector. A thread sends ended spans from a bounded queue; spans that do not fit are dropped.
+Spans hold no choice, voter, address or entry id, and no text of an error: PostgreSQL's may quote a row.
 """
 
 import random
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from typing import Any
@@ -25,13 +25,12 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from voting import __version__
+from voting.service.tracing import Publish, Recorder
 
 MAX_TRACED = 32  # spans recorded for one batch or one snapshot; further traced votes get none
 QUEUE = 2048  # ended spans that wait to be sent; more are dropped
-FLUSH_SECONDS = 2.0  # that the end of a service may wait for the last spans to be sent
+FLUSH_SECONDS = 2.0  # longest wait of a service that stops, until the last spans are sent
 MAX_TRACEPARENT = 512  # bytes; the propagator would log each longer one
-
-Publish = Callable[..., Awaitable[bytes]]
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 
@@ -54,20 +53,12 @@ def inject(span: Span) -> str:
     return carrier.get("traceparent", "")
 
 
-class SpanRecorder:
-    """Records the spans of one service.
-
-    Args:
-        service: its name.
-        exporter: sends the spans.
-        sample_rate: share of the votes that `trace_posts` begins a trace for, 0 to 1.
-    """
+class SpanRecorder(Recorder):
+    """Records the spans of a service; `sample_rate` (0 to 1) is the share of POSTs that `trace_posts` traces."""
 
     def __init__(self, service: str, exporter: SpanExporter, sample_rate: float) -> None:
         resource = Resource({"service.namespace": "voting", "service.name": service, "service.version": __version__})
-        self._provider = TracerProvider(
-            ALWAYS_ON, resource, shutdown_on_exit=False
-        )  # sampling is decided by the caller
+        self._provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False)  # the caller decides sampling
         queue = BatchSpanProcessor(exporter, QUEUE, schedule_delay_millis=1000, max_export_batch_size=256)
         self._provider.add_span_processor(queue)
         self._tracer = self._provider.get_tracer("voting", __version__)
@@ -80,7 +71,7 @@ class SpanRecorder:
         shutdown.join(FLUSH_SECONDS)
 
     def trace_posts(self, app: ASGIApp) -> ASGIApp:
-        """Return the application with a new trace for a sample of its POSTs; the span lasts until the answer.
+        """Return the application with a new trace for a sample of its POSTs.
 
         The `traceparent` of a request is ignored: any client may vote, and none may decide what is recorded.
         """
@@ -102,8 +93,8 @@ class SpanRecorder:
         """Record a span for the batch, and one in the trace of each traced vote, newest first, up to `MAX_TRACED`.
 
         Args:
-            entries: of the stream, as `Consumer` reads them.
-            read_at: when they were read, in nanoseconds since 1970.
+            entries: from `Consumer`.
+            read_at: when they were read, in nanoseconds since the epoch.
 
         Yields:
             The traceparent of the newest traced vote, for NOTIFY; "" if there is none.
@@ -131,10 +122,10 @@ class SpanRecorder:
                     span.end()
 
     def record_snapshot(self, hints: Sequence[str], started: int) -> None:
-        """Record a span from `started` (nanoseconds since 1970) until now in each trace that the hints name.
+        """Record a span from `started` (nanoseconds since the epoch) until now in each trace.
 
         Args:
-            hints: payloads of NOTIFY.
+            hints: payloads of NOTIFY, which name the traces.
             started: when the snapshot was begun.
         """
         traceparents = dict.fromkeys(hint.partition(" ")[2].encode() for hint in reversed(hints))  # polls share one
@@ -179,7 +170,6 @@ class _TracedPosts:
 
 
 def _sampled(traceparents: Iterable[bytes]) -> list[Context]:
-    """Return the contexts of the first `MAX_TRACED` sampled spans."""
     return list(islice(filter(None, map(extract, traceparents)), MAX_TRACED))
 
 

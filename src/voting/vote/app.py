@@ -7,7 +7,6 @@ accepts votes again within a second of Redis coming back.
 import asyncio
 import time
 from socket import socket
-from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from voting.service import health, logs, metrics, tracing
 from voting.service.lifecycle import Stop, pause
+from voting.service.tracing import OFF, Recorder
 from voting.settings.services import VoteSettings
 from voting.vote.endpoint import VoteEndpoint
 from voting.vote.metrics import VoteMetrics
@@ -25,19 +25,16 @@ from voting.web.rate_limit import with_rate_limit
 from voting.web.rendering import Pages, application
 from voting.web.server import connection_limit, listen, serve
 
-if TYPE_CHECKING:
-    from voting.service.spans import SpanRecorder
-
-STARTUP_SECONDS = 1.0  # that the first requests may wait for the first reply of Redis
+STARTUP_SECONDS = 1.0  # longest wait of the first requests for the first reply of Redis
 
 log = logs.get()
 
 
 def create_app(
-    settings: VoteSettings, pages: Pages, endpoint: VoteEndpoint, stop: Stop, recorder: "SpanRecorder | None" = None
+    settings: VoteSettings, pages: Pages, endpoint: VoteEndpoint, stop: Stop, recorder: Recorder = OFF
 ) -> ASGIApp:
-    """Return the application of the public port; `endpoint.run()` must run beside it."""
-    ballot = recorder.trace_posts(endpoint) if recorder else endpoint
+    """Return the application of the public port; run `endpoint.run()` as a task while it serves."""
+    ballot = recorder.trace_posts(endpoint)
 
     async def results(request: Request) -> Response:
         return redirect_to_other_service(request, settings.result_url, settings.result_port)
@@ -87,14 +84,13 @@ async def main(settings: VoteSettings, stop: Stop, public: socket, private: sock
             limited_app = with_rate_limit(app, settings, pages, vote_metrics.limited.inc)
             limit = connection_limit(settings.max_connections, shared=bool(settings.trusted_proxies))
             servers.create_task(serve(limited_app, public, stop, limit=limit, on_rejection=vote_metrics.reject))
-        publishing.cancel()  # only now, when every request in flight has its response
-    if recorder:
-        recorder.close()
+        publishing.cancel()  # last, when every request in flight has its response
+    recorder.close()
     log.info("vote.stopped")
 
 
 async def _wait_until_ready(endpoint: VoteEndpoint, stop: Stop) -> None:
-    """Wait until votes would be accepted, at most `STARTUP_SECONDS`; connections meanwhile wait and are not refused."""
+    """Wait until votes would be accepted, at most `STARTUP_SECONDS`; until then connections wait in the backlog."""
     deadline = time.monotonic() + STARTUP_SECONDS
     while not endpoint.ready and not stop.is_set() and time.monotonic() < deadline:
         await pause(stop, 0.02)

@@ -1,61 +1,55 @@
 """The endpoint that shows the ballot and accepts votes.
 
-This is the hot path, so it is a bare ASGI application. Pages, and the bodies that a form can send, are prepared when a
+It uses no framework, since it handles most requests. Pages, and the bodies that a form can send, are prepared when a
 poll arrives. The main cost of a request is the HMAC of its cookie.
 """
 
 import asyncio
 import functools
 import time
-from typing import TYPE_CHECKING
 
 from starlette.types import Receive, Scope, Send
 
 from voting.broker.monitor import BrokerMonitor
 from voting.broker.producer import Refused, VoteProducer
 from voting.polls import DEFAULT_POLL, Poll
+from voting.service.tracing import OFF, Recorder
 from voting.settings.services import VoteSettings
 from voting.vote.metrics import VoteMetrics
 from voting.vote.new_voters import NewVoters, idempotency_key
 from voting.vote.prepared import PreparedBallot
 from voting.vote.voter import Voter, Voters
 from voting.web import language
-from voting.web.answers import prefers_json, send_ok
 from voting.web.language import translatable
 from voting.web.origin import same_site
 from voting.web.problems import Problem
 from voting.web.rendering import Pages
-
-if TYPE_CHECKING:
-    from voting.service.spans import SpanRecorder
+from voting.web.responses import prefers_json, send_ok
 
 MAX_BODY = 4096  # bytes
 _FORM = b"application/x-www-form-urlencoded"
 _HTML = b"text/html; charset=utf-8"
 _JSON = b"application/json"
 
-Content = tuple[Voter, bytes, bytes]  # the voter, the media type and the body of a 200
+OkResponse = tuple[Voter, bytes, bytes]  # a 200: the voter, the media type and the body
 
 
 class VoteEndpoint:
     """The ASGI application for `/` and `/p/{poll}`: GET returns the ballot, POST accepts a vote.
 
-    `run()` must run beside it.
+    Run `run()` as a task while the application serves.
     """
 
-    def __init__(
-        self, settings: VoteSettings, pages: Pages, metrics: VoteMetrics, recorder: "SpanRecorder | None" = None
-    ) -> None:
+    def __init__(self, settings: VoteSettings, pages: Pages, metrics: VoteMetrics, recorder: Recorder = OFF) -> None:
         self._pages = pages
         self._metrics = metrics
-        self._voters = Voters(
-            settings.secret_key, settings.secret_key_old, https=settings.https, days=settings.cookie_days
-        )
+        keys = settings.secret_key, settings.secret_key_old
+        self._voters = Voters(*keys, https=settings.https, days=settings.cookie_days)
         self._new_voters = NewVoters(settings, self._voters)
         self._allowed_origins = settings.allowed_origins
         self._ballots: dict[str, PreparedBallot] = {}
         address = functools.partial(settings.reread, "redis_url")
-        self._producer = VoteProducer(address, limit=settings.max_in_flight, on_lost=metrics.interruptions.inc)
+        self._producer = VoteProducer(address, max_in_flight=settings.max_in_flight, on_lost=metrics.interruptions.inc)
         self._monitor = BrokerMonitor(
             address,
             self._producer,
@@ -63,7 +57,7 @@ class VoteEndpoint:
             on_in_flight=metrics.in_flight.set,
             on_memory=metrics.memory.set,
         )
-        self._publish = recorder.trace_publish(self._producer.publish) if recorder else self._producer.publish
+        self._publish = recorder.trace_publish(self._producer.publish)
 
     @property
     def ready(self) -> bool:
@@ -84,7 +78,7 @@ class VoteEndpoint:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         is_post = scope["method"] == "POST"
         try:
-            ballot = self._ballot(scope.get("path_params", {}).get("poll", DEFAULT_POLL))
+            ballot = self._find_ballot(scope.get("path_params", {}).get("poll", DEFAULT_POLL))
             if is_post:
                 voter, media_type, body = await self._post(ballot, scope, headers, receive)
             else:
@@ -102,7 +96,7 @@ class VoteEndpoint:
             response_headers.append((b"set-cookie", language.cookie(code)))
         await send_ok(scope, send, response_headers, body)
 
-    def _ballot(self, slug: str) -> PreparedBallot:
+    def _find_ballot(self, slug: str) -> PreparedBallot:
         ballot = self._ballots.get(slug)
         if ballot is not None:
             return ballot
@@ -110,23 +104,15 @@ class VoteEndpoint:
             raise Problem(503, "no_polls", translatable("Voting has not opened yet. Please try again in a moment."))
         raise Problem(404, "unknown_poll")
 
-    def _get(self, ballot: PreparedBallot, scope: Scope, headers: dict[bytes, bytes]) -> Content:
-        """Return the ballot; a new voter gets a cookie with it.
-
-        Raises:
-            Problem: too many new voters have come from this address.
-        """
-        voter = self._voters.recognise(headers.get(b"cookie")) or self._new_voters.for_page(scope)
+    def _get(self, ballot: PreparedBallot, scope: Scope, headers: dict[bytes, bytes]) -> OkResponse:
+        """Return the ballot and, for a new voter, a cookie."""
+        voter = self._voters.recognise(headers.get(b"cookie")) or self._new_voters.create_for_page(scope)
         return voter, _HTML, ballot.page(language.negotiate(headers, scope["query_string"]))
 
     async def _post(
         self, ballot: PreparedBallot, scope: Scope, headers: dict[bytes, bytes], receive: Receive
-    ) -> Content:
-        """Accept one vote and return its receipt.
-
-        Raises:
-            Problem: the vote was refused.
-        """
+    ) -> OkResponse:
+        """Accept one vote and return its receipt, or raise a `Problem`."""
         started = time.perf_counter()
         if not same_site(headers, self._allowed_origins):
             message = translatable("This vote was sent by another site. Open the ballot and vote there.")
@@ -139,13 +125,13 @@ class VoteEndpoint:
         key = idempotency_key(headers[b"idempotency-key"]) if b"idempotency-key" in headers else None
         voter, address = self._voters.recognise(headers.get(b"cookie")), ""
         if voter is None:
-            voter, address = self._new_voters.for_vote(scope, form, key)
+            voter, address = self._new_voters.create_for_vote(scope, form, key)
         try:
             receipt = await self._publish(ballot.slug, voter.pseudonym(ballot.slug), choice)
         except Refused as refused:
             if not refused.sent:
-                self._new_voters.refund(address)
-            raise _not_published(refused, ballot, choice, voter) from None
+                self._new_voters.release(address)
+            raise _publish_problem(refused, ballot, choice, voter) from None
         if prefers_json(headers):
             media_type, body = _JSON, ballot.receipt(choice, receipt)
         else:
@@ -176,10 +162,10 @@ def _too_large() -> Problem:
     return Problem(413, "too_large", message, size=MAX_BODY)
 
 
-def _not_published(refused: Refused, ballot: PreparedBallot, choice: bytes, voter: Voter) -> Problem:
-    """Return the response to a vote that the stream may not have, with the form to send it again.
+def _publish_problem(refused: Refused, ballot: PreparedBallot, choice: bytes, voter: Voter) -> Problem:
+    """Return the 503 for a vote that was not published, with the form fields for a retry.
 
-    A vote that Redis may have is answered with the voter's cookie: sent again with it, it is the same vote.
+    If Redis may have the vote, the response sets the voter's cookie, so that a retry replaces the vote.
     """
     fields = {"ballot": ballot.digest, "vote": choice.decode()}
     if not refused.sent:

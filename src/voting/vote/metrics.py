@@ -5,7 +5,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from voting.service.metrics import FAST_BUCKETS
 from voting.web.metrics import WebMetrics
 
-# Refusals that are not the sender's fault. They exist from the start; else the first would not count as an increase.
+# Reasons of a 503. They exist from the start, because Prometheus sees no increase in the first value of a series.
 SERVICE_REASONS = (
     *("starting", "broker_away", "broker_silent", "broker_refused", "broker_full"),
     *("no_stream", "no_polls", "busy", "broker_clock"),
@@ -13,7 +13,7 @@ SERVICE_REASONS = (
 
 
 class VoteMetrics(WebMetrics):
-    """Votes that were accepted, refused or are in flight, their durations, and the state of Redis."""
+    """Votes accepted, refused and in flight, their durations, and the state of Redis."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(registry)

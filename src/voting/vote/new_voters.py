@@ -1,9 +1,9 @@
-"""New voters: which requests without a cookie get one, and how many of one address in an hour.
+"""New voters: which requests without a cookie get one, and how many from one address in an hour.
 
 A page sets a cookie, and votes with the same cookie replace each other. A vote without a cookie belongs to a new voter
 or, with an Idempotency-Key, to the voter derived from the key. Pages and such votes both count towards
-NEW_VOTERS_PER_HOUR; a vote that can never be counted is refunded. Each process counts for itself. Keys are not stored,
-so a key that comes again without the cookie counts again.
+NEW_VOTERS_PER_HOUR, unless the vote can never be counted. Each process counts for itself. Keys are not stored, so a key
+that is sent again without the cookie counts again.
 """
 
 import math
@@ -23,7 +23,7 @@ _IDEMPOTENCY_KEY = re.compile(rb'("?)([!#-~]{8,128})\1')  # with the quotes of R
 
 
 class NewVoters:
-    """Creates voters, as far as BALLOT_POLICY and NEW_VOTERS_PER_HOUR allow."""
+    """Creates the voters that BALLOT_POLICY and NEW_VOTERS_PER_HOUR allow."""
 
     def __init__(self, settings: VoteSettings, voters: Voters) -> None:
         self._voters = voters
@@ -32,7 +32,7 @@ class NewVoters:
         per_hour = settings.new_voters_per_hour
         self._limit = RateLimit(per_hour / 3600, per_hour) if per_hour else None
 
-    def for_page(self, scope: Scope) -> Voter:
+    def create_for_page(self, scope: Scope) -> Voter:
         """Return the voter whose cookie a page sets.
 
         Raises:
@@ -41,20 +41,20 @@ class NewVoters:
         self._check_limit(scope)
         return self._voters.new()
 
-    def for_vote(self, scope: Scope, form: bytes, key: bytes | None) -> tuple[Voter, str]:
-        """Return the voter of a vote without a cookie, and the address for `refund`.
+    def create_for_vote(self, scope: Scope, form: bytes, key: bytes | None) -> tuple[Voter, str]:
+        """Return the voter of a vote without a cookie, and the address to `release` if it cannot be counted.
 
         Args:
-            scope: the ASGI scope of the request.
-            form: its body; a form that our page sent has the field `ballot`.
-            key: as `idempotency_key` returns it.
+            scope: the ASGI scope.
+            form: the body; a form that our page sent has the field `ballot`.
+            key: from `idempotency_key`.
 
         Raises:
             Problem: the vote needs a cookie, or too many new voters have come from this address.
         """
         address = self._check_limit(scope)
         if self._browsers_only or (key is None and _FROM_PAGE.search(form)):
-            self.refund(address)
+            self.release(address)
             message = translatable(
                 "Your vote was not taken: your browser did not send this site's cookie, and without it could vote "
                 "twice. Allow cookies for this site in your browser's settings, then open the ballot again and vote."
@@ -62,8 +62,8 @@ class NewVoters:
             raise Problem(403, "no_cookie", message, title=translatable("Cookies are needed"))
         return self._voters.new() if key is None else self._voters.derive(key), address
 
-    def refund(self, address: str) -> None:
-        """Undo the count of a new voter whose vote can never be counted."""
+    def release(self, address: str) -> None:
+        """Do not count a new voter whose vote can never be counted."""
         if self._limit and address:
             self._limit.give_back(address)
 
@@ -77,12 +77,9 @@ class NewVoters:
 
 
 def idempotency_key(header: bytes) -> bytes:
-    """Return the key of an Idempotency-Key header.
+    """Return the key of an Idempotency-Key header, or raise a `Problem`.
 
     https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
-
-    Raises:
-        Problem: the key is too short or too long, or it has a character that is not allowed.
     """
     found = _IDEMPOTENCY_KEY.fullmatch(header)
     if found is None:

@@ -1,8 +1,8 @@
-"""Runs one service in several processes, to use several cores.
+"""Runs a service in several processes, to use several cores.
 
 The processes share the sockets that were opened before the fork; the kernel gives each connection to one of them. A
 process that dies is replaced, with backoff. If processes die again and again, all are stopped and the exit code is 1,
-so that the supervisor of the service notices. SIGTERM is passed on to all, and each drains as it would alone.
+so that a supervisor can restart the service. SIGTERM is passed on to all, and each drains its connections.
 """
 
 import asyncio
@@ -32,9 +32,9 @@ log = logs.get()
 
 
 def available_cores() -> int:
-    """Return how many cores this process may use: its affinity, limited by the quota of its control group (1 or 2)."""
+    """Return how many cores this process may use: its affinity, limited by the quota of its cgroup (v1 or v2)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):  # no control group, or no quota
+    with contextlib.suppress(OSError, ValueError):  # no cgroup, or no quota
         if (file := Path("/sys/fs/cgroup/cpu.max")).exists():
             quota, period = map(int, file.read_text(encoding="ascii").split())
         else:
@@ -46,20 +46,16 @@ def available_cores() -> int:
 
 
 class ProcessManager:
-    """Runs the same service in a number of processes.
+    """Runs `main` in several processes, and calls `on_end` with the id of each process that has ended.
 
-    Signal handlers only write to a pipe, which one loop reads: so a process id is never signalled after `waitpid`.
-
-    Args:
-        main: the service.
-        on_end: called with the id of each process that has ended.
+    Signal handlers only write to a pipe, which one loop reads, so no process id is signalled after `waitpid`.
     """
 
     def __init__(self, main: Main, on_end: Callable[[int], None]) -> None:
         self._main = main
         self._on_end = on_end
         self._children: set[int] = set()
-        # Only this process keeps the write end. It is closed when this process dies, and its children then stop.
+        # Only this process keeps the write end open: when it dies, its children read the end of the pipe and stop.
         self._lifeline_read, self._lifeline_write = os.pipe()
 
     def run(self, number: int) -> None:
@@ -82,7 +78,7 @@ class ProcessManager:
             sys.exit(1)
 
     def _supervise(self, number: int) -> bool:
-        """Replace processes that die until SIGTERM or SIGINT; return False after `MAX_DEATHS`, with all stopped."""
+        """Replace processes that die, until SIGTERM or SIGINT; after `MAX_DEATHS` stop all and return False."""
         backoff, deaths, died, wait = Backoff(0.1, 5), 0, float("-inf"), 0.0
         while True:
             pause = max(0.0, died + wait - time.monotonic())
@@ -102,7 +98,7 @@ class ProcessManager:
                 return False
 
     def _stop(self) -> bool:
-        """Let all processes finish; return whether all did without an error.
+        """Stop all processes; return whether all ended without an error.
 
         A process that was just forked has no signal handlers yet, so the signal may end it; it has no work.
         """
@@ -123,7 +119,7 @@ class ProcessManager:
         return set()
 
     def _reap(self) -> Iterator[tuple[int, int]]:
-        """Yield the id of each process that has ended, and its status as `waitpid` returns it."""
+        """Yield the id and the wait status of each process that has ended."""
         while self._children:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
@@ -133,7 +129,7 @@ class ProcessManager:
             yield pid, status
 
     def _spawn(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # else the parent could read a signal to the child
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # else the parent could read a signal sent to the child
         pid = os.fork()
         if pid == 0:
             self._run_child()

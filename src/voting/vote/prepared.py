@@ -1,4 +1,4 @@
-"""A poll's ballot, prepared so that a request renders no template and a plain form needs no parsing."""
+"""A poll's ballot, prepared so that a request renders no template, and a plain form is not parsed."""
 
 import json
 from urllib.parse import parse_qsl
@@ -12,7 +12,7 @@ PLACEHOLDER = "0000000000000-receipt"  # stands for the receipt (an entry id) in
 
 
 class PreparedBallot:
-    """The pages of one poll, the JSON of its receipts, and the choice that each plain form stands for.
+    """The pages of a poll, its JSON receipts, and the choice of each plain form.
 
     `digest` identifies the poll's question and options; the page sends it back in the form field `ballot`.
     """
@@ -37,7 +37,7 @@ class PreparedBallot:
         self._rendered: dict[tuple[str, bytes | None], list[bytes]] = {}
 
     def page(self, reader: Language, choice: bytes | None = None, receipt: bytes = b"") -> bytes:
-        """Return the ballot in the reader's language, with the accepted choice and its receipt if there is one."""
+        """Return the ballot in the reader's language, with the accepted choice and its receipt, if any."""
         parts = self._rendered.get((reader.code, choice))
         if parts is None:
             key, placeholder = (choice.decode(), PLACEHOLDER) if choice else (None, None)
@@ -46,7 +46,6 @@ class PreparedBallot:
         return receipt.join(parts)
 
     def receipt(self, choice: bytes, receipt: bytes) -> bytes:
-        """Return the JSON receipt of an accepted vote."""
         return self._receipts[choice].replace(PLACEHOLDER.encode(), receipt)
 
     def parse_choice(self, form: bytes) -> bytes:

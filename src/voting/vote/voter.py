@@ -7,18 +7,15 @@ The cookie is one string of 48 characters, base64url without padding:
     16 bytes   the signature: the first half of HMAC-SHA256 over the bytes before
 
 A pseudonym is a keyed hash (BLAKE2s, 16 bytes) of the id and the poll's slug. It differs from poll to poll, so stored
-votes do not show which of them came from one browser. Without the key nobody can compute a pseudonym from a cookie, or
-a cookie from a pseudonym. The time is not part of it. Each vote needs a pseudonym, and BLAKE2s takes a third of the
-time of an HMAC: https://www.rfc-editor.org/rfc/rfc7693
+votes do not show which of them came from one browser. Without the key, neither can be computed from the other. Each
+vote needs a pseudonym, and BLAKE2s takes a third of the time of an HMAC: https://www.rfc-editor.org/rfc/rfc7693
 
-A cookie is accepted for `days` after its creation; then its browser is a new voter. So where new voters are limited,
-nobody can collect more cookies before voting than the limit allows in these days.
-
-A cookie stays valid while the key that signed it is accepted, so a browser stays the same voter while keys are rotated.
+A cookie is accepted for `days` after its creation, then its browser is a new voter. So where new voters are limited,
+nobody can collect more cookies than the limit allows in these days. A cookie is also accepted only as long as the key
+that signed it, so a browser stays the same voter while keys are rotated.
 
 Cookies of the earlier format, `<id>.<signature>` with 22 characters each, have no time and one pseudonym for all polls:
-the second half of the HMAC that signs them. Browsers and databases still have them, so they are accepted as long as
-their key.
+the second half of the HMAC that signs them. Browsers and databases still have them, so they are accepted too.
 """
 
 import binascii
@@ -50,22 +47,15 @@ class _Key(NamedTuple):
 
 
 class Voter(NamedTuple):
-    """One browser.
+    """One browser."""
 
-    Args:
-        voter_id: the random part of its cookie.
-        key: the keyed hash of its pseudonyms.
-        cookie: the Set-Cookie value; None if the browser has the cookie already.
-        fixed_pseudonym: its pseudonym in all polls, if its cookie has the earlier format.
-    """
-
-    voter_id: bytes
-    key: hashlib.blake2s
-    cookie: bytes | None = None
-    fixed_pseudonym: bytes | None = None
+    voter_id: bytes  # the random part of its cookie
+    key: hashlib.blake2s  # the keyed hash of its pseudonyms
+    cookie: bytes | None = None  # the Set-Cookie value; None if the browser has the cookie already
+    fixed_pseudonym: bytes | None = None  # in all polls, if the cookie has the earlier format
 
     def pseudonym(self, poll: bytes) -> bytes:
-        """Return the 16 bytes under which its vote in this poll (a slug) is stored."""
+        """Return the 16 bytes under which the vote in a poll (a slug) is stored."""
         if self.fixed_pseudonym is not None:
             return self.fixed_pseudonym
         digest = self.key.copy()
@@ -78,10 +68,10 @@ class Voters:
 
     Args:
         key: signs new cookies.
-        accepted: more keys whose cookies are accepted.
+        accepted: other keys whose cookies are accepted.
         https: whether the cookie is Secure, with the prefix `__Host-`.
-        days: for which a cookie is accepted after its creation.
-        clock: returns the seconds since the epoch.
+        days: lifetime of a cookie.
+        clock: returns seconds since the epoch.
     """
 
     def __init__(
@@ -100,11 +90,10 @@ class Voters:
         self._attributes = b"; Path=/; Max-Age=%d; HttpOnly; SameSite=Lax%s" % (self._lifetime, secure)
 
     def new(self) -> Voter:
-        """Return a new voter with its cookie."""
         return self._create(self._keys[0], os.urandom(_ID_BYTES))
 
     def recognise(self, cookies: bytes | None) -> Voter | None:
-        """Return the voter of a Cookie header; None if it has no cookie that we signed, or an expired one."""
+        """Return the voter of a Cookie header; None if it has no cookie with a valid signature, or an expired one."""
         if cookies is None:
             return None
         for part in cookies.split(b";"):
@@ -149,9 +138,8 @@ class Voters:
     def derive(self, key: bytes) -> Voter:
         """Return the voter of an idempotency key, with its cookie.
 
-        The key that expires first is used, or the signing key if none expires: it is the same at every replica while
-        keys are rotated. The HMAC's input is longer than that of a cookie's signature, so no idempotency key leads to
-        the id of a cookie.
+        The key that expires first is used, or the signing key if none expires: every replica uses the same one while
+        keys are rotated. The HMAC's input is longer than that of a cookie's signature, so the ids cannot collide.
         """
         now = self._clock()
         first = min((each for each in self._keys if now < each.expires_at), key=lambda each: each.expires_at)

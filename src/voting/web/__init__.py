@@ -1,4 +1,4 @@
 """HTTP for all services: server, limits, refusals, pages and languages.
 
-It imports `service`, `settings` and `polls`; never a store's room or client, nor the room of a service.
+It must never import a service, `broker`, `database` or their clients.
 """

@@ -1,15 +1,15 @@
-"""What counts as one client under a limit for each client: an IPv4 address, or a /64 of IPv6 and its /48."""
+"""Limits for each client count an IPv4 address, or the /64 and the /48 of an IPv6 address."""
 
 import contextlib
 import functools
 import ipaddress
 from collections import Counter
 
-SLASH_48_FACTOR = 16  # a /48 of IPv6 may have this many times as much as one /64
+SLASH_48_FACTOR = 16  # the limit of a /48, as a multiple of that of a /64
 
 
 @functools.lru_cache(10_000)
-def network(peer: str) -> str:
+def client_network(peer: str) -> str:
     """Return the /64 of an IPv6 address; anything else is returned as it is."""
     try:
         address = ipaddress.ip_address(peer)
@@ -24,7 +24,7 @@ def network(peer: str) -> str:
 
 @functools.lru_cache(10_000)
 def networks(address: str) -> tuple[str, ...]:
-    """Return the networks that a client's requests count for: its address and, if that is a /64 of IPv6, its /48.
+    """Return the networks that a request is counted for: the client's address and, if that is a /64 of IPv6, its /48.
 
     One customer may have a whole /48, with 65,536 /64s in it (RFC 6177); a mobile carrier gives each phone one /64, of
     a /48 that many phones share. So the limit of a /48 is a multiple of that of an address (`SLASH_48_FACTOR`).
@@ -36,13 +36,13 @@ def networks(address: str) -> tuple[str, ...]:
 
 
 class ConnectionLimit:
-    """How many connections may be open at a time.
+    """Limits the number of open connections.
 
     A /48 of IPv6 may have `SLASH_48_FACTOR` times as many as one address, but at most half of all.
 
     Args:
-        total: from all addresses.
-        per_address: from one address; 0 is without a limit.
+        total: maximum number of connections.
+        per_address: maximum number from one address; 0 means no limit.
     """
 
     def __init__(self, total: int, per_address: int) -> None:
@@ -51,10 +51,10 @@ class ConnectionLimit:
         self._open: Counter[str] = Counter()
         self._total = 0
 
-    def take(self, address: str) -> bool:
+    def acquire(self, address: str) -> bool:
         """Count one more connection and return True, or return False if a limit is reached."""
         held = networks(address)
-        full = any(self._open[network] >= most for network, most in zip(held, self._per_network, strict=False))
+        full = any(self._open[each] >= most for each, most in zip(held, self._per_network, strict=False))
         if full or self._total >= self._most:
             return False
         self._total += 1
@@ -62,7 +62,6 @@ class ConnectionLimit:
         return True
 
     def release(self, address: str) -> None:
-        """Count one connection less; `take` has counted it."""
         self._total -= 1
         for network in networks(address):
             self._open[network] -= 1

@@ -1,10 +1,10 @@
-"""One connection of Uvicorn's, with limits on what its client may cost, whatever it asks for.
+"""A Uvicorn HTTP protocol that limits the memory and time that one client can use.
 
-- `ConnectionLimit` bounds the number of connections, and `BufferLimit` the bytes that all of them together keep for
-  their clients: of requests that are not complete, and of answers that are not read.
-- A client has a limited time for a request, between two requests, to read an answer, and to close its end.
-- A connection that is rejected gets an answer (RFC 9457) before it is closed, so that a proxy in front does not take
-  this for a failure of the service.
+- `ConnectionLimit` limits the number of connections, and `BufferLimit` the bytes that the process holds for all
+  clients: incomplete requests, and responses that are not read.
+- A client has a limited time to send a request, to begin the next one, to read a response, and to close its end.
+- A connection that is rejected gets a response (RFC 9457) before it is closed, because a proxy would report a
+  connection without a response as a failure of the service.
 
 https://cheatsheetseries.owasp.org/cheatsheets/Denial_of_Service_Cheat_Sheet.html
 """
@@ -13,120 +13,107 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from voting.web.addresses import ConnectionLimit, network
+from voting.web.addresses import ConnectionLimit, client_network
 from voting.web.buffers import BufferLimit
+from voting.web.framing import RequestFraming
 from voting.web.rejections import REJECTIONS, REQUEST_SECONDS
-from voting.web.uvicorn_check import require
+from voting.web.uvicorn_check import require_attributes
 
-if TYPE_CHECKING:
-    from voting.web.framing import RequestFraming
+KEEP_ALIVE_SECONDS = 75  # between two requests; longer than a load balancer keeps its end open (60 s)
+STUCK_SECONDS = 10  # time limit for the client to read buffered response data
+CLOSING_SECONDS = 2  # time limit for the client to close its end, and for everything once the service stops
+WRITE_BUFFER = 2 * 1024  # bytes of buffered response data above which no further request is read
 
-KEEP_ALIVE_SECONDS = 75  # without a request; longer than a load balancer keeps its own end (60 s)
-STUCK_SECONDS = 10  # that part of an answer may wait for the client to read
-CLOSING_SECONDS = 2  # that a client has to read the last answer and close its end, and for anything once we stop
-WRITE_BUFFER = 2 * 1024  # bytes of an answer that may wait in the process before no further request is read
+require_attributes(HttpToolsProtocol, "client", "cycle", "flow", "headers", "loop", "parser", "pipeline", "scope")
+require_attributes(HttpToolsProtocol, "_should_upgrade", "expect_100_continue", "handle_websocket_upgrade", "shutdown")
+require_attributes(HttpToolsProtocol, "transport")
+require_attributes(RequestResponseCycle, "body", "disconnected", "keep_alive", "message_event", "more_body")
+require_attributes(RequestResponseCycle, "response_complete", "response_started", "transport")
 
-require(HttpToolsProtocol, "client", "cycle", "flow", "headers", "loop", "parser", "pipeline", "scope", "transport")
-require(HttpToolsProtocol, "_should_upgrade", "expect_100_continue", "handle_websocket_upgrade", "shutdown")
-require(RequestResponseCycle, "body", "disconnected", "keep_alive", "message_event", "more_body", "transport")
-require(RequestResponseCycle, "response_complete", "response_started")
-
-READING, ANSWERING, CLOSING = range(3)  # a request is awaited; it is complete; whatever arrives is discarded
+READING = 0  # waiting for a request, or for the rest of it
+ANSWERING = 1  # the request is complete, and its response is not
+CLOSING = 2  # whatever arrives is discarded
 
 
-class Connection(HttpToolsProtocol):
-    """A connection, without the parsing of its requests.
+class LimitedHttpProtocol(HttpToolsProtocol):
+    """The limits of a connection. It is a base class; `protocol.HttpProtocol` adds the parsing of requests.
 
     Args:
-        limit: of connections.
-        rejected: how many more may be open while they are told that there are too many; any further one is cut.
-        buffers: of all connections.
-        on_rejection: called with the status of each answer in `REJECTIONS` that is sent.
-        options: what Uvicorn passes.
+        limit: counts all open connections.
+        rejection_limit: counts those beyond `limit`, which get a 503; further ones are cut.
+        buffers: counts the bytes held for all connections.
+        on_rejection: called with the status of each response of `REJECTIONS` that is sent.
+        options: passed on to Uvicorn's protocol.
     """
 
     __slots__ = (  # with them an idle connection takes a fifth less memory
-        "_address",
-        "_buffers",
-        "_counted",
-        "_framing",
-        "_is_buffering",
-        "_limit",
-        "_on_rejection",
-        "_phase",
-        "_pipelined",
-        "_reading_paused",
-        "_rejected",
-        "_stuck_since",
-        "_time_limit",
-        "_waiting_since",
-        "_writable",
-        "write_paused",
+        *("_address", "_buffers", "_counted_by", "_framing", "_is_buffering", "_limit", "_on_rejection", "_phase"),
+        *("_pipelined", "_reading_paused", "_rejection_limit", "_stuck_since", "_time_limit", "_waiting_since"),
+        *("_writable", "write_paused"),
     )
 
     def __init__(
         self,
         limit: ConnectionLimit,
-        rejected: ConnectionLimit,
+        rejection_limit: ConnectionLimit,
         buffers: BufferLimit,
         on_rejection: Callable[[int], None],
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self._limit, self._rejected, self._buffers = limit, rejected, buffers
+        self._limit, self._rejection_limit, self._buffers = limit, rejection_limit, buffers
         self._on_rejection = on_rejection
         self._address = ""
-        self._counted: ConnectionLimit | None = None  # by which limit
+        self._counted_by: ConnectionLimit | None = None
         self._phase = READING
-        self._framing: RequestFraming = None  # type: ignore[assignment]  # from a request's first byte to its answer
-        self._pipelined = b""  # received before the request in hand was answered
+        self._framing: RequestFraming = None  # type: ignore[assignment]  # from a request's first byte to its response
+        self._pipelined = b""  # bytes of later requests that arrived before the current response
         self._reading_paused = False
         self._is_buffering = False  # counted by `buffers`
-        self.write_paused = False  # the client does not read its answers
-        self._writable: asyncio.Event | None = None  # while it does not
+        self.write_paused = False  # the client does not read its responses
+        self._writable: asyncio.Event | None = None  # set while writing is paused
         self._stuck_since = math.inf
-        self._wait_at_most(REQUEST_SECONDS)
+        self._set_time_limit(REQUEST_SECONDS)
         self.parser = self.pipeline = None  # type: ignore[assignment]  # an idle connection needs neither
 
-    def _wait_at_most(self, seconds: float) -> None:
-        """Set what time the client has, as seen by `check`, until the next call of this."""
+    def _set_time_limit(self, seconds: float) -> None:
+        """Set the client's time limit, which starts again; `check` enforces it."""
         self._time_limit = seconds
-        self._waiting_since = math.inf  # when `check` first saw that it had to wait for the client
+        self._waiting_since = math.inf  # when `check` first found that the client has to act
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept the connection, or reject it if too many are open."""
         super().connection_made(transport)
-        self.flow = self  # type: ignore[assignment]  # as the answers see it
+        self.flow = self  # type: ignore[assignment]  # Uvicorn's flow control, for `RequestResponseCycle`
         transport.set_write_buffer_limits(high=WRITE_BUFFER)
-        self._address = network(self.client[0]) if self.client else ""
-        if self._limit.take(self._address):
-            self._counted = self._limit
-        elif self._rejected.take(self._address):
-            self._counted = self._rejected
+        self._address = client_network(self.client[0]) if self.client else ""
+        if self._limit.acquire(self._address):
+            self._counted_by = self._limit
+        elif self._rejection_limit.acquire(self._address):
+            self._counted_by = self._rejection_limit
             self._reject(503)
         else:
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Release what the connection held."""
         self._phase = CLOSING
         self._pipelined = b""
         self._release_limits()
         super().connection_lost(exc)
-        self.flow = self.cycle = None  # type: ignore[assignment]  # which refer to this object
+        self.flow = self.cycle = None  # type: ignore[assignment]  # break reference cycles
 
     def _release_limits(self) -> None:
         self._release_buffer()
-        if self._counted:
-            self._counted.release(self._address)
-            self._counted = None
+        if self._counted_by:
+            self._counted_by.release(self._address)
+            self._counted_by = None
 
     def pause_writing(self) -> None:
-        """Begin no further answer, since the client does not read."""
+        """Begin no further response, because the client does not read."""
         self.write_paused = True
         self._writable = asyncio.Event()
         if self._phase != CLOSING:
@@ -134,7 +121,7 @@ class Connection(HttpToolsProtocol):
         self._count_unread()
 
     async def drain(self) -> None:
-        """Wait until the client has read what it was sent."""
+        """Wait until the client has read the responses that were sent."""
         if self._writable:
             await self._writable.wait()
 
@@ -152,12 +139,12 @@ class Connection(HttpToolsProtocol):
             self.transport.resume_reading()
 
     def _count_unread(self) -> None:
-        """Count answers that the client has not read, and requests that it has pipelined."""
+        """Count responses that the client has not read, and requests that it has pipelined."""
         self._count_buffer(self.transport.get_write_buffer_size() + len(self._pipelined))
 
     def _count_buffer(self, size: int) -> None:
         self._is_buffering = True
-        self._buffers.hold(self, size)
+        self._buffers.set_size(self, size)
 
     def _release_buffer(self) -> None:
         if self._is_buffering:
@@ -165,7 +152,7 @@ class Connection(HttpToolsProtocol):
             self._buffers.release(self)
 
     def evict(self) -> None:
-        """End the connection to make room for others."""
+        """Close the connection to free memory for others."""
         self._is_buffering = False
         if self._phase == READING and not self.write_paused:
             self._reject(503)
@@ -173,19 +160,19 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
 
     def shutdown(self) -> None:
-        """Finish the request in hand, and give the client less time, since the service stops."""
-        self._wait_at_most(CLOSING_SECONDS)
+        """Finish the current request with a shorter time limit, because the service stops."""
+        self._set_time_limit(CLOSING_SECONDS)
         super().shutdown()
 
     def close(self) -> None:
-        """Close the connection after its last answer."""
-        if self._phase == READING or (self._framing and self._framing.chunked):  # there may be something unread
+        """Close the connection after its last response."""
+        if self._phase == READING or (self._framing and self._framing.chunked):  # unread data may remain
             self._linger()
         else:
             self.transport.close()
 
     def _reject(self, status: int) -> None:
-        """Answer in place of the application, unless that has begun to; then close."""
+        """Send a rejection unless the application has begun its response; then close the connection."""
         cycle = self.cycle
         if cycle and not cycle.response_complete:
             cycle.disconnected = True
@@ -196,25 +183,25 @@ class Connection(HttpToolsProtocol):
         self._linger()
 
     def _linger(self) -> None:
-        """Close our end, and the connection when the client has closed its own.
+        """Write EOF; the connection closes when the client closes its end.
 
-        Closing at once, with something unread, would discard the answer before the client has read it (RFC 9112, 9.6).
+        Closing at once with unread data would send RST, and the client could lose the response (RFC 9112, 9.6).
         """
         self._phase = CLOSING
-        self._wait_at_most(CLOSING_SECONDS)
+        self._set_time_limit(CLOSING_SECONDS)
         self._pipelined = b""
         self.scope = self.headers = None  # type: ignore[assignment]
         if not self.write_paused:
             self._release_buffer()
         self._resume_reading()
-        with contextlib.suppress(OSError, RuntimeError):  # it has closed already
+        with contextlib.suppress(OSError, RuntimeError):  # it is already closed
             self.transport.write_eof()
 
     def check(self, now: float) -> None:
-        """Close the connection if its client has taken too long to send, to read or to close.
+        """Close the connection if its client has exceeded a time limit; called once a second.
 
         Args:
-            now: by the event loop's clock; a second later than at the call before.
+            now: time of the event loop, in seconds.
         """
         if not self.transport.get_write_buffer_size():
             self._stuck_since = math.inf
@@ -225,7 +212,7 @@ class Connection(HttpToolsProtocol):
         if self._phase == ANSWERING:
             return
         if not self._framing:
-            self.parser = None  # type: ignore[assignment]  # a quarter of what an idle connection takes
+            self.parser = None  # type: ignore[assignment]  # a quarter of the memory of an idle connection
         self._waiting_since = min(self._waiting_since, now)
         if now - self._waiting_since < self._time_limit:
             return
@@ -238,11 +225,11 @@ class Connection(HttpToolsProtocol):
 
 
 class LingeringTransport:
-    """The transport as an application's answer uses it, where the request may not have been read to its end."""
+    """The transport that a response is written to while its request may have unread data: `close` lingers."""
 
     __slots__ = ("close", "get_write_buffer_size", "is_closing", "write")
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: LimitedHttpProtocol) -> None:
         transport = connection.transport
         self.write, self.is_closing = transport.write, transport.is_closing
         self.get_write_buffer_size = transport.get_write_buffer_size

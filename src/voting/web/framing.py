@@ -1,7 +1,7 @@
-"""Where the head and the body of one request end, and whether they are within the limits and valid HTTP/1.
+"""Finds where the head and the body of a request end, and checks that they are valid HTTP/1 and within the limits.
 
-httptools parses; this module counts what it is given. The limits are in `rejections`: a head of `MAX_HEAD` bytes and
-`MAX_FIELDS` fields, trailers included, and a body of `MAX_BODY` bytes as it is transferred, with chunk sizes.
+httptools parses; this module counts the bytes it is given. `rejections` has the limits: a head of `MAX_HEAD` bytes and
+`MAX_FIELDS` fields, trailers included, and a body of `MAX_BODY` bytes as transferred, with chunk sizes.
 """
 
 from voting.web.rejections import MAX_BODY, MAX_FIELDS, MAX_HEAD
@@ -13,34 +13,25 @@ class RequestFraming:
     """One request as it arrives."""
 
     __slots__ = (
-        "_fields",
-        "_has_host",
-        "_size",
-        "_tail",
-        "chunked",
-        "error",
-        "expects_continue",
-        "in_body",
-        "length",
-        "received",
-        "upgrade",
+        *("_fields", "_has_host", "_size", "_tail", "chunked", "error", "expects_continue", "in_body", "length"),
+        *("received", "upgrade"),
     )
 
     def __init__(self) -> None:
-        self.error = 0  # the status of the rejection, if the request is out of bounds
+        self.error = 0  # the status to reject the request with
         self.in_body = False
         self.chunked = self.upgrade = self.expects_continue = False
-        self.length = 0  # of a body, by Content-Length; then what is missing of it
-        self.received = 0  # bytes, as counted by the connection
-        self._size = 0  # bytes of the head; then of a chunked body
+        self.length = 0  # Content-Length; then the bytes of the body that are missing
+        self.received = 0  # bytes; set by the protocol
+        self._size = 0  # bytes of the head; then of the chunked body
         self._fields = 0  # header fields and trailers
         self._has_host = False
-        self._tail = b""  # of an unfinished head: up to three bytes in which its end may begin
+        self._tail = b""  # the last three bytes of an incomplete head, in which its end may begin
 
     def next_part(self, data: bytes) -> int:
         """Return how many bytes of `data` to parse before the next call, or set `error`."""
         if not self.in_body:
-            known = self._tail + data  # the blank line that ends a head may have begun in the part before
+            known = self._tail + data  # the blank line that ends the head may have begun earlier
             end = known.find(b"\r\n\r\n")
             if end < 0:
                 self._tail = known[-3:]
@@ -52,7 +43,7 @@ class RequestFraming:
             if self._size > MAX_HEAD:
                 self.error = 431
         elif self.chunked:
-            end = len(data)  # the parser alone knows where it ends; what follows is discarded
+            end = len(data)  # only the parser knows where it ends; what follows is discarded
             self._size += end
             if self._size > MAX_BODY:
                 self.error = 413
@@ -62,7 +53,7 @@ class RequestFraming:
         return end
 
     def add_field(self, name: bytes, value: bytes) -> None:
-        """Note a header field whose name, in lower case, is one of `FRAMING_FIELDS`."""
+        """Store a header field whose name, in lower case, is one of `FRAMING_FIELDS`."""
         if name == b"host":
             if self._has_host:  # a proxy may use the other one
                 self.error = 400
@@ -83,13 +74,7 @@ class RequestFraming:
             self.error = 431
 
     def end_head(self, version: str, fields: int, *, is_websocket: bool) -> None:
-        """Check the head; set `error`, or begin the body.
-
-        Args:
-            version: of HTTP.
-            fields: their number.
-            is_websocket: whether the connection is upgraded.
-        """
+        """Check the head, with its HTTP version and number of fields; set `error`, or begin the body."""
         if version == "1.1":  # RFC 9112, section 3.2; RFC 6455, section 4.1
             is_valid = self._has_host and not (is_websocket and (self.chunked or self.length))
         else:

@@ -1,8 +1,7 @@
-"""The languages of the pages: their texts, plural forms and numbers, and which one a reader gets.
+"""The languages of the pages, and the choice of one for a reader.
 
-The code has the texts in English; `languages/` has one gettext catalogue for each other language. Babel has the plural
-forms and number formats of CLDR. A language is loaded when the first reader asks for it. All use Western digits, as
-result.js does.
+The code has the English texts, `languages/` a gettext catalogue for each other language, and Babel the plural forms and
+number formats of CLDR. A language is loaded on first use. All use Western digits, as result.js does.
 """
 
 import functools
@@ -22,20 +21,16 @@ from babel.support import Translations
 NAMES = {"en": "English", "de": "Deutsch", "es": "Español", "fr": "Français", "ar": "العربية", "zh": "中文"}
 _QUERY = re.compile(rb"(?:^|&)lang=([a-z]{2})(?:&|$)")
 _YEAR = 365 * 24 * 3600
-_SAMPLES = range(101)  # they include each plural category that whole numbers have in any language
+_SAMPLES = range(101)  # includes every plural category of whole numbers in any language
 
 
 def translatable(text: str) -> str:
-    """Return a text unchanged; the catalogues have it, and it is translated where it is shown."""
+    """Return a text unchanged; it marks a text to translate, which is done where the text is shown."""
     return text
 
 
 class Language:
-    """One language: its texts and numbers, and `code` and `direction` for the html element.
-
-    Args:
-        code: one of `NAMES`.
-    """
+    """The texts and numbers of a language, one of `NAMES`; `code` and `direction` are for the html element."""
 
     def __init__(self, code: str) -> None:
         self.code = code
@@ -46,19 +41,16 @@ class Language:
         self._percent.frac_prec = (1, 1)
 
     def text(self, text: str) -> str:
-        """Return a text in this language."""
         return self._texts.gettext(text)
 
     def number(self, value: int) -> str:
-        """Return a number with its thousands grouped."""
         return format_decimal(value, locale=self._locale)
 
     def percent(self, value: float) -> str:
-        """Return a percentage, with one decimal."""
         return str(self._percent.apply(value / 100, self._locale))
 
     def count(self, one: str, many: str, number: int) -> str:
-        """Return the plural form of a text for a number, which replaces {n}."""
+        """Return the plural form of a text for a number, which replaces {n} in it."""
         return self._texts.ngettext(one, many, number).format(n=self.number(number))
 
     def forms(self, one: str, many: str) -> dict[str, str]:
@@ -87,13 +79,13 @@ def negotiate(headers: Mapping[bytes, bytes], query: bytes = b"") -> Language:
 
 
 def from_query(query: bytes) -> str | None:
-    """Return the language that a query string asks for."""
+    """Return the language in a query string (?lang=de)."""
     found = _QUERY.search(query) if query else None
     return code if found and (code := found[1].decode()) in NAMES else None
 
 
 def cookie(code: str) -> bytes:
-    """Return a cookie with which the browser keeps that language, for both services."""
+    """Return the Set-Cookie value that stores a language for both services."""
     return b"lang=%s; Path=/; Max-Age=%d; SameSite=Lax" % (code.encode(), _YEAR)
 
 

@@ -1,4 +1,4 @@
-"""Metrics of the requests that a web service rejects before its application gets them."""
+"""Metrics of requests that a web service rejects before its application gets them."""
 
 from prometheus_client import CollectorRegistry, Counter
 
@@ -17,5 +17,4 @@ class WebMetrics:
         )
 
     def reject(self, status: int) -> None:
-        """Count a request that was answered with that status."""
         self._rejected.labels(status).inc()

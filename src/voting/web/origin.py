@@ -1,4 +1,4 @@
-"""Which site and which client a request comes from, and the URL of the other web service."""
+"""The site and the client that a request comes from, and the URL of the other web service."""
 
 import ipaddress
 import re
@@ -8,15 +8,15 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse
 from starlette.types import Scope
 
-from voting.web.addresses import network
+from voting.web.addresses import client_network
 from voting.web.problems import Problem
 
-# A DNS name (underscores are no host name's, but containers have them), an IPv4 address or an IPv6 one; perhaps a port.
+# A DNS name (with underscores, as containers have), an IPv4 or IPv6 address; optionally a port.
 _HOST = re.compile(r"(?P<name>[A-Za-z0-9_][A-Za-z0-9._-]{0,252}|\[(?P<literal>[0-9A-Fa-f:.]{2,45})\])(:[0-9]{0,5})?")
 
 
 def same_site(headers: Mapping[bytes, bytes], allowed_origins: tuple[str, ...]) -> bool:
-    """Whether a request was sent by a page of this site, or by no page.
+    """Whether a request comes from a page of this site, or from a program.
 
     Browsers send Sec-Fetch-Site and Origin. A request with neither is from a program, which has no user's cookie.
     Behind a proxy that changes Host, ALLOWED_ORIGINS names the public address.
@@ -34,13 +34,8 @@ def same_site(headers: Mapping[bytes, bytes], allowed_origins: tuple[str, ...]) 
 def other_service_url(request: Request, public_url: str, port: int) -> str:
     """Return the URL of the same poll at the other web service.
 
-    Without a public URL it is at the host that the request names. A client, or a proxy that passes Host on, can put any
-    host there; `voting doctor` warns of it.
-
-    Args:
-        request: names the poll, and the host.
-        public_url: of the other service, or "".
-        port: of the other service, used without a public URL.
+    Without its public URL ("") it is at `port` of the host that the request names. A client, or a proxy that passes
+    Host on, can put any host there; `voting doctor` warns of it.
 
     Raises:
         Problem: Host is needed, and is missing or not valid (RFC 9110, section 7.2).
@@ -52,7 +47,6 @@ def other_service_url(request: Request, public_url: str, port: int) -> str:
 
 
 def _host(header: str) -> str:
-    """Return the name or address in a Host header, without its port."""
     host = _HOST.fullmatch(header)
     if host is None:
         raise Problem(400, "host")
@@ -73,9 +67,9 @@ def client_address(scope: Scope, hops: int) -> str:
     """Return the client's IPv4 address, or the /64 of its IPv6 address, the smallest network that a customer has.
 
     Args:
-        scope: of ASGI.
-        hops: the number of our own proxies that the request came through. Each appends the address of its client to
-            X-Forwarded-For, so the hops-th entry from the end counts. The client can have written those before it.
+        scope: the ASGI scope.
+        hops: number of our own proxies that the request came through. Each appends the address of its client to
+            X-Forwarded-For, so the hops-th entry from the end is used. The client may have forged those before it.
     """
     peer = scope["client"][0] if scope.get("client") else ""
     if hops:
@@ -83,4 +77,4 @@ def client_address(scope: Scope, hops: int) -> str:
         seen = [each.strip() for line in lines for each in line.decode("latin-1").split(",")]
         if len(seen) >= hops:
             peer = seen[-hops]
-    return network(peer[:50])
+    return client_network(peer[:50])

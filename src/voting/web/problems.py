@@ -1,4 +1,4 @@
-"""Why a request is refused: status, texts in every language, and the problem details for programs (RFC 9457)."""
+"""Refused requests: status, texts in every language, and problem details for programs (RFC 9457)."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -32,15 +32,15 @@ class Problem(Exception):
     """A request that is refused.
 
     Args:
-        status: of HTTP.
-        reason: a word for programs and metrics.
-        message: a sentence for the reader, in English, with {names} for `values`, or a function that returns it in
-            the reader's language; by default that of the status.
-        title: of the page; by default that of the status.
-        counted: "unknown" if the request is a vote that may be counted nevertheless.
-        again: the form fields of a vote that may be sent again.
-        cookie: of the voter, so that a vote that is sent again is of the same voter.
-        retry_after: seconds; None where waiting would not help. With status 503 it is always 1.
+        status: HTTP status code.
+        reason: an identifier for programs, and the label `reason` of metrics.
+        message: an English sentence with {names} for `values`, or a function that returns it in the reader's
+            language; by default the one for the status.
+        title: title of the page; by default the one for the status.
+        counted: "unknown" if the request is a vote that may still be counted.
+        again: form fields of a vote that may be sent again.
+        cookie: Set-Cookie value of the voter, so that a vote that is sent again replaces this one.
+        retry_after: seconds; None if waiting would not help. With status 503 it is always 1.
     """
 
     def __init__(
@@ -63,13 +63,12 @@ class Problem(Exception):
         self._message, self._values = message or _MESSAGES[status], values
 
     def detail(self, reader: Language) -> str:
-        """Return the message in a reader's language."""
         if isinstance(self._message, str):
             return reader.text(self._message).format(**self._values)
         return self._message(reader)
 
     def document(self, reader: Language, method: str) -> bytes:
-        """Return the problem details as JSON; those of a POST, which is a vote, say whether it is counted."""
+        """Return the problem details as JSON; those of a POST, which is a vote, include `counted`."""
         document = {"type": "about:blank", "title": HTTPStatus(self.status).phrase, "status": self.status}
         document |= {"detail": self.detail(reader), "reason": self.reason}
         if method == "POST":

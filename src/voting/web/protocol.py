@@ -1,35 +1,42 @@
 """HTTP/1 on one connection: one request at a time.
 
-Uvicorn parses a request and runs the application. This module decides which bytes Uvicorn gets: a request is answered
-before the next one is parsed, and what a client sends ahead stays unread until then. A request that is larger than the
-limits, or malformed, is answered and the connection is closed (`framing`); so is one that is too slow (`connection`).
+Uvicorn parses a request and runs the application. This module decides which bytes Uvicorn gets: the next request is
+parsed after the response to the current one, and stays unread until then. A request that is malformed or larger than
+the limits (`framing`) or too slow (`connection`) is rejected, and the connection is closed.
 """
 
 from types import SimpleNamespace
 
 import httptools
 
-from voting.web.connection import ANSWERING, CLOSING, KEEP_ALIVE_SECONDS, READING, Connection, LingeringTransport
+from voting.web.connection import (
+    ANSWERING,
+    CLOSING,
+    KEEP_ALIVE_SECONDS,
+    READING,
+    LimitedHttpProtocol,
+    LingeringTransport,
+)
 from voting.web.framing import FRAMING_FIELDS, RequestFraming
 from voting.web.rejections import REQUEST_SECONDS
 
-REQUEST_BYTES = 2560  # that a request takes besides its bytes as received
-FIELD_BYTES = 150  # that a header field takes besides its text
+REQUEST_BYTES = 2560  # memory of a request besides the bytes received
+FIELD_BYTES = 150  # memory of a header field besides its text
 
 
-class HttpProtocol(Connection):
-    """A connection that reads requests and passes them on to the application."""
+class HttpProtocol(LimitedHttpProtocol):
+    """Reads requests and passes them on to the application."""
 
     __slots__ = ()
 
     def data_received(self, data: bytes) -> None:
-        """Parse up to the end of one request; keep what follows for later."""
+        """Parse one request at a time; keep what follows it."""
         while data and self._phase == READING and not self.write_paused:
             if not self._framing:
                 self._framing = RequestFraming()
                 if self.parser is None:
                     self.parser = httptools.HttpRequestParser(self)
-                self._wait_at_most(REQUEST_SECONDS)
+                self._set_time_limit(REQUEST_SECONDS)
             data = self._parse(data)
         if data and self._phase != CLOSING:
             self._pipelined += data
@@ -37,13 +44,13 @@ class HttpProtocol(Connection):
             self._count_unread()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Keep the connection open for the answer to a request that is complete; the client sends no other."""
+        """Keep the connection open if a complete request waits for its response; the client sends no other."""
         if self._phase == ANSWERING:
             self.cycle.keep_alive = False
         return self._phase == ANSWERING
 
     def resume_writing(self) -> None:
-        """Go on with what the client has pipelined."""
+        """Continue with the requests that the client has pipelined."""
         if self._writable:
             self.write_paused = False
             self._writable.set()
@@ -54,7 +61,7 @@ class HttpProtocol(Connection):
             self._read_on()
 
     def _read_on(self) -> None:
-        """Read what was pipelined, unless an answer has to be read first; then read from the client again."""
+        """Read pipelined requests, unless the client must first read a response; then read from the client again."""
         if self._phase != READING or self.write_paused:
             return
         data, self._pipelined = self._pipelined, b""
@@ -85,7 +92,7 @@ class HttpProtocol(Connection):
         return data
 
     def _parser_stopped(self, framing: RequestFraming, reason: Exception) -> None:
-        """Handle the end of a request that asks for an upgrade, or something that is no request."""
+        """Handle a request that asks for an upgrade, or bytes that are not a request."""
         if framing.error:
             return
         if isinstance(reason, httptools.HttpParserUpgrade):
@@ -93,15 +100,15 @@ class HttpProtocol(Connection):
                 self.handle_websocket_upgrade()
             else:
                 self._ignore_upgrade()
-        elif self._phase == ANSWERING:  # by what follows a chunked request
+        elif self._phase == ANSWERING:  # the error is in what follows a chunked request
             self.cycle.keep_alive = False
         else:
             framing.error = 400
 
     def _ignore_upgrade(self) -> None:
-        """Go on with HTTP/1, for one answer, where another protocol was offered (RFC 9110, section 7.8).
+        """Ignore the offer of another protocol: send one response with HTTP/1 (RFC 9110, section 7.8).
 
-        The parser takes what follows the head for that protocol, so a second parser parses the body.
+        The parser expects that protocol after the head, so a second parser parses the body.
         """
         framing = self._framing
         self.cycle.keep_alive = framing.upgrade = False
@@ -111,13 +118,13 @@ class HttpProtocol(Connection):
         self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % field)
 
     def on_message_begin(self) -> None:
-        """Begin a request, unless the parser has found a second one in the body of the first."""
+        """Begin a request; reject a second one in the body of the first."""
         if self._framing.in_body:
             raise ValueError("a second request")
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header field; ignore a trailer."""
+        """Store a header field; only count a trailer."""
         if self._framing.in_body:
             self._framing.add_trailer()
             return
@@ -127,7 +134,7 @@ class HttpProtocol(Connection):
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Run the application, if the request is within the limits."""
+        """Run the application if the head is within the limits."""
         framing = self._framing
         if not framing.error:
             is_websocket = framing.upgrade and self._is_websocket()
@@ -141,13 +148,13 @@ class HttpProtocol(Connection):
             self.cycle.transport = LingeringTransport(self)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
-        """Give a part of the body to the application, unless that has answered already."""
+        """Pass a part of the body to the application, unless its response is complete."""
         if not self.cycle.response_complete:
             self.cycle.body += body
             self.cycle.message_event.set()
 
     def on_message_complete(self) -> None:
-        """Let the application answer the request, which is complete; if it has answered, expect the next request."""
+        """Tell the application that the request is complete; if the response is too, expect the next request."""
         if self._framing.error or (self._framing.upgrade and self.parser.should_upgrade()):
             return
         self._release_buffer()
@@ -159,7 +166,7 @@ class HttpProtocol(Connection):
         self.cycle.message_event.set()
 
     def on_response_complete(self) -> None:
-        """Expect the next request, if this one is complete too."""
+        """Expect the next request if this one is complete too."""
         if self._phase == ANSWERING and not self.transport.is_closing():
             self._expect_request()
 
@@ -167,16 +174,16 @@ class HttpProtocol(Connection):
         self._phase = READING
         self._framing = self.cycle = None  # type: ignore[assignment]
         self.scope = self.headers = None  # type: ignore[assignment]  # a head may have 16 KiB
-        self._wait_at_most(KEEP_ALIVE_SECONDS)
+        self._set_time_limit(KEEP_ALIVE_SECONDS)
         if self._reading_paused or self._pipelined:
-            self.loop.call_soon(self._read_on)  # after the other connections had their turn
+            self.loop.call_soon(self._read_on)  # after other connections
 
     def _is_websocket(self) -> bool:
         return self._framing.upgrade and self.parser.should_upgrade() and self._should_upgrade()
 
     def handle_websocket_upgrade(self) -> None:
-        """Pass the connection on to the WebSocket's protocol, which has its own limits."""
+        """Pass the connection on to the WebSocket protocol, which has its own limits."""
         self._release_limits()
         self._phase = CLOSING
         super().handle_websocket_upgrade()
-        self.parser = self.flow = None  # type: ignore[assignment]  # which refer to this object
+        self.parser = self.flow = None  # type: ignore[assignment]  # break reference cycles

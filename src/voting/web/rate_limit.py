@@ -1,4 +1,4 @@
-"""How many requests one address may send. RATE_LIMIT is off by default, since a whole hall can share one address."""
+"""Limits the requests of one address. RATE_LIMIT is off by default, because a whole audience can share an address."""
 
 import math
 import time
@@ -12,19 +12,20 @@ from voting.web.origin import client_address
 from voting.web.problems import Problem
 from voting.web.rendering import Pages
 
-ADDRESSES = 50_000  # remembered; beyond that, those are forgotten whose last request is the oldest
+ADDRESSES = 50_000  # buckets kept; beyond that, the least recently used are dropped
 ROUNDING_ERROR = 1e-9  # seconds
 _PROBES = {"/livez", "/readyz"}
 
 
 class RateLimit:
-    """A token bucket for each address, kept as the one moment when it will be full again (GCRA).
+    """A token bucket for each address, stored as the time when it will be full again (GCRA).
 
     A /48 of IPv6 has a bucket too, with `SLASH_48_FACTOR` times the tokens. A token is taken from both or from none.
 
     Args:
-        per_second: tokens that come back.
+        per_second: tokens added in a second.
         burst: tokens in a full bucket.
+        clock: returns seconds.
 
     Source: https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm
     """
@@ -39,13 +40,13 @@ class RateLimit:
         before = {network: max(now, self._full_at.pop(network, now)) for network in networks(address)}
         after = self._after_one_more(before)
         granted = self._wait(after, now) <= ROUNDING_ERROR
-        self._full_at |= after if granted else before  # as the newest
+        self._full_at |= after if granted else before  # now the most recently used
         while len(self._full_at) > ADDRESSES:
             del self._full_at[next(iter(self._full_at))]
         return granted
 
     def retry_after(self, address: str) -> int:
-        """Return the seconds until an address has a token again, at least 1, as Retry-After has them."""
+        """Return the value of Retry-After: seconds until an address has a token again, at least 1."""
         now = self._clock()
         full_at = {network: max(now, self._full_at.get(network, now)) for network in networks(address)}
         return max(1, math.ceil(self._wait(self._after_one_more(full_at), now) - ROUNDING_ERROR))
@@ -58,34 +59,30 @@ class RateLimit:
         }
 
     def _wait(self, full_at: dict[str, float], now: float) -> float:
-        """Return the seconds until every bucket has the tokens that are taken; 0 or less if it has them now."""
+        """Return the seconds until every bucket has the tokens taken from it; 0 or less if it has them now."""
         return max(full_at.values()) - now - self._burst * self._interval
 
     def give_back(self, address: str) -> None:
-        """Return a token that was taken and not used.
-
-        The bucket is then as full as if the token had not been taken. If it was full in the meantime, it has one too
-        many; it never has more than fit.
-        """
+        """Return an unused token. A bucket that was full in the meantime has one too many, but never more than fit."""
         for network, share in zip(networks(address), (1, SLASH_48_FACTOR), strict=False):
             if network in self._full_at:
                 self._full_at[network] -= self._interval / share
 
 
 def too_many_requests(retry_after: int) -> Problem:
-    """Return the problem of an address that has no token left; it may try again in so many seconds."""
+    """Return the 429 for an address that may try again in `retry_after` seconds."""
     return Problem(429, "rate_limit", retry_after=retry_after)
 
 
 class RateLimitMiddleware:
-    """An ASGI application that answers 429 to an address without a token, and passes on all other requests.
+    """Responds with 429 to an address without a token, and passes all other requests and all probes to `app`.
 
     Args:
-        app: gets the other requests, and all probes.
-        limit: of requests.
-        hops: number of our own proxies, as `client_address` takes it.
-        pages: render the refusals.
-        on_refusal: called for each.
+        app: the limited application.
+        limit: the tokens.
+        hops: see `client_address`.
+        pages: renders the refusals.
+        on_refusal: called for each refusal.
     """
 
     def __init__(self, app: ASGIApp, limit: RateLimit, hops: int, pages: Pages, on_refusal: Callable[[], None]) -> None:
@@ -93,7 +90,6 @@ class RateLimitMiddleware:
         self._on_refusal = on_refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
         address = client_address(scope, self._hops)
         if scope["path"] in _PROBES or self._limit.take(address):
             await self._app(scope, receive, send)

@@ -1,6 +1,6 @@
-"""The limits of a request, and the answers to a request that exceeds them, as bytes to send.
+"""The limits of a request, and the encoded responses to a request that exceeds them.
 
-They are sent before the application gets the request, so each says that its vote was not counted (RFC 9457).
+The application does not get such a request, so each response says that the vote was not counted (RFC 9457).
 """
 
 import json
@@ -13,7 +13,6 @@ REQUEST_SECONDS = 10  # from the first byte of a request, or of a connection, to
 
 
 def _rejection(status: int, reason: str, detail: str, *headers: str) -> bytes:
-    """Return an answer as it is sent; its body is a problem of RFC 9457."""
     title = HTTPStatus(status).phrase
     problem = {"type": "about:blank", "title": title, "status": status, "detail": detail, "reason": reason}
     body = json.dumps(problem | {"counted": "no"}).encode()

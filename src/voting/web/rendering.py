@@ -1,6 +1,6 @@
-"""Templates and assets of the pages, and the answers to refused requests.
+"""Templates and assets of the pages, and the responses to refused requests.
 
-Such an answer is one sentence and a link, in the reader's language, or problem details for a program (RFC 9457).
+Such a response is one sentence and a link in the reader's language, or problem details for a program (RFC 9457).
 """
 
 import hashlib
@@ -18,20 +18,17 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from voting.web import language
-from voting.web.answers import HEADERS, prefers_json
 from voting.web.language import Language
 from voting.web.problems import PROBLEM_JSON, Problem
+from voting.web.responses import HEADERS, prefers_json
 
 _TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
 
 
 class Pages:
-    """The templates and assets of one service, and those of `voting.web` for names that the service does not have.
+    """Templates and assets in the folder `pages` of a service's package, else in that of `voting.web`.
 
-    The name of an asset has a hash of its content, so browsers may keep it for a year.
-
-    Args:
-        package: of the service; its folder `pages` has the files.
+    The name of an asset has a hash of its content, so browsers may cache it for a year.
     """
 
     def __init__(self, package: str) -> None:
@@ -54,12 +51,10 @@ class Pages:
         self._templates.filters["fill"] = fill
 
     def render(self, template: str, reader: Language, **context: Any) -> bytes:
-        """Return a page in the reader's language."""
         texts = {"language": reader, "_": reader.text, "count": reader.count, "forms": reader.forms}
         return self._templates.get_template(template).render(texts | context).encode()
 
     def route(self) -> Route:
-        """Return the route of the assets."""
 
         async def static(request: Request) -> Response:
             asset = self._assets.get(request.path_params["name"])
@@ -70,7 +65,7 @@ class Pages:
         return Route("/static/{name}", static)
 
     def refusal(self, problem: Problem, scope: Scope, back: str = "/") -> Response:
-        """Return the answer to a refused request: JSON for programs, else a page with a link to `back`."""
+        """Return the response to a refused request: JSON for programs, else a page with a link to `back`."""
         headers, query = dict(scope["headers"]), scope["query_string"]
         reader = language.negotiate(headers, query)
         if prefers_json(headers):
@@ -78,29 +73,28 @@ class Pages:
         else:
             content_type = "text/html; charset=utf-8"
             body = self.render("error.html", reader, problem=problem, back_href=back)
-        answer = Response(
-            body, problem.status, HEADERS | {"content-type": content_type, "content-language": reader.code}
-        )
+        response_headers = HEADERS | {"content-type": content_type, "content-language": reader.code}
+        response = Response(body, problem.status, response_headers)
         if problem.retry_after:
-            answer.headers["retry-after"] = str(problem.retry_after)
+            response.headers["retry-after"] = str(problem.retry_after)
         if problem.cookie:
-            answer.headers.append("set-cookie", problem.cookie.decode())
+            response.headers.append("set-cookie", problem.cookie.decode())
         if code := language.from_query(query):
-            answer.headers.append("set-cookie", language.cookie(code).decode())
-        return answer
+            response.headers.append("set-cookie", language.cookie(code).decode())
+        return response
 
 
 def fill(text: str, **values: object) -> Markup:
-    """Replace each {name} in a text by its value in a bdi element, since it may be written in another direction."""
+    """Replace each {name} in a text by its value in a bdi element, which isolates its writing direction."""
     isolated = {name: Markup("<bdi>{}</bdi>").format(value) for name, value in values.items()}
     return Markup(escape(text)).format(**isolated)  # noqa: S704 - escaped here
 
 
 def application(pages: Pages, routes: list[Any]) -> Starlette:
-    """Return a Starlette application that answers its own errors, and each `Problem`, by `Pages.refusal`."""
+    """Return a Starlette application that responds to its own errors, and to each `Problem`, with `Pages.refusal`."""
 
     async def refuse(request: Request, error: Exception) -> Response:
-        if isinstance(error, HTTPException):  # of Starlette: no such route or method
+        if isinstance(error, HTTPException):  # no such route or method
             reason = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
             refusal = pages.refusal(Problem(error.status_code, reason), request.scope)
             refusal.headers.update(error.headers or {})
@@ -109,5 +103,5 @@ def application(pages: Pages, routes: list[Any]) -> Starlette:
         return pages.refusal(error, request.scope)
 
     app = Starlette(routes=routes, exception_handlers={HTTPException: refuse, Problem: refuse})
-    app.router.redirect_slashes = False  # the redirect would have any host that Host names
+    app.router.redirect_slashes = False  # the redirect would go to the host in Host
     return app

@@ -1,4 +1,4 @@
-"""Listen on a socket, serve an application on it, and drain the connections."""
+"""Opens a listening socket, serves an application on it, and drains the connections."""
 
 import asyncio
 import contextlib
@@ -17,25 +17,23 @@ from voting.web.addresses import ConnectionLimit
 from voting.web.buffers import BufferLimit
 from voting.web.protocol import HttpProtocol
 
-DRAIN_SECONDS = 8  # that requests in hand may take when the service stops
+DRAIN_SECONDS = 8  # time limit for current requests when the service stops
 CHECK_SECONDS = 1.0  # between two checks of all connections
-TURN = 500  # connections that are checked before the event loop runs other tasks
-BACKLOG = (
-    4096  # connections that wait to be accepted, as many as Linux allows; the client of one more retries after 1 s
-)
-RECEIVE_BUFFER = 8 * 1024  # bytes for each connection in the kernel, which doubles it: requests are small
+CHECKS_PER_YIELD = 500  # connections checked before the event loop runs other tasks
+BACKLOG = 4096  # connections that wait to be accepted, the maximum of Linux; further clients retry after 1 s
+RECEIVE_BUFFER = 8 * 1024  # bytes of each connection, which the kernel doubles: requests are small
 SEND_BUFFER = 64 * 1024
 PRIVATE_CONNECTIONS = 100  # enough for probes and Prometheus
-PER_ADDRESS = 6_000  # connections of a process; idle, they take 15 MiB
+PER_ADDRESS = 6_000  # connections of one address; idle, they take 15 MiB
 REJECTED = 500  # connections beyond the limit that get a 503; any further one is cut
-BUFFERED = 3 * 1024 * 1024  # bytes that the connections of one port may hold in all
+BUFFERED = 3 * 1024 * 1024  # bytes held for all clients of one port
 
 
 class Checkable(Protocol):
-    """One of Uvicorn's connections: of HTTP or, after an upgrade, of the application's own protocol."""
+    """A connection of Uvicorn: `HttpProtocol` or, after an upgrade, the application's own protocol."""
 
     def check(self, now: float) -> None:
-        """Close the connection if its client has taken too long; `now` is by the event loop's clock."""
+        """Close the connection if its client has exceeded a time limit; `now` is the time of the event loop."""
 
 
 class Server(uvicorn.Server):
@@ -47,24 +45,20 @@ class Server(uvicorn.Server):
         yield
 
     async def check_connections(self) -> None:
-        """Call `check` of each connection, once a second, for ever."""
+        """Call `check` of each connection once a second until cancelled."""
         connections: set[Checkable] = self.server_state.connections  # type: ignore[assignment]
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             now = asyncio.get_running_loop().time()
             for number, connection in enumerate(tuple(connections), 1):
-                if connection in connections:  # or it has ended in the meantime
+                if connection in connections:  # it may have closed meanwhile
                     connection.check(now)
-                if number % TURN == 0:
+                if number % CHECKS_PER_YIELD == 0:
                     await asyncio.sleep(0)
 
 
 def listen(address: str) -> socket.socket:
-    """Open a listening socket at `host:port`, or at `unix:/path` for this user alone.
-
-    Raises:
-        OSError: the address is taken or not ours.
-    """
+    """Open a listening socket at `host:port`, or at `unix:/path` for this user only."""
     if address.startswith("unix:"):
         path = Path(address.removeprefix("unix:"))
         path.unlink(missing_ok=True)
@@ -86,12 +80,10 @@ def listen(address: str) -> socket.socket:
 
 
 def connection_limit(total: int, *, shared: bool = False) -> ConnectionLimit:
-    """Return a limit for one port of a service.
+    """Return a limit of `total` connections, or of half of the files that the process may open.
 
-    Args:
-        total: connections; fewer if the process may not open twice as many files.
-        shared: one address may have all of them, since it is a proxy's. Otherwise it may have three quarters, and at
-            most `PER_ADDRESS`.
+    Unless all connections come from a proxy (`shared`), one address may have three quarters of them, and at most
+    `PER_ADDRESS`.
     """
     total = min(total, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
     return ConnectionLimit(total, 0 if shared else min(total * 3 // 4, PER_ADDRESS))
@@ -106,14 +98,14 @@ async def serve(
     on_rejection: Callable[[int], None] = lambda _: None,
     **options: Any,
 ) -> None:
-    """Serve on a listening socket until `stop` is set; then accept no connections, and finish the requests in hand.
+    """Serve on a listening socket until `stop` is set; then accept no connections, and finish the current requests.
 
     Args:
         app: the ASGI application.
         sock: from `listen`.
-        stop: is set when the service stops.
-        limit: of connections; by default `PRIVATE_CONNECTIONS`.
-        on_rejection: called with the status of each answer that is sent in place of the application.
+        stop: the service's stop event.
+        limit: limits connections; by default to `PRIVATE_CONNECTIONS`.
+        on_rejection: called with the status of each response of `REJECTIONS` that is sent.
         options: more settings of Uvicorn.
     """
     limit = limit or connection_limit(PRIVATE_CONNECTIONS, shared=True)
@@ -127,7 +119,7 @@ async def serve(
         server_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
-        workers=1,  # or uvicorn would read WEB_CONCURRENCY, which is our own setting
+        workers=1,  # else Uvicorn would read WEB_CONCURRENCY, which is a setting of ours
         timeout_graceful_shutdown=DRAIN_SECONDS,
         **({"ws": "none"} | options),
     )
@@ -139,7 +131,7 @@ async def serve(
 
     async with asyncio.TaskGroup() as tasks:
         ending = tasks.create_task(end())
-        checking = tasks.create_task(server.check_connections())  # which goes on while connections are drained
+        checking = tasks.create_task(server.check_connections())  # also while connections are drained
         await server.serve(sockets=[sock])
         ending.cancel()
         checking.cancel()

@@ -1,18 +1,18 @@
-"""A check of the parts of Uvicorn that are not its public interface, made when the modules that use them are imported.
+"""Checks at import that Uvicorn has the private attributes that this program uses.
 
-Without it, a version of Uvicorn with other names would fail at the first request.
+Without this check, another version of Uvicorn would fail at the first request.
 """
 
 from importlib.metadata import version
 
-TESTED = "0.54"  # and no other, as pyproject.toml says
+TESTED = "0.54"  # the only version that pyproject.toml allows
 
 
-def require(used: type, *names: str) -> None:
-    """Check that a class, or what its `__init__` sets, has attributes of these names.
+def require_attributes(used: type, *names: str) -> None:
+    """Check that a class, or its `__init__`, defines these attributes.
 
     Raises:
-        ImportError: it has not; the message has the version that is installed, and the one that is tested.
+        ImportError: one is missing; the message names the installed version and the tested one.
     """
     found = {*dir(used), *used.__init__.__code__.co_names}  # type: ignore[misc]
     if missing := [name for name in names if name not in found]:

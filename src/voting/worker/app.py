@@ -1,12 +1,11 @@
 """The worker: moves votes from the stream into the database. It is stateless; any number of workers may run.
 
-It uses both stores and nothing else. After any failure it drops its connections, backs off, and resumes with its own
-pending entries. Entries stay pending in Redis until they are counted, so none is lost if a worker dies.
+After any failure it drops its connections, backs off, and resumes with its own pending entries. Entries stay pending in
+Redis until they are counted, so none is lost if a worker dies.
 """
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
@@ -17,20 +16,18 @@ from voting.database.connection import OUTAGES, Connection, connect, deadline
 from voting.database.status import report_backlog, report_stopped
 from voting.service import health, lifecycle, logs, metrics, tracing
 from voting.service.lifecycle import Backoff, Stop, pause
+from voting.service.tracing import OFF, Recorder
 from voting.settings.services import WorkerSettings
 from voting.settings.urls import redacted
 from voting.web.server import listen, serve
-from voting.worker.counter import DATABASE_TIMEOUT, Counter
+from voting.worker.counter import DATABASE_TIMEOUT, VoteCounter
 from voting.worker.installation import wait_for_match
 from voting.worker.metrics import WorkerMetrics
 
-if TYPE_CHECKING:
-    from voting.service.spans import SpanRecorder
-
 REPORT_SECONDS = 1.0
-REPORT_TIMEOUT = 2.0  # seconds that a store may take for a report
-READY_SECONDS = 3.0  # age of the last batch and the last report up to which the worker is ready
-MIN_BATCH_SIZE = 50  # entries; a batch that takes too long is halved down to this
+REPORT_TIMEOUT = 2.0  # seconds; time limit of each store for a report
+READY_SECONDS = 3.0  # maximum age of the last batch and the last report of a worker that is ready
+MIN_BATCH_SIZE = 50  # entries; batches that take too long are halved down to this size
 STORE_OUTAGES = (RedisError, *OUTAGES)
 
 log = logs.get()
@@ -39,12 +36,8 @@ log = logs.get()
 class Worker:
     """The two loops of a worker, counting and reporting, and its readiness."""
 
-    def __init__(
-        self, settings: WorkerSettings, measures: WorkerMetrics, recorder: "SpanRecorder | None" = None
-    ) -> None:
-        self._settings = settings
-        self._metrics = measures
-        self._recorder = recorder
+    def __init__(self, settings: WorkerSettings, measures: WorkerMetrics, recorder: Recorder = OFF) -> None:
+        self._settings, self._metrics, self._recorder = settings, measures, recorder
         self._processed = 0
         self._last_batch = self._last_report = float("-inf")
 
@@ -59,7 +52,7 @@ class Worker:
         return self.is_counting and time.monotonic() - self._last_report < READY_SECONDS
 
     async def count(self, stop: Stop) -> None:
-        """Count until told to stop; after an outage connect again, with backoff."""
+        """Count until `stop` is set; after an outage connect again, with backoff."""
         backoff = Backoff(0.1, 2)
         batch_size = max_batch_size = self._settings.batch_size
         while not stop.is_set():
@@ -85,20 +78,17 @@ class Worker:
                 if not await wait_for_match(stop, database, client):
                     return
                 log.info("worker.counting", redis=redacted(settings.redis_url))
-                counter = Counter(database, client, name, self._metrics, self._batch_done, recorder=self._recorder)
-                await counter.run(
-                    stop,
-                    batch_size=batch_size,
-                    max_batch_size=settings.batch_size,
-                    reclaim_seconds=settings.reclaim_seconds,
+                counter = VoteCounter(
+                    database, client, name, self._metrics, self._record_batch, recorder=self._recorder
                 )
+                await counter.run(stop, batch_size, settings.batch_size, settings.reclaim_seconds)
 
-    def _batch_done(self, entries: int) -> None:
+    def _record_batch(self, entries: int) -> None:
         self._processed += entries
         self._last_batch = time.monotonic()
 
     async def report(self, stop: Stop) -> None:
-        """Report once a second, on connections of its own, until told to stop; after an outage connect again."""
+        """Report once a second, on separate connections, until `stop` is set; after an outage connect again."""
         while not stop.is_set():
             try:
                 await self._report_until_outage(stop)
@@ -124,20 +114,14 @@ class Worker:
 
     async def _write_report(self, database: Connection, backlog: Backlog, *, counted: bool) -> None:
         """Write the backlog into the database and the metrics."""
+        name, lag, pending, oldest = self._settings.worker_name, backlog.lag, backlog.pending, backlog.oldest
+        state = {"is_counting": self.is_counting, "counted": counted}
         async with deadline(database, REPORT_TIMEOUT):
-            await report_backlog(
-                database,
-                self._settings.worker_name,
-                lag=backlog.lag,
-                pending=backlog.pending,
-                oldest=backlog.oldest,
-                is_counting=self.is_counting,
-                counted=counted,
-            )
+            await report_backlog(database, name, lag=lag, pending=pending, oldest=oldest, **state)
         self._metrics.length.set(backlog.waiting)
-        self._metrics.lag.set(backlog.lag)
-        self._metrics.pending.set(backlog.pending)
-        self._metrics.oldest.set(backlog.oldest)
+        self._metrics.lag.set(lag)
+        self._metrics.pending.set(pending)
+        self._metrics.oldest.set(oldest)
         self._metrics.missing.set(backlog.missing)
         self._last_report = time.monotonic()
 
@@ -148,7 +132,7 @@ def run(settings: WorkerSettings) -> None:
 
 
 async def main(settings: WorkerSettings, stop: Stop) -> None:
-    """Count and report until told to stop; the current batches are finished first."""
+    """Count and report until `stop` is set; then finish the current batches."""
     registry = metrics.registry("worker")
     recorder = tracing.start(settings, "worker")
     worker = Worker(settings, WorkerMetrics(registry), recorder)
@@ -158,6 +142,5 @@ async def main(settings: WorkerSettings, stop: Stop) -> None:
         tasks.create_task(worker.count(stop))
         tasks.create_task(worker.report(stop))
         tasks.create_task(serve(ops, listen(settings.metrics_listen), stop))
-    if recorder:
-        recorder.close()
+    recorder.close()
     log.info("worker.stopped")

@@ -1,4 +1,4 @@
-"""A batch: entries of the stream, and the votes and dead letters that they become."""
+"""A batch: entries of the stream, parsed into votes and dead letters."""
 
 import time
 from collections.abc import Iterable
@@ -11,25 +11,17 @@ from voting.polls import MAX_SEQ, Malformed, Vote, VoteParser, max_entry_ms
 
 
 class Batch(NamedTuple):
-    """Entries and their outcome.
-
-    Attributes:
-        entries: as they were read from the stream.
-        parsed_ns: when they were parsed, in nanoseconds since the epoch.
-        votes: the newest vote of each voter, in the order in which rows are locked.
-        dead: entries that can never become votes.
-        vanished: number of entries that another client deleted while they were pending: nothing is left to count.
-    """
+    """Stream entries and what they contain."""
 
     entries: list[Entry]
-    parsed_ns: int
-    votes: list[Vote]
+    parsed_ns: int  # when they were parsed, in nanoseconds since the epoch
+    votes: list[Vote]  # the newest vote of each voter, in the order in which rows are locked
     dead: list[DeadLetter]
-    vanished: int
+    vanished: int  # number of entries that other clients deleted while they were pending
 
 
 def parse_entries(parser: VoteParser, entries: list[Entry]) -> Batch:
-    """Turn stream entries into votes and dead letters, according to the polls that the parser knows."""
+    """Parse stream entries into votes and dead letters."""
     parsed_ns = time.time_ns()
     limit = max_entry_ms()
     votes: list[Vote] = []

@@ -1,15 +1,13 @@
-"""Counts votes: entries of the stream become rows and tallies in the database, each exactly once.
+"""Reads stream entries and writes votes and tallies to the database, each exactly once.
 
 An entry is acknowledged only after COMMIT, so it is read again after any failure. Counting it again changes nothing,
-because a vote must be newer than the one it replaces. After any failure the caller connects again and runs a new
-`Counter`, which starts with this worker's own pending entries.
+because a vote must be newer than the one that it replaces. After any failure the caller connects again and runs a new
+`VoteCounter`, which starts with this worker's own pending entries.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
-from typing import TYPE_CHECKING
 
 from redis.asyncio import Redis
 
@@ -20,30 +18,28 @@ from voting.database.counting import DeadLetter
 from voting.polls import Vote
 from voting.service import logs
 from voting.service.lifecycle import Stop
+from voting.service.tracing import OFF, Recorder
 from voting.worker.batch import Batch, parse_entries
 from voting.worker.metrics import WorkerMetrics
 from voting.worker.poll_sync import PollSync
 
-if TYPE_CHECKING:
-    from voting.service.spans import SpanRecorder
-
-BLOCK_SECONDS = 0.5  # longest wait for a first entry, and so for noticing a stop
-GATHER_SECONDS = 0.008  # from one batch to the next while votes keep coming; a single vote never waits
-CLAIM_SECONDS = 2.0  # between two claims at most; sooner if entries are to be reclaimed sooner
-DATABASE_TIMEOUT = 8.0  # seconds that the database may take for a batch
+BLOCK_SECONDS = 0.5  # longest wait for a first entry; a stop is noticed after it
+BATCH_INTERVAL_SECONDS = 0.008  # between the starts of two batches under load; a single vote does not wait
+CLAIM_SECONDS = 2.0  # longest interval between two claims; RECLAIM_SECONDS if that is less
+DATABASE_TIMEOUT = 8.0  # seconds; time limit of the database for a batch
 
 log = logs.get()
 
 
-class Counter:
+class VoteCounter:
     """Counts one batch after another on two connections.
 
     Args:
-        database, redis: open connections, used by nothing else meanwhile.
-        name: of the consumer in its group.
-        metrics: of the worker.
-        on_batch: called with the number of entries of each batch when it is committed; also for an empty batch.
-        recorder: records how traced votes are counted.
+        database, redis: open connections that nothing else uses while `run` is running.
+        name: the consumer's name in its group.
+        metrics: the worker's metrics.
+        on_committed: called after each batch, also an empty one, with its number of entries.
+        recorder: records the spans of traced votes.
     """
 
     def __init__(
@@ -52,27 +48,27 @@ class Counter:
         redis: Redis,
         name: str,
         metrics: WorkerMetrics,
-        on_batch: Callable[[int], None],
+        on_committed: Callable[[int], None],
         *,
-        recorder: "SpanRecorder | None" = None,
+        recorder: Recorder = OFF,
     ) -> None:
         self._database = database
         self._stream = Consumer(redis, name)
         self._polls = PollSync(database, redis, self._stream, DATABASE_TIMEOUT)
         self._metrics = metrics
-        self._on_batch = on_batch
+        self._on_batch = on_committed
         self._recorder = recorder
         self._prefetch: asyncio.Task[Batch] | None = None
         self._acknowledging: asyncio.Task[None] | None = None
 
-    async def run(self, stop: Stop, *, batch_size: int, max_batch_size: int, reclaim_seconds: float) -> None:
-        """Count until told to stop, then finish the current batches.
+    async def run(self, stop: Stop, batch_size: int, max_batch_size: int, reclaim_seconds: float) -> None:
+        """Count until `stop` is set, then finish the current batches.
 
         Args:
-            stop: ends the loop.
-            batch_size: entries in the first batches at most; doubled after each full one, up to `max_batch_size`.
-            max_batch_size: entries in a batch at most.
-            reclaim_seconds: after which another worker's unacknowledged entries are claimed.
+            stop: the worker's stop event.
+            batch_size: maximum entries of the first batch; it is doubled after each full batch.
+            max_batch_size: maximum entries of any batch.
+            reclaim_seconds: time after which pending entries of other workers are claimed.
 
         Raises:
             redis.RedisError, psycopg.Error, OSError: a store failed; run a new counter on new connections.
@@ -81,23 +77,23 @@ class Counter:
         try:
             await self._count_own_pending(batch_size)
             await self._count_new(stop, batch_size, max_batch_size, reclaim_seconds)
-            await self._acknowledged()
+            await self._wait_for_acknowledgement()
         finally:
             tasks = [task for task in (self._prefetch, self._acknowledging) if task]
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)  # afterwards nothing uses the connections
+            await asyncio.gather(*tasks, return_exceptions=True)  # then nothing uses the connections
 
     async def _count_own_pending(self, batch_size: int) -> None:
         while entries := await self._stream.read_own_pending(batch_size):
-            await self._process(self._parse(entries))
-            await self._acknowledged()
+            await self._handle_batch(self._parse(entries))
+            await self._wait_for_acknowledgement()
 
     async def _count_new(self, stop: Stop, batch_size: int, max_batch_size: int, reclaim_seconds: float) -> None:
         """Count new entries, and those of dead workers.
 
-        Under a backlog three batches are in progress: one is read and parsed while the one before it commits and the
-        one before that is acknowledged.
+        With a backlog, three batches are in progress: one is read and parsed while the previous one is committed and
+        the one before that is acknowledged.
         """
         next_claim = 0.0
         while self._prefetch or not stop.is_set():
@@ -108,17 +104,17 @@ class Counter:
             if is_full and not stop.is_set():
                 batch_size = min(2 * batch_size, max_batch_size)
                 self._prefetch = asyncio.create_task(self._read(batch_size))
-            await self._process(batch)
+            await self._handle_batch(batch)
             if time.monotonic() > next_claim and not stop.is_set():
-                await self._count_abandoned(batch_size, reclaim_seconds)
+                await self._count_claimed(batch_size, reclaim_seconds)
                 next_claim = time.monotonic() + min(reclaim_seconds, CLAIM_SECONDS)
             if len(batch.entries) > 1 and not is_full:
-                await asyncio.sleep(started + GATHER_SECONDS - time.monotonic())
+                await asyncio.sleep(started + BATCH_INTERVAL_SECONDS - time.monotonic())
 
-    async def _count_abandoned(self, batch_size: int, reclaim_seconds: float) -> None:
+    async def _count_claimed(self, batch_size: int, reclaim_seconds: float) -> None:
         async for entries in self._stream.claim(batch_size, reclaim_seconds):
             log.warning("entries.claimed", entries=len(entries))
-            await self._process(self._parse(entries))
+            await self._handle_batch(self._parse(entries))
 
     async def _read(self, batch_size: int) -> Batch:
         return self._parse(await self._stream.read_new(batch_size, BLOCK_SECONDS))
@@ -126,15 +122,15 @@ class Counter:
     def _parse(self, entries: list[Entry]) -> Batch:
         return parse_entries(self._polls.parser, entries)
 
-    async def _process(self, batch: Batch) -> None:
+    async def _handle_batch(self, batch: Batch) -> None:
         """Commit a batch, then start to acknowledge it."""
         await self._polls.sync_if_due()
-        if batch.dead:  # the poll of an entry may be new
+        if batch.dead:  # an entry may be for a new poll
             await self._polls.sync()
             batch = self._parse(batch.entries)
         if batch.entries:
-            await self._commit(batch)
-        await self._acknowledged()
+            await self._write_batch(batch)
+        await self._wait_for_acknowledgement()
         if batch.entries:
             self._acknowledging = asyncio.create_task(self._acknowledge(batch.entries))
         self._on_batch(len(batch.entries))
@@ -143,39 +139,35 @@ class Counter:
         await self._stream.acknowledge([entry for entry, _ in entries])
         self._metrics.entries.inc(len(entries))
 
-    async def _acknowledged(self) -> None:
-        """Wait until the batch committed last is acknowledged; raise the error if that failed."""
+    async def _wait_for_acknowledgement(self) -> None:
+        """Wait until the last committed batch is acknowledged; raise the error if that failed."""
         if self._acknowledging:
             await self._acknowledging
             self._acknowledging = None
 
-    async def _commit(self, batch: Batch) -> None:
+    async def _write_batch(self, batch: Batch) -> None:
         started = time.perf_counter()
-        with (
-            self._recorder.record_batch(batch.entries, batch.parsed_ns)
-            if self._recorder
-            else nullcontext("") as traceparent
-        ):
-            await self._count(batch.votes, batch.dead, traceparent)
+        with self._recorder.record_batch(batch.entries, batch.parsed_ns) as traceparent:
+            await self._write_or_split(batch.votes, batch.dead, traceparent)
         self._metrics.batch_seconds.observe(time.perf_counter() - started)
         self._metrics.batch_size.observe(len(batch.entries))
         self._metrics.vanished.inc(batch.vanished)
 
-    async def _count(self, votes: list[Vote], dead: list[DeadLetter], traceparent: str) -> None:
-        """Count votes; if the database rejects their data, split them until the rejected vote is alone."""
+    async def _write_or_split(self, votes: list[Vote], dead: list[DeadLetter], traceparent: str) -> None:
+        """Count votes; if the database rejects their data, halve the batch until only the rejected vote is left."""
         try:
             async with deadline(self._database, DATABASE_TIMEOUT + 1):
                 counted = await counting.count(self._database, votes, dead, traceparent)
         except DATA_ERRORS as error:
             if len(votes) > 1:
                 middle = len(votes) // 2
-                await self._count(votes[:middle], dead, traceparent)
-                await self._count(votes[middle:], [], traceparent)
+                await self._write_or_split(votes[:middle], dead, traceparent)
+                await self._write_or_split(votes[middle:], [], traceparent)
             elif votes:
                 vote = votes[0]
                 fields = [b"poll", vote.poll.encode(), b"choice", vote.choice.encode()]
                 letter = DeadLetter(vote.entry, f"database: {type(error).__name__}", fields)
-                await self._count([], [*dead, letter], traceparent)
+                await self._write_or_split([], [*dead, letter], traceparent)
             else:
                 raise
         else:

@@ -1,4 +1,4 @@
-"""Checks, before a worker counts, that its database belongs to its broker."""
+"""The check that the database belongs to the broker, before a worker counts."""
 
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
@@ -9,13 +9,13 @@ from voting.database.installations import installations
 from voting.service import logs
 from voting.service.lifecycle import Backoff, Stop, pause
 
-TIMEOUT = 3.0  # seconds that the database may take
+TIMEOUT = 3.0  # seconds; time limit of the database
 
 log = logs.get()
 
 
 async def wait_for_match(stop: Stop, database: Connection, redis: Redis) -> bool:
-    """Wait until the database belongs to the broker; return False if told to stop first.
+    """Wait until the database belongs to the broker; return False if `stop` is set first.
 
     Raises:
         redis.RedisError, psycopg.Error, OSError: a store failed.

@@ -1,4 +1,4 @@
-"""The metrics of the worker, for Prometheus."""
+"""Metrics of the worker."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""Keeps the stream and the published polls in step with the database, which holds the poll definitions."""
+"""Updates the stream and the published polls from the database, which holds the poll definitions."""
 
 import time
 
@@ -24,10 +24,10 @@ class PollSync:
     Args:
         database, redis: open connections.
         stream: the consumer, on the same connection to Redis.
-        timeout: seconds that the database may take.
+        timeout: time limit of the database, in seconds.
 
     Attributes:
-        parser: parses votes in the polls that were read last.
+        parser: parses votes of the polls read last.
     """
 
     def __init__(self, database: Connection, redis: Redis, stream: Consumer, timeout: float) -> None:
@@ -61,7 +61,7 @@ class PollSync:
         if change := await self._stream.align(newest, max_ms):
             log.warning("stream.aligned", change=change, newest=str(newest))
         self._bad_polls.log(bad)
-        if bad:  # votes in a poll whose row became invalid are still votes, in the poll as it was published
+        if bad:  # votes in a poll whose row became invalid are counted by its published definition
             published, _ = await read_polls(self._redis)
             polls += tuple(poll for slug, poll in published.items() if slug in bad)
         await publish_polls(self._redis, polls, keep=bad)

@@ -3,8 +3,8 @@
 
 -- name: count
 -- Counts a batch: the newest vote of each voter in it, sorted by poll and voter, so that all workers lock in one order.
--- RETURNING old gives the row version that was replaced, even if another worker committed it after this statement
--- began. A CTE that reads votes beforehand would miss that version, and the tallies would drift.
+-- RETURNING old returns the row version that was replaced, even if another worker committed it after this statement
+-- began. A CTE that reads `votes` first would miss that version, and the tallies would be wrong.
 -- The payload of NOTIFY is a slug, followed by a blank and the traceparent if a vote in the batch is traced.
 -- `tallied` reads all of `counted`, `locked` all of `tallied`, and `revised` all of `locked`: so votes are locked
 -- first, then tallies, then polls, each in one order.
@@ -77,7 +77,7 @@ LIMIT 1
 
 
 -- name: snapshot
--- All that viewers see, in one statement and so at one moment; its cost does not depend on the number of votes.
+-- Everything that viewers see, at one moment. The cost does not depend on the number of votes.
 SELECT p.slug, p.question, p.options, p.revision,
        (SELECT coalesce(json_object_agg(choice, votes), '{}') FROM tallies WHERE poll = p.slug) AS votes,
        coalesce(w.waiting, 0) AS waiting,
@@ -136,7 +136,7 @@ SELECT (SELECT count(*) FROM polls), (SELECT count(*) FROM votes), (SELECT count
 
 
 -- name: drift
--- Tallies that differ from GROUP BY; none do unless another program has changed the tables.
+-- Tallies that differ from GROUP BY: none, unless another program has changed the tables.
 SELECT poll, choice, coalesce(tally.votes, 0), coalesce(counted.votes, 0)
 FROM tallies AS tally
 FULL JOIN (SELECT poll, choice, count(*) AS votes FROM votes GROUP BY poll, choice) AS counted USING (poll, choice)

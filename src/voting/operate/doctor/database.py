@@ -9,7 +9,7 @@ from voting.database import migrations
 from voting.database.connection import Connection, connect, deadline
 from voting.database.definition import poll_problems
 from voting.database.poll_state import read_definitions
-from voting.database.queries import statement
+from voting.database.queries import QUERIES
 from voting.operate.doctor.report import Report, is_remote
 from voting.polls import Poll
 from voting.settings.urls import redacted
@@ -111,14 +111,14 @@ async def _check_grants(report: Report, connection: Connection) -> None:
     lacks = ("{} lacks {} on {}", "run voting migrate, or as the owner: GRANT {1} ON {2} TO {0}")
     exceeds = ("{} has {} on {}, which it does not need", "as the owner: REVOKE {1} ON {2} FROM {0}")
     for query, (what, fix) in (("grants_lacking", lacks), ("grants_beyond", exceeds)):
-        cursor = await connection.execute(statement(query))
+        cursor = await connection.execute(QUERIES[query])
         for grant in await cursor.fetchall():
             report.add_problem(ABOUT, what.format(*grant), fix.format(*grant))
 
 
 async def _check_tallies(report: Report, connection: Connection) -> None:
     try:
-        cursor = await connection.execute(statement("drift"))
+        cursor = await connection.execute(QUERIES["drift"])
     except psycopg.errors.QueryCanceled:
         report.add_unchecked(
             ABOUT, f"tallies (took over {COUNT_SECONDS:.0f} s)", "compare them with a backup: voting backup"

@@ -15,7 +15,7 @@ const plural = new Intl.PluralRules(language);
 const hours = new Intl.DateTimeFormat(language, { numberingSystem: "latn", hour: "2-digit", minute: "2-digit" });
 const SILENCE = 40_000; // ms; the server sends at least every 15 s
 const SPEAK = 5_000; // ms between two announcements
-const POLL_DELETED = 4404; // close code of result/hub.py
+const CLOSE_POLL_DELETED = 4404; // close code of result/hub.py
 let revision = Number(tally.dataset.revision); // of the snapshot that is shown
 let attempts = 0;
 let latest = null; // the snapshot to draw in the next animation frame
@@ -137,7 +137,7 @@ function connect() {
   };
   socket.onclose = ({ code }) => {
     clearTimeout(silence);
-    if (code === POLL_DELETED) {
+    if (code === CLOSE_POLL_DELETED) {
       reloadSoon();
       return;
     }
