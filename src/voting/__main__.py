@@ -1,4 +1,4 @@
-"""The `voting` command. A command imports what it needs when it runs, so that no process loads another's code."""
+"""The `voting` command. Each command imports what it needs when it runs, so no process loads the code of another."""
 
 from pathlib import Path
 
@@ -11,7 +11,6 @@ class InOrder(click.Group):
     """Lists its commands in the order in which they were added."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as in `click.Group`
-        """Return the commands' names."""
         return list(self.commands)
 
 

@@ -3,8 +3,8 @@
 A poll is validated when it is read: `Poll.from_parts` and `Poll.from_json` raise only `BadPoll`. They accept more than
 the database accepts in a new row, so that votes in polls older than its checks are counted.
 
-A stream entry is a vote if it names a known poll, one of that poll's options, and a voter of 16 bytes. For all other
-bytes, `VoteParser.read` raises `Malformed`.
+A stream entry is a vote if it names a known poll, an option of that poll, and a voter of 16 bytes. For all other bytes,
+`VoteParser.read` raises `Malformed`.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ DEFAULT_POLL = "default"
 MAX_OPTIONS = 20
 VOTER_BYTES = 16
 MAX_AHEAD_SECONDS = 24 * 3600
-MAX_SEQ = 2**62  # of an entry id: the database stores it as a bigint, and Redis counts up from the last one
+MAX_SEQ = 2**62  # largest sequence number of an entry id: the database stores it as a bigint, and Redis increments it
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _KEY = re.compile('[^"\\\\\x00-\x1f\x7f\ud800-\udfff]{1,64}')  # needs no escape in a quoted array literal
 MAX_LABEL = 200  # characters of a label or a question
@@ -68,12 +68,8 @@ class Poll:
 
     def options_json(self) -> str:
         """Return the options as the JSON list that the database stores."""
-        return json.dumps(
-            [
-                {"key": option.key, "label": option.label} | ({"retired": True} if option.retired else {})
-                for option in self.options
-            ]
-        )
+        retired = {True: {"retired": True}, False: {}}
+        return json.dumps([{"key": each.key, "label": each.label} | retired[each.retired] for each in self.options])
 
     def to_json(self) -> str:
         """Return the JSON that the worker publishes: the question and the options offered."""
@@ -87,11 +83,7 @@ class Poll:
 
     @classmethod
     def from_json(cls, slug: str, text: str | bytes) -> Self:
-        """Parse the output of `to_json`.
-
-        Raises:
-            BadPoll: the text is something else.
-        """
+        """Parse the output of `to_json`, or raise `BadPoll`."""
         try:
             data = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -102,11 +94,7 @@ class Poll:
 
     @classmethod
     def from_parts(cls, slug: str, question: object, options: object) -> Self:
-        """Validate the columns of the table `polls` and return the poll.
-
-        Raises:
-            BadPoll: votes in the poll could not be counted, or it could not be shown.
-        """
+        """Return the poll of a row of `polls`, or raise `BadPoll` if it could not be shown or its votes not counted."""
         if not _SLUG.fullmatch(slug):
             raise BadPoll("the slug has other characters than a-z, 0-9 and -, or too many")
         if not isinstance(question, str):
@@ -140,12 +128,11 @@ class EntryId(NamedTuple):
 
     @classmethod
     def parse(cls, text: bytes) -> Self:
-        """Parse the form `b"1732449600000-0"`."""
+        """Parse an id such as `b"1732449600000-0"`."""
         ms, seq = text.split(b"-")
         return cls(int(ms), int(seq))
 
     def __str__(self) -> str:
-        """Return the form that `parse` reads."""
         return f"{self.ms}-{self.seq}"
 
 
@@ -191,13 +178,9 @@ class VoteParser:
         }
 
     def read(self, entry: EntryId, fields: list[bytes]) -> Vote:
-        """Return the vote of an entry whose fields are given as names and values in turn.
-
-        Raises:
-            Malformed: the entry is not a vote in any of the known polls.
-        """
+        """Return the vote of an entry with these fields, names and values in turn; or raise `Malformed`."""
         names, values = fields[::2], fields[1::2]
-        if names != _FIELDS:  # a traced vote has more; an entry of another client may have any
+        if names != _FIELDS:  # a traced vote has more; entries of other clients may have any
             by_name = dict(zip(names, values, strict=True))
             if missing := [name.decode() for name in _FIELDS if name not in by_name]:
                 raise Malformed(f"missing field: {', '.join(missing)}")
@@ -227,7 +210,7 @@ def clean_label(text: str) -> str:
 
 
 def displayable(text: str) -> str:
-    """Return a label or a question with spaces instead of forbidden characters, cut to the greatest length."""
+    """Return a label or a question with spaces instead of forbidden characters, cut to `MAX_LABEL`."""
     return unicodedata.normalize("NFC", _FORBIDDEN.sub(" ", text)).strip()[:MAX_LABEL].strip()
 
 

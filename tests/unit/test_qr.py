@@ -22,7 +22,7 @@ def test_new_codes_are_made_at_a_limited_rate_and_those_that_are_kept_are_still_
 
 
 def test_the_oldest_code_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qr, "KEPT", 2)
+    monkeypatch.setattr(qr, "CACHED", 2)
     codes = QrCodes()
     first = [codes.get(url) for url in ("http://a/", "http://b/", "http://a/", "http://c/")]
     assert list(codes._codes) == ["http://a/", "http://c/"]

@@ -1,7 +1,7 @@
 """`voting up`: run both stores and all services on this machine, without Docker.
 
-It starts the parts in order, restarts those that end, and stops them cleanly. Each part gets only what it needs in its
-environment: only vote gets the key, only result and the workers get the database. The data directory is kept.
+It starts the parts in order, restarts those that end, and stops them in reverse order. Each part gets only the settings
+that it needs: only vote gets the key, only result and the workers get the database.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from voting.settings.environment import inherited_environment
 
 
 def write_line(line: str) -> None:
-    """Write a line to standard output at once, also if that is a pipe."""
+    """Write a line to standard output at once, even to a pipe."""
     print(line, flush=True)
 
 
@@ -48,9 +48,8 @@ def up(data: Path, options: Options) -> int:
         write_line(f"voting up: {error}")
         return 1
     except OSError as error:
-        write_line(
-            f"voting up: cannot use the data directory {directory.root}: {error.strerror}. Choose another with --data."
-        )
+        fault = f"cannot use the data directory {directory.root}: {error.strerror}"
+        write_line(f"voting up: {fault}. Choose another with --data.")
         return 1
     try:
         return asyncio.run(_run(directory, options))
@@ -113,7 +112,7 @@ async def _start(data: DataDir, supervisor: Supervisor, options: Options) -> Non
         _check_free(options.host, port, flag)
     write_line("Starting Valkey and PostgreSQL …")
     valkey, redis_url = servers.valkey(data)
-    if await valkey.is_ready():  # started just before a run was killed, so that it has no pid file
+    if await valkey.is_ready():  # a run was killed before it wrote the pid file
         raise CannotRun(f"another Valkey runs with {data.valkey}, and two would damage its files: stop it first")
     postgres, database_url = await asyncio.to_thread(servers.postgres, data)
     await supervisor.start(valkey, postgres)
@@ -151,7 +150,6 @@ async def _always_ready() -> bool:
 
 
 def _service(data: DataDir, name: str, environment: dict[str, str]) -> Part:
-    """Return a service as a part to supervise."""
     address = f"unix:{data.sockets / name}.sock"
     command = [sys.executable, "-m", "voting", name.partition("-")[0]]
     given = inherited_environment() | environment | {"METRICS_LISTEN": address}

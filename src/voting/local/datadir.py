@@ -24,7 +24,7 @@ class DirectoryInUse(Exception):
 
 
 class DataDir:
-    """The directory `root`.
+    """The data directory.
 
     run/: process ids, sockets, the lock. log/: a file for each part. valkey/, postgres/: the stores. secret_key.
     """
@@ -80,24 +80,21 @@ class DataDir:
         return path
 
     def pid(self, name: str) -> int | None:
-        """Return the process id of a part's last start."""
         try:
             return int((self.run / f"{name}.pid").read_text())
         except (FileNotFoundError, ValueError):
             return None
 
     def write_pid(self, name: str, pid: int) -> None:
-        """Write the process id of a part, and the identity of the process."""
         _write(self.run / f"{name}.started", identity(pid) or "")
         _write(self.run / f"{name}.pid", f"{pid}\n")
 
     def remove_pid(self, name: str) -> None:
-        """Remove the process id of a part that has ended."""
         (self.run / f"{name}.pid").unlink(missing_ok=True)
         (self.run / f"{name}.started").unlink(missing_ok=True)
 
     def running_pid(self, name: str) -> int | None:
-        """Return the process id of a part if that process still runs."""
+        """Return the process id of a part if that process is running."""
         pid = self.pid(name)
         try:
             started = (self.run / f"{name}.started").read_text(encoding="ascii")
@@ -106,7 +103,7 @@ class DataDir:
         return pid if pid and started and identity(pid) == started else None
 
     def orphans(self) -> list[str]:
-        """Return the parts that still run although their `voting up` was killed."""
+        """Return the names of running parts of a `voting up` that was killed."""
         names = sorted(file.stem for file in self.run.glob("*.pid"))
         return [name for name in names if name != "up" and self.running_pid(name)]
 
@@ -118,8 +115,7 @@ class DataDir:
         """Move the contents of each log larger than `MAX_LOG` into `<name>.log.1`, replacing that file.
 
         Parts keep their files open, so the contents are copied and the file is truncated. Lines written in the
-        microseconds in between are lost. A part's two files have at most twice `MAX_LOG`, and what it writes between
-        two calls.
+        microseconds in between are lost.
         """
         for path in self.log.glob("*.log"):
             with contextlib.suppress(OSError), path.open("r+b") as log:  # the disk is full, so logs do not grow either
@@ -135,7 +131,7 @@ class DataDir:
         _write(self.run / "state.json", json.dumps(state, indent=2))
 
     def close(self) -> None:
-        """Release the directory; all parts have ended."""
+        """Release the directory, after all parts have ended."""
         (self.run / "state.json").unlink(missing_ok=True)
         self.remove_pid("up")
         os.close(self._lock)

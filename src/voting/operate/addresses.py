@@ -1,4 +1,4 @@
-"""The addresses of the installation that a command works on: those in the settings, else those of `voting up`."""
+"""The addresses of the installation that a command uses: those in the settings, else those of `voting up`."""
 
 import json
 from pathlib import Path
@@ -18,17 +18,12 @@ class Addresses(NamedTuple):
 
 
 def read_addresses(data: Path) -> Addresses:
-    """Return the addresses in the settings, else those of the `voting up` that uses `data`.
-
-    Raises:
-        BadSettings: there are neither.
-    """
+    """Return the addresses in the settings, else those of the `voting up` that uses `data`; or raise `BadSettings`."""
     try:
         settings = load(StatusSettings)
     except BadSettings as bad:
         state = _read_state(data, bad)
-        sockets: dict[str, str] = state["parts"]
-        services = {name: f"unix:{path}" for name, path in sockets.items()}
+        services = {name: f"unix:{path}" for name, path in state["parts"].items()}
         return Addresses(state["redis_url"], state["database_url"], services, data)
     urls = {"vote": settings.vote_url, "result": settings.result_url}
     services = {name: url for name, url in urls.items() if url}
@@ -36,23 +31,20 @@ def read_addresses(data: Path) -> Addresses:
 
 
 def read_database_url(data: Path) -> str:
-    """Return the database's URL.
-
-    Raises:
-        BadSettings: as for `read_addresses`.
-    """
+    """Return the database's URL, as `read_addresses` does."""
     try:
         return load(DatabaseSettings).database_url
     except BadSettings as bad:
         return str(_read_state(data, bad)["database_url"])
 
 
-def _read_state(data: Path, bad: BadSettings) -> Any:
+def _read_state(data: Path, bad: BadSettings) -> dict[str, Any]:
     try:
-        return json.loads((data / "run" / "state.json").read_text(encoding="utf-8"))
+        state: dict[str, Any] = json.loads((data / "run" / "state.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         hint = (
             f"nothing runs with the data directory {data}: start it with ./voting up --data {data}, or name another "
             "with --data. For stores that voting up did not start:"
         )
         raise BadSettings([hint, *bad.problems]) from None
+    return state

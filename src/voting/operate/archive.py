@@ -1,8 +1,8 @@
 """The file format of backups: a gzipped tar, written and read as a stream, so that pipes work.
 
 Members in order: `backup.json` (format, version, migrations), each table's rows in pieces `<table>/00000.copy` in
-PostgreSQL's COPY text format, and `manifest.json` (rows, bytes and SHA-256 of each table). The manifest comes last: a
-truncated file has none and is rejected. `tar -tzf` lists the members.
+PostgreSQL's COPY text format, and `manifest.json` (rows, bytes and SHA-256 of each table). A truncated file has no
+manifest and is rejected.
 """
 
 import gzip
@@ -11,43 +11,33 @@ import io
 import json
 import tarfile
 import zlib
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
 FORMAT = 1
-PIECE = 1 << 20  # bytes; a piece is written when it has as many
-MAX_MEMBER = 64 << 20  # bytes; longer members are not ours and are not read
+PIECE = 1 << 20  # bytes; a piece is written when it has at least as many
+MAX_MEMBER = 64 << 20  # bytes; no backup has longer members
 
 
 class BadArchive(Exception):
     """The file is not a complete, undamaged backup; the message says what is wrong."""
 
 
-@dataclass
-class Contents:
-    """The totals of a table's pieces."""
-
-    rows: int = 0
-    bytes: int = 0
-    sha256: str = ""
-
-
-class Digest:
+class Totals:
     """Computes the totals of a table's pieces."""
 
     def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-        self._bytes = 0
+        self.pieces, self._bytes, self._hash = 0, 0, hashlib.sha256()
 
-    def add(self, data: bytes | bytearray) -> None:
-        """Add a piece."""
-        self._hash.update(data)
+    def add(self, data: bytes) -> None:
+        self.pieces += 1
         self._bytes += len(data)
+        self._hash.update(data)
 
-    def contents(self, rows: int) -> Contents:
-        """Return the totals; `rows` is the number of rows that COPY reported."""
-        return Contents(rows, self._bytes, self._hash.hexdigest())
+    def entry(self, rows: int) -> dict[str, Any]:
+        """Return the table's entry in the manifest; `rows` is the number that COPY reported."""
+        return {"rows": rows, "bytes": self._bytes, "sha256": self._hash.hexdigest()}
 
 
 class Writer:
@@ -55,27 +45,27 @@ class Writer:
 
     Args:
         file: where to write; need not be seekable.
-        about: the contents of `backup.json` besides the format.
+        about: what `backup.json` says besides the format.
     """
 
     def __init__(self, file: BinaryIO, about: dict[str, Any]) -> None:
         self._gzip = gzip.GzipFile(fileobj=file, mode="wb", compresslevel=6)
         self._tar = tarfile.open(fileobj=self._gzip, mode="w|")  # noqa: SIM115 - closed by `finish`
-        self._manifest: dict[str, Contents] = {}
+        self._totals: dict[str, Totals] = defaultdict(Totals)
+        self._manifest: dict[str, dict[str, Any]] = {}
         self._add("backup.json", json.dumps({"format": FORMAT} | about, indent=2).encode())
 
-    def add_piece(self, table: str, number: int, data: bytes) -> None:
-        """Write a piece of a table."""
-        self._add(f"{table}/{number:05}.copy", data)
+    def add_piece(self, table: str, data: bytes) -> None:
+        self._add(f"{table}/{self._totals[table].pieces:05}.copy", data)
+        self._totals[table].add(data)
 
-    def end_table(self, table: str, contents: Contents) -> None:
-        """Put the totals of a table, whose pieces are all written, into the manifest."""
-        self._manifest[table] = contents
+    def end_table(self, table: str, rows: int) -> None:
+        """Add a table, whose pieces are all written, to the manifest."""
+        self._manifest[table] = self._totals[table].entry(rows)
 
     def finish(self) -> None:
         """Write the manifest and the end of the archive; the file stays open."""
-        manifest = {name: asdict(contents) for name, contents in self._manifest.items()}
-        self._add("manifest.json", json.dumps(manifest, indent=2).encode())
+        self._add("manifest.json", json.dumps(self._manifest, indent=2).encode())
         self._tar.close()
         self._gzip.close()
 
@@ -94,7 +84,7 @@ class Reader:
 
     def __init__(self, file: BinaryIO) -> None:
         self._members = self._read(file)
-        self.manifest: dict[str, Contents] = {}
+        self.manifest: dict[str, Any] = {}
         name, data = next(self._members, ("", b""))
         if name != "backup.json":
             raise BadArchive("this is not a file that `voting backup` made")
@@ -106,7 +96,7 @@ class Reader:
         """Yield each table's name and rows, piece by piece; the caller compares the totals with `manifest`."""
         for name, data in self._members:
             if name == "manifest.json":
-                self.manifest = {table: Contents(**contents) for table, contents in _json(data).items()}
+                self.manifest = _json(data)
                 if next(self._members, None):  # reading to the end also makes gzip check its CRC
                     raise BadArchive("it has data after its end")
                 return

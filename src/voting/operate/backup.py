@@ -1,8 +1,8 @@
 """`voting backup` and `voting restore`: all votes, tallies, polls and dead letters in one file.
 
-A backup is one REPEATABLE READ snapshot. It needs only a worker's rights and blocks nothing. It has what is counted;
-votes that wait on the stream are in Redis. A restore is one transaction. Before it commits, it checks the totals of the
-file, and each poll's tally against its votes.
+A backup is one REPEATABLE READ snapshot. It needs only a worker's rights and blocks nothing. It does not include votes
+that wait on the stream. A restore is one transaction. Before it commits, it checks the totals of the file, and each
+poll's tally against its votes.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ from voting.database import counting, migrations
 from voting.database.connection import Connection, connect
 from voting.database.installations import add_installations, installations
 from voting.database.queries import QUERIES
-from voting.operate.archive import PIECE, BadArchive, Digest, Reader, Writer
+from voting.operate.archive import PIECE, BadArchive, Reader, Totals, Writer
 from voting.polls import max_entry_ms
 
-# In this order, since tallies reference polls. Columns that a later version adds get their defaults.
+# In this order, because tallies reference polls. Columns that a later version adds get their defaults.
 TABLES = {
     "polls": ("slug", "question", "options", "revision", "entry_ms", "entry_seq", "created"),
     "votes": ("poll", "voter", "choice", "entry_ms", "entry_seq"),
@@ -59,7 +59,7 @@ class Summary(NamedTuple):
 
 @asynccontextmanager
 async def _connect(url: str, name: str) -> AsyncIterator[Connection]:
-    """Connect without a limit on a statement's time, but with one on waiting for a lock."""
+    """Connect without a time limit for statements, but with one for locks."""
     async with connect(url, name=name, timeout=CONNECT_SECONDS) as connection:
         await connection.execute("SET statement_timeout = 0")
         await connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
@@ -91,23 +91,16 @@ async def dump(url: str, file: BinaryIO) -> Summary:
 
 
 async def _copy_out(connection: Connection, table: str, writer: Writer) -> None:
-    digest, number, piece = Digest(), 0, bytearray()
-
-    def write_piece() -> None:
-        nonlocal number
-        digest.add(piece)
-        writer.add_piece(table, number, bytes(piece))
-        number += 1
-        piece.clear()
-
+    piece = bytearray()
     async with connection.cursor() as cursor:
         async with cursor.copy(_copy("COPY {} ({}) TO STDOUT", table)) as rows:
             async for row in rows:
                 piece += row
                 if len(piece) >= PIECE:
-                    write_piece()
-        write_piece()
-        writer.end_table(table, digest.contents(cursor.rowcount))
+                    writer.add_piece(table, bytes(piece))
+                    piece.clear()
+        writer.add_piece(table, bytes(piece))
+        writer.end_table(table, cursor.rowcount)
 
 
 def _copy(form: str, table: str) -> sql.Composed:
@@ -119,9 +112,9 @@ async def restore(url: str, file: BinaryIO, *, replace: bool) -> Summary:
     """Migrate the database and load a backup into it.
 
     Args:
-        url: connects as the owner of the database, as for `voting migrate`.
+        url: connects as the owner of the database.
         file: the backup.
-        replace: delete what the database holds; without it, votes or dead letters are an error.
+        replace: delete what the database holds; without it, existing votes or dead letters are an error.
 
     Raises:
         CannotRestore: the database is not empty, the backup is of a newer version, or its tallies are wrong.
@@ -141,9 +134,7 @@ async def restore(url: str, file: BinaryIO, *, replace: bool) -> Summary:
         if (held.votes or held.dead_letters) and not replace:
             raise CannotRestore(f"the database holds {held}; --replace deletes them")
         await connection.execute(sql.SQL("TRUNCATE {}").format(tables))
-        await connection.execute(
-            "ALTER TABLE polls DISABLE TRIGGER check_poll"
-        )  # the backup may have polls that are older than the trigger
+        await connection.execute("ALTER TABLE polls DISABLE TRIGGER check_poll")  # a backup may have older polls
         await add_installations(connection, reader.about.get("installations", []))  # version 0.1 has none
         await _copy_in(connection, reader)
         await connection.execute("ALTER TABLE polls ENABLE TRIGGER check_poll")
@@ -153,7 +144,7 @@ async def restore(url: str, file: BinaryIO, *, replace: bool) -> Summary:
 
 
 async def _lock(connection: Connection, tables: sql.Composed) -> None:
-    """Lock the tables exclusively. Services lock them in other orders, so a deadlock is tried again."""
+    """Lock the tables exclusively. Services lock them in another order, so try again after a deadlock."""
     for attempt in range(LOCK_TRIES):
         try:
             async with connection.transaction():  # a savepoint: a deadlock releases the locks taken so far
@@ -166,24 +157,24 @@ async def _lock(connection: Connection, tables: sql.Composed) -> None:
 
 
 async def _copy_in(connection: Connection, reader: Reader) -> None:
-    digests = {table: Digest() for table in TABLES}
+    totals = {table: Totals() for table in TABLES}
     found = {}
     pieces = reader.pieces()
     table, data = next(pieces, ("", b""))
     while table:
-        if table not in digests or table in found:
+        if table not in totals or table in found:
             raise BadArchive(f"it has an unexpected table: {table}")
         async with connection.cursor() as cursor:
             current = table
             try:
                 async with cursor.copy(_copy("COPY {} ({}) FROM STDIN", table)) as rows:
                     while table == current:
-                        digests[current].add(data)
+                        totals[current].add(data)
                         await rows.write(data)
                         table, data = next(pieces, ("", b""))
             except (psycopg.DataError, psycopg.IntegrityError) as error:
                 raise BadArchive(f"its rows of {current} cannot be read ({error.diag.message_primary})") from None
-            found[current] = digests[current].contents(cursor.rowcount)
+            found[current] = totals[current].entry(cursor.rowcount)
     if found != reader.manifest or set(found) != set(TABLES):
         raise BadArchive("its contents do not match its manifest: the file was damaged or changed")
 
@@ -193,8 +184,7 @@ async def _check_tallies(connection: Connection) -> None:
     if rows := await cursor.fetchall():
         drift = "; ".join(f"{poll} {choice}: tally {tally}, votes {votes}" for poll, choice, tally, votes in rows[:5])
         raise CannotRestore(
-            f"tallies and votes do not match ({drift}): something other than a worker has changed the tables; "
-            "correct them first"
+            f"tallies and votes do not match ({drift}): not only workers have changed the tables; correct them first"
         )
 
 
@@ -212,7 +202,7 @@ def dump_to_path(url: str, target: Path) -> Summary:
         return summary
     if target.exists() and not target.is_file():
         raise FileExistsError(f"{target} is not a file: use - for standard output")
-    # Private from its first byte: it has each voter's choice, though under a pseudonym.
+    # Private from its first byte: it has the choice of each pseudonym.
     descriptor, draft = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -1,7 +1,7 @@
 """`voting certificate`: export the validity of a proxy's certificates to Prometheus.
 
-Once a minute it connects to the proxy over TLS and reads the dates. It does not verify the certificate, so the dates of
-expired and of privately signed ones are exported too. A failed handshake sets the metric to 0 and is not an error.
+Once a minute it connects to the proxy over TLS and reads the dates. It does not verify the certificate, so it also
+exports the dates of expired and of privately signed ones. After a failed handshake, `voting_certificate_served` is 0.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ log = logs.get()
 
 
 class Validity(NamedTuple):
-    """A certificate's validity, in seconds since 1970."""
+    """A certificate's validity, in seconds since the epoch."""
 
     begins: float
     ends: float
@@ -38,14 +38,13 @@ class Validity(NamedTuple):
 class CertificateMetrics:
     """The validity of the certificate that the proxy presents for each host name."""
 
-    def __init__(self, made: CollectorRegistry) -> None:
-        self.begins = Gauge(
-            "voting_certificate_not_before_timestamp_seconds", "Begin of validity", ["host"], registry=made
-        )
-        self.ends = Gauge("voting_certificate_not_after_timestamp_seconds", "End of validity", ["host"], registry=made)
-        self.served = Gauge(
-            "voting_certificate_served", "1 if the last handshake gave a certificate, else 0", ["host"], registry=made
-        )
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, documentation: str) -> Gauge:
+            return Gauge(f"voting_certificate_{name}", documentation, ["host"], registry=registry)
+
+        self.begins = gauge("not_before_timestamp_seconds", "Begin of validity")
+        self.ends = gauge("not_after_timestamp_seconds", "End of validity")
+        self.served = gauge("served", "1 if the last handshake gave a certificate, else 0")
 
 
 def parse_validity(certificate: bytes) -> Validity:
@@ -57,23 +56,22 @@ def parse_validity(certificate: bytes) -> Validity:
     found = _VALIDITY.search(certificate)
     if not found:
         raise ValueError("not a certificate in DER: it has no validity")
-    short_begin, begin, short_end, end = found.groups()
+    short_begin, begin, short_end, end = found.groups(b"")
     return Validity(_seconds(short_begin, begin), _seconds(short_end, end))
 
 
-def _seconds(short: bytes | None, full: bytes | None) -> float:
-    if full is None:
-        assert short is not None  # noqa: S101 - one of the two alternatives has matched
-        full = (b"20" if short < b"50" else b"19") + short
-    return datetime.strptime(full.decode(), "%Y%m%d%H%M%S").replace(tzinfo=UTC).timestamp()
+def _seconds(short: bytes, full: bytes) -> float:
+    """Return the time in the one of two formats that is not empty: with a year of two or of four digits."""
+    text = (full or (b"20" if short < b"50" else b"19") + short).decode()
+    return datetime.strptime(text, "%Y%m%d%H%M%S").replace(tzinfo=UTC).timestamp()
 
 
 async def read_validity(address: str, host: str) -> Validity:
     """Return the validity of the certificate that `address` (`host:port`) presents for `host`.
 
     Raises:
-        OSError: no connection, or no handshake, within `TIMEOUT_SECONDS`.
-        ValueError: the answer is not a certificate.
+        OSError: no connection or handshake within `TIMEOUT_SECONDS`.
+        ValueError: there is no certificate.
     """
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

@@ -1,4 +1,4 @@
-"""The operator's commands. Each imports what it needs when it runs: every service imports this module."""
+"""The operator's commands. Each imports what it needs when it runs, because every service imports this module."""
 
 import sys
 from collections.abc import Callable
@@ -99,7 +99,7 @@ def doctor(data: Path, as_json: bool) -> None:
 
 
 def _check(command: str, main: Callable[[], int]) -> None:
-    """Exit with the code that `main` returns, or with 2 if it does not find an installation."""
+    """Exit with the code that `main` returns, or with 2 if no installation is found."""
     from voting.settings.sources import BadSettings
 
     try:
@@ -185,7 +185,7 @@ def _use_database(command: str, run: Callable[[str], object], data: Path) -> Non
 @click.argument("folder", type=_path)
 @click.option("--given", type=_path, default=Path("secrets"), help="Directory of files to use, not random values.")
 def secrets(folder: Path, given: Path) -> None:
-    """Make the passwords and keys that are missing in FOLDER.
+    """Create the passwords and keys that are missing in FOLDER.
 
     FOLDER gets one directory for each service. Existing secrets are kept.
     """

@@ -10,7 +10,7 @@ TIMEOUT = 60.0  # seconds for one statement
 
 
 def definition_of(settings: MigrateSettings) -> Definition:
-    """Return the definition of the default poll in the settings."""
+    """Return the definition of the default poll."""
     renames = dict(settings.rename_options)
     return Definition(settings.poll_question, settings.options or None, settings.option_a, settings.option_b, renames)
 
@@ -20,7 +20,7 @@ async def run(settings: MigrateSettings) -> list[str]:
 
     Raises:
         DefinitionConflict, BadPoll: the settings do not fit the stored poll; nothing was changed.
-        psycopg.Error: the database does not answer, or the role lacks a right.
+        psycopg.Error: the database does not respond, or the role lacks a right.
     """
     async with connect(settings.database_url, name="migrate", timeout=TIMEOUT) as connection:
         applied = await migrate(connection, definition_of(settings))

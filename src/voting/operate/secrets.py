@@ -15,14 +15,8 @@ from pathlib import Path
 from voting.settings import keys
 
 GIVEN = (
-    "secret_key",
-    "redis_vote_password",
-    "redis_worker_password",
-    "redis_health_password",
-    "postgres_password",
-    "postgres_worker_password",
-    "postgres_result_password",
-    "grafana_admin_password",
+    *("secret_key", "redis_vote_password", "redis_worker_password", "redis_health_password"),
+    *("postgres_password", "postgres_worker_password", "postgres_result_password", "grafana_admin_password"),
 )
 
 OLD_KEYS = "secret_key_old"  # empty unless given
@@ -100,7 +94,7 @@ def _value(name: str, kept: Path, given: Path) -> str:
 
 
 def _old_keys(kept: Path, given: Path, secret_key: str) -> str:
-    """Return the keys that are accepted besides `secret_key`: those given, else the existing ones."""
+    """Return the other keys that are accepted: those given, else the existing ones."""
     source = given if given.exists() else kept
     text = _content(source) or ""
     try:
@@ -113,7 +107,7 @@ def _old_keys(kept: Path, given: Path, secret_key: str) -> str:
 
 
 def _database(given: Path) -> str:
-    """Return the database's URL with the fields {role} and {password}; it is the container's unless a host is given.
+    """Return the database's URL with the fields {role} and {password}; without a given host, that of the container.
 
     Parameters: https://www.postgresql.org/docs/current/libpq-ssl.html
     """

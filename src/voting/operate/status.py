@@ -30,7 +30,7 @@ RECHECK_SECONDS = 2.0  # two reports of a worker
 
 @dataclass
 class Status:
-    """The state of the installation. Each of `problems` is a sentence that says what is wrong and what to do."""
+    """The state of the installation; `problems` are sentences that say what is wrong and what to do."""
 
     parts: dict[str, str] = field(default_factory=dict)  # name -> "up" or "down"
     accepted: int | None = None
@@ -44,12 +44,11 @@ class Status:
 
     @property
     def is_idle(self) -> bool:
-        """Whether votes wait and none was counted lately; this does not depend on the broker's clock."""
+        """Whether votes wait and none was counted recently; this does not depend on the broker's clock."""
         lately = self.last_count_seconds is not None and self.last_count_seconds <= OLDEST_SECONDS
         return bool(self.lag or self.pending) and not lately
 
     def as_json(self) -> str:
-        """Return one JSON object."""
         return json.dumps(asdict(self), indent=2)
 
     def as_text(self) -> str:
@@ -80,17 +79,13 @@ def _seconds(value: float | None, suffix: str = "") -> str:
 async def check(
     redis_url: str, database_url: str, services: dict[str, str], dead_letters_within: float | None = None
 ) -> Status:
-    """Check every part.
+    """Check the stores, the workers and the web services (name -> address).
 
-    Args:
-        redis_url: the broker's URL.
-        database_url: the database's URL.
-        services: name -> address of the web services.
-        dead_letters_within: dead letters older than this (seconds) are not a problem; None: all are.
+    Dead letters older than `dead_letters_within` seconds are not a problem; None means that all are.
     """
     status = Status()
     await _check_stores(status, redis_url, database_url, dead_letters_within)
-    if status.is_idle:  # unless the waiting vote has only just arrived
+    if status.is_idle:  # or the waiting vote has only just arrived
         await asyncio.sleep(RECHECK_SECONDS)
         again = Status()
         await _check_stores(again, redis_url, database_url, dead_letters_within)
@@ -158,11 +153,8 @@ async def _check_database(status: Status, url: str, within: float | None) -> Non
         )
         return
     status.parts["database"] = "up"
-    status.counted, status.dead_letters, status.last_count_seconds = (
-        found["counted"],
-        found["dead"],
-        found["last_count"],
-    )
+    status.counted, status.dead_letters = found["counted"], found["dead"]
+    status.last_count_seconds = found["last_count"]
     live = 0
     for name, age in sorted(found["workers"].items()):
         up = age < WORKER_SECONDS

@@ -1,4 +1,4 @@
 """Settings: what each service reads from the environment, files or Parameter Store.
 
-Imports nothing of ours but `polls`, and no other module reads the environment.
+It must never import our other packages. No other package reads the environment.
 """

@@ -3,18 +3,12 @@
 import os
 
 SET_BY_UP = (
-    "REDIS_URL",
-    "DATABASE_URL",
-    "SECRET_KEY",
-    "HOST",
-    "VOTE_PORT",
-    "RESULT_PORT",
-    "METRICS_LISTEN",
-    "WORKER_NAME",
+    *("REDIS_URL", "DATABASE_URL", "SECRET_KEY"),
+    *("HOST", "VOTE_PORT", "RESULT_PORT", "METRICS_LISTEN", "WORKER_NAME"),
 )
 
 
 def inherited_environment() -> dict[str, str]:
-    """Return the environment of this process without the settings that `voting up` makes for each service."""
+    """Return the environment of this process without the settings that `voting up` sets for each service."""
     removed = {f"{name}{suffix}" for name in SET_BY_UP for suffix in ("", "_FILE")}
     return {name: value for name, value in os.environ.items() if name not in removed}

@@ -1,4 +1,4 @@
-"""Types of settings: how their text is parsed and checked."""
+"""Types of settings, with their parsers and checks."""
 
 import contextlib
 import json
@@ -12,19 +12,19 @@ from voting.settings import keys
 
 
 def parse_list(value: object) -> object:
-    """Turn the text `a, b,c` into ("a", "b", "c"); other types are returned as they are, here and below."""
+    """Parse `a, b,c` into ("a", "b", "c"); like the other parsers, return values that are not text unchanged."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
 
 
 def parse_keys(value: object) -> object:
-    """Turn the text of SECRET_KEY_OLD into keys."""
+    """Parse the text of SECRET_KEY_OLD."""
     return keys.parse(value) if isinstance(value, str) else value
 
 
 def parse_labels(value: object) -> object:
-    """Turn the text `a, b` or, for labels with commas, `["a, b", "c"]` into a tuple."""
+    """Parse `a, b` or, for labels with commas, `["a, b", "c"]`."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             return tuple(json.loads(value))
@@ -34,7 +34,7 @@ def parse_labels(value: object) -> object:
 
 
 def parse_renames(value: object) -> object:
-    """Turn the text `a=b, c=d` into pairs."""
+    """Parse `a=b, c=d` into pairs."""
     parts = parse_labels(value)
     if isinstance(value, str) and isinstance(parts, tuple):
         if not all(isinstance(part, str) and "=" in part for part in parts):
@@ -44,7 +44,7 @@ def parse_renames(value: object) -> object:
 
 
 def check_host_and_port(url: str) -> str:
-    """Return the URL if Python's parser accepts its host and port; the error does not repeat it."""
+    """Return the URL if Python's parser accepts its host and port; the error does not contain it."""
     with contextlib.suppress(ValueError):
         urlsplit(url).port  # noqa: B018 - the property parses
         return url

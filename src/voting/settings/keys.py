@@ -1,8 +1,7 @@
 """The text format of SECRET_KEY_OLD: keys whose signatures are accepted besides those of SECRET_KEY.
 
-One key a line, or several with commas between them. `KEY until 2027-01-31` is accepted to the end of that day (UTC), a
-key without a date for as long as it is listed. A line that begins with `# ` is a comment. docs/operations.md says how
-to rotate the key.
+Keys are separated by lines or commas. `KEY until 2027-01-31` is accepted to the end of that day (UTC), a key without a
+date as long as it is listed. A line that begins with `# ` is a comment. docs/operations.md says how to rotate the key.
 """
 
 import re
@@ -14,14 +13,14 @@ _WITH_DATE = re.compile(r"(?P<key>.*\S)\s+until\s+(?P<until>\S+)")
 
 
 class AcceptedKey(NamedTuple):
-    """A key whose signatures are accepted, to the end of the day `until` (UTC) if there is one."""
+    """A key whose signatures are accepted, to the end of the day `until` (UTC) if that is set."""
 
     key: str
     until: date | None = None
 
     @property
     def expires_at(self) -> float:
-        """The moment from which it is not accepted, in seconds since the epoch; infinity without a date."""
+        """When it expires, in seconds since the epoch; infinity without a date."""
         if self.until is None:
             return float("inf")
         return (datetime(*self.until.timetuple()[:3], tzinfo=UTC) + timedelta(days=1)).timestamp()

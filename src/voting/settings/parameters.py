@@ -1,16 +1,15 @@
-"""Settings from AWS Systems Manager Parameter Store: `SSM_PREFIX=/voting/prod` reads NAME from /voting/prod/NAME.
+"""Settings from AWS Systems Manager Parameter Store: with `SSM_PREFIX=/voting/prod`, NAME is /voting/prod/NAME.
 
-Parameters are read by name, so a role needs no more than `ssm:GetParameters` on those of its service (and `kms:Decrypt`
-for a SecureString under a key of your own). boto3 finds region, credentials and endpoint. It is imported in this module
-only, when it is needed; the extra `cloud` installs it.
+Parameters are read by name, so a role needs only `ssm:GetParameters` for those of its service, and `kms:Decrypt` for a
+SecureString under a key of your own. boto3, from the extra `cloud`, finds region, credentials and endpoint.
 https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameters.html
 """
 
 import time
 from typing import Any
 
-MAX_NAMES = 10  # of one GetParameters call
-CACHE_SECONDS = 10.0  # for which a value is not read again, however many connections are made
+MAX_NAMES = 10  # in one GetParameters call
+CACHE_SECONDS = 10.0  # a value is not read again within this time
 
 
 class Unavailable(Exception):
@@ -39,17 +38,15 @@ class Parameters:
         return found
 
     def reread(self, name: str) -> str:
-        """Return the current value of a parameter that was read before, at most `CACHE_SECONDS` old.
-
-        Return the previous value of a parameter that was deleted.
+        """Return the value of a parameter that was read before, at most `CACHE_SECONDS` old; also if it was deleted.
 
         Raises:
-            Unavailable: as for `read`; the next call within `CACHE_SECONDS` returns the previous value.
+            Unavailable: see `read`; the next call within `CACHE_SECONDS` returns the previous value.
         """
         read_at, value = self._cache[name]
         if time.monotonic() - read_at < CACHE_SECONDS:
             return value
-        self._cache[name] = time.monotonic(), value  # connections made meanwhile do not wait for the response
+        self._cache[name] = time.monotonic(), value  # other connections do not wait for the response
         return self.read([name]).get(name, value)
 
     def _client(self) -> Any:
@@ -75,7 +72,7 @@ class Parameters:
 
         paths = [f"{self._prefix}/{name}" for name in names]
         try:
-            answer = client.get_parameters(Names=paths, WithDecryption=True)
+            reply = client.get_parameters(Names=paths, WithDecryption=True)
         except exceptions.NoCredentialsError:
             raise Unavailable(
                 "SSM_PREFIX is set, but there are no AWS credentials; give the instance a role (and containers a hop "
@@ -85,10 +82,9 @@ class Parameters:
             raise Unavailable(self._explain(error.response["Error"], paths)) from None
         except exceptions.BotoCoreError as error:
             raise Unavailable(f"SSM_PREFIX: Parameter Store does not answer: {error}") from None
-        return {each["Name"].removeprefix(f"{self._prefix}/"): each["Value"] for each in answer["Parameters"]}
+        return {each["Name"].removeprefix(f"{self._prefix}/"): each["Value"] for each in reply["Parameters"]}
 
     def _explain(self, error: dict[str, str], paths: list[str]) -> str:
-        """Return what is wrong and how to fix it."""
         code, message = error.get("Code", ""), error.get("Message", "")
         shown = ", ".join(paths)
         is_denied = "AccessDenied" in f"{code} {message}"

@@ -1,7 +1,7 @@
 """Reads settings from the environment, from files that it names, or from Parameter Store.
 
-A setting comes from NAME; else from NAME_FILE, the path of a file that holds the value, as container secrets are; else,
-where SSM_PREFIX is set, from Parameter Store; else it has its default. `load` reports every bad setting at once.
+A setting comes from NAME; else from NAME_FILE, the path of a file that holds the value, such as a container secret;
+else, if SSM_PREFIX is set, from Parameter Store; else from its default. `load` reports every bad setting at once.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from pydantic import BaseModel, PrivateAttr, ValidationError
 
 from voting.settings.parameters import Parameters, Unavailable
 
-REREAD_SECONDS = 1.0  # that a connection may wait for a setting to be read again
+REREAD_SECONDS = 1.0  # time limit for reading a setting again before a connection
 
 Readers = dict[str, Callable[[], str]]
 
@@ -31,7 +31,7 @@ class BadSettings(Exception):
 
 
 class Settings(BaseModel, validate_assignment=True, defer_build=True):
-    """Settings of one service, of which those from a file or from Parameter Store can be read again.
+    """Settings of a service; those from a file or from Parameter Store can be read again.
 
     Pydantic builds a class's validator on first use (`defer_build`), since a process uses one class: this saves 12 MiB.
     """
@@ -39,10 +39,9 @@ class Settings(BaseModel, validate_assignment=True, defer_build=True):
     _readers: Readers = PrivateAttr(default_factory=dict)
 
     async def reread(self, setting: str) -> str:
-        """Return the current value of a setting; called before each new connection, so a password can be rotated.
+        """Return the current value of a setting; called before each connection, so a password can be rotated.
 
-        If the value is not read within `REREAD_SECONDS` or is not valid, return the previous one: the connection then
-        reports what is wrong, and the next connection reads again.
+        If the value is not read within `REREAD_SECONDS`, or is not valid, return the previous one.
         """
         if reader := self._readers.get(setting):
             with contextlib.suppress(OSError, ValueError, Unavailable):
@@ -56,11 +55,7 @@ S = TypeVar("S", bound=Settings)
 
 
 def load(settings_class: type[S]) -> S:
-    """Read the settings of one service.
-
-    Raises:
-        BadSettings: one or more settings are missing, unreadable or wrong.
-    """
+    """Read the settings of a service, or raise `BadSettings` with all problems."""
     found = _read_all(settings_class)
     reported = {name for name, value in found.values.items() if not value}
     try:
@@ -114,7 +109,7 @@ def _read_environment(found: _Found, setting: str) -> None:
         else:
             if not found.values[setting]:
                 found.problems.append(f"{name}_FILE: {path} is empty")
-    elif os.environ.get(name):  # an empty value means "not set": compose passes those on
+    elif os.environ.get(name):  # Compose sets variables that are not set to an empty value
         found.values[setting] = os.environ[name]
 
 
@@ -142,11 +137,8 @@ def _message(setting: str, kind: str, message: str, examples: list[str]) -> str:
     name = setting.upper()
     if kind == "missing":
         prefix = os.environ.get("SSM_PREFIX", "").rstrip("/")
-        if prefix:
-            return (
-                f"{name} is not set; set {name}, {name}_FILE to a file that holds it, or the parameter {prefix}/{name}"
-            )
-        return f"{name} is not set; set {name}, or {name}_FILE to a file that holds it"
+        advice, file = f"{name} is not set; set {name}", f"{name}_FILE to a file that holds it"
+        return f"{advice}, {file}, or the parameter {prefix}/{name}" if prefix else f"{advice}, or {file}"
     if kind == "string_pattern_mismatch":
         return f"{name}: expected something like {' or '.join(examples)}"
     return f"{name}: {message[:1].lower()}{message[1:]}"

@@ -11,7 +11,7 @@ _STORE_URL = re.compile(
 def redacted(url: str) -> str:
     """Return scheme, hosts and path of a store's URL, without user, password and query.
 
-    Where the URL is ambiguous (an `@` after the hosts, as in a password that was not quoted), return only its scheme.
+    If the URL is ambiguous (an `@` after the hosts, as in a password that was not quoted), return only its scheme.
     """
     if found := _STORE_URL.fullmatch(url):
         return "{}://{}{}".format(*found.groups(""))

@@ -1,7 +1,7 @@
 """`voting doctor`: find what could break the promises of this installation, each problem with its fix.
 
-It checks settings, both stores, clocks and disk, and changes nothing. `voting status` shows where the votes are;
-`voting doctor` shows whether they are safe there.
+It checks settings, both stores, clocks and disk, and changes nothing. `voting status` shows where the votes are,
+`voting doctor` whether they are safe there.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ async def check(addresses: Addresses) -> Report:
 
 
 def _check_settings(report: Report) -> None:
-    """Check the settings of all services; one that is not set here may be set elsewhere, as in another container."""
+    """Check the settings of all services; those not set here may be set elsewhere, as in another container."""
     problems: dict[str, None] = {}
     for settings_class in SERVICES:
         try:
@@ -79,11 +79,9 @@ def _check_public_urls(report: Report, addresses: Addresses) -> None:
     """Advise to set the services' public URLs; `voting up` on one machine works without."""
     missing = [f"{name.upper()}_URL" for name in ("vote", "result") if name not in addresses.services]
     if missing and not addresses.data:
-        report.add_advice(
-            "addresses",
-            f"not set here: {', '.join(missing)}. Without them links and the QR code follow the request's Host header",
-            "for a public installation set RESULT_URL for vote and VOTE_URL for result",
-        )
+        what = f"not set here: {', '.join(missing)}. So links and the QR code follow the request's Host header"
+        fix = "for a public installation set RESULT_URL for vote and VOTE_URL for result"
+        report.add_advice("addresses", what, fix)
 
 
 def _check_clocks(report: Report, ahead: dict[str, float | None]) -> None:
@@ -91,11 +89,9 @@ def _check_clocks(report: Report, ahead: dict[str, float | None]) -> None:
     for name, seconds in known.items():
         if abs(seconds) > CLOCK_SECONDS:
             direction = "ahead of" if seconds > 0 else "behind"
-            report.add_problem(
-                "clock",
-                f"the {name}'s clock is {abs(seconds):.1f} s {direction} ours",
-                "synchronize every machine with a time server (timedatectl set-ntp true; chronyc tracking)",
-            )
+            what = f"the {name}'s clock is {abs(seconds):.1f} s {direction} ours"
+            fix = "synchronize every machine with a time server (timedatectl set-ntp true; chronyc tracking)"
+            report.add_problem("clock", what, fix)
     if known:
         report.add_passed("clock", f"ours and {' and '.join(known)} agree")
 
@@ -114,9 +110,7 @@ def _check_disk(report: Report, data: Path) -> None:
     usage = shutil.disk_usage(data)
     free = usage.free / usage.total
     if free < FREE_SHARE or usage.free < FREE_BYTES:
-        report.add_problem(
-            "disk",
-            f"{usage.free / 2**30:.1f} GiB ({100 * free:.0f} %) are free at {data}: when it is full, votes are refused",
-            "free some space, or move the data directory to a larger disk (--data)",
-        )
+        what = f"{usage.free / 2**30:.1f} GiB ({100 * free:.0f} %) are free at {data}; if it is full, votes are refused"
+        fix = "free some space, or move the data directory to a larger disk (--data)"
+        report.add_problem("disk", what, fix)
     report.add_passed("disk", f"{usage.free / 2**30:.0f} GiB free at {data}")

@@ -1,4 +1,4 @@
-"""Check that the broker keeps every vote that it acknowledges, and refuses votes when its memory is full.
+"""Checks that the broker keeps every accepted vote, and refuses votes when its memory is full.
 
 https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/
 """
@@ -24,26 +24,24 @@ ABOUT = "broker"
 TIMEOUT_SECONDS = 3.0
 MIN_VERSION = 7
 CONFIG = {
-    "appendfsync": ("always", "if the machine fails, votes acknowledged in the last second may be lost"),
-    "no-appendfsync-on-rewrite": ("no", "acknowledged votes are not on disk while the file is rewritten"),
+    "appendfsync": ("always", "if the machine fails, votes accepted in the last second may be lost"),
+    "no-appendfsync-on-rewrite": ("no", "accepted votes are not on disk while the file is rewritten"),
 }
 
 
 async def check(report: Report, url: str, polls: tuple[Poll, ...] | None) -> float | None:
-    """Check the broker; return how far its clock is ahead of ours in seconds, to within half a round trip.
+    """Check the broker; return by how many seconds its clock is ahead of ours, to within half a round trip.
 
     Args:
-        report: the findings are added to it.
-        url: of Redis or Valkey.
+        report: gets the findings.
+        url: the URL of Redis or Valkey.
         polls: the polls in the database, if known.
     """
     parts = urlsplit(url)
     if is_remote(parts.hostname or "") and (parts.scheme != "rediss" or "ssl_cert_reqs=none" in parts.query):
-        report.add_problem(
-            ABOUT,
-            f"the connection to {parts.hostname} is not verified",
-            "use rediss:// in REDIS_URL, with ?ssl_ca_certs=<file> for a private authority",
-        )
+        what = f"the connection to {parts.hostname} is not verified"
+        fix = "use rediss:// in REDIS_URL, with ?ssl_ca_certs=<file> for a private authority"
+        report.add_problem(ABOUT, what, fix)
     async with redis_client(url, timeout=TIMEOUT_SECONDS) as client:
         try:
             await client.ping()
@@ -52,11 +50,9 @@ async def check(report: Report, url: str, polls: tuple[Poll, ...] | None) -> flo
             report.add_unchecked(ABOUT, f"INFO is refused ({error})", "give its user +info, as voting secrets does")
             return None
         except (RedisError, OSError) as error:
-            report.add_problem(
-                ABOUT,
-                f"{redacted(url)} does not answer ({error})",
-                "start it, or correct REDIS_URL; votes are refused until then",
-            )
+            what = f"{redacted(url)} does not answer ({error})"
+            fix = "start it, or correct REDIS_URL; votes are refused until then"
+            report.add_problem(ABOUT, what, fix)
             return None
         _check_server(report, info)
         _check_memory(report, info)
@@ -84,26 +80,20 @@ def _check_memory(report: Report, info: dict[str, Any]) -> None:
             ABOUT, f"maxmemory-policy is {policy}: votes may be evicted", "set maxmemory-policy noeviction"
         )
     if not limit:
-        report.add_problem(
-            ABOUT,
-            "maxmemory is not set: with a long backlog, the kernel may kill the process",
-            "set maxmemory to less than half of the memory of the machine or container, such as 192mb of 512",
-        )
+        what = "maxmemory is not set: with a long backlog, the kernel may kill the process"
+        fix = "set maxmemory to less than half of the memory of the machine or container, such as 192mb of 512"
+        report.add_problem(ABOUT, what, fix)
     elif int(info["used_memory"]) > MEMORY_SHARE * limit:
-        report.add_problem(
-            ABOUT,
-            f"{100 * int(info['used_memory']) // limit} % of maxmemory is used: votes are refused",
-            "start workers to count the backlog, or raise maxmemory",
-        )
+        what = f"{100 * int(info['used_memory']) // limit} % of maxmemory is used: votes are refused"
+        fix = "start workers to count the backlog, or raise maxmemory"
+        report.add_problem(ABOUT, what, fix)
 
 
 async def _check_persistence(report: Report, client: Redis, info: dict[str, Any]) -> None:
     if not info["aof_enabled"]:
-        report.add_problem(
-            ABOUT,
-            "appendonly is no: waiting votes are lost when the process ends",
-            "set appendonly yes; ElastiCache does not support it and cannot be used",
-        )
+        what = "appendonly is no: waiting votes are lost when the process ends"
+        fix = "set appendonly yes; ElastiCache does not support it and cannot be used"
+        report.add_problem(ABOUT, what, fix)
         return
     for fact, what in (("aof_last_write_status", "writing"), ("aof_last_bgrewrite_status", "rewriting")):
         if info.get(fact, "ok") != "ok":
@@ -114,11 +104,9 @@ async def _check_persistence(report: Report, client: Redis, info: dict[str, Any]
         try:
             found = (await client.config_get(name)).get(name)
         except (RedisError, OSError) as error:
-            report.add_unchecked(
-                ABOUT,
-                f"{name} ({error})",
-                f"give its user +config|get, as voting secrets does, or make sure that {name} is {wanted}",
-            )
+            what = f"{name} ({error})"
+            fix = f"give its user +config|get, as voting secrets does, or make sure that {name} is {wanted}"
+            report.add_unchecked(ABOUT, what, fix)
             continue
         if found != wanted:
             report.add_problem(ABOUT, f"{name} is {found}: {consequence}", f"set {name} {wanted}")

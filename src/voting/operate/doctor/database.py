@@ -1,4 +1,4 @@
-"""Check the database's durability, version, schema, grants and tallies."""
+"""Checks the database's durability, version, schema, grants and tallies."""
 
 import time
 
@@ -27,14 +27,12 @@ DURABLE = {
 
 
 async def check(report: Report, url: str) -> tuple[tuple[Poll, ...] | None, float | None]:
-    """Check the database; return its polls, and how far its clock is ahead of ours in seconds."""
+    """Check the database; return its polls, and by how many seconds its clock is ahead of ours."""
     try:
         for host in _unverified(url):
-            report.add_problem(
-                ABOUT,
-                f"the connection to {host} is not verified",
-                "add sslmode=verify-full&sslrootcert=<file with its authority> to DATABASE_URL",
-            )
+            what = f"the connection to {host} is not verified"
+            fix = "add sslmode=verify-full&sslrootcert=<file with its authority> to DATABASE_URL"
+            report.add_problem(ABOUT, what, fix)
         async with connect(url, name="doctor", timeout=COUNT_SECONDS) as connection:
             async with deadline(connection, TIMEOUT_SECONDS):
                 version = await _check_server(report, connection)
@@ -53,22 +51,16 @@ async def check(report: Report, url: str) -> tuple[tuple[Poll, ...] | None, floa
             await _check_tallies(report, connection)
     except psycopg.Error as error:
         reason = str(error).splitlines()[0]
-        report.add_problem(
-            ABOUT,
-            f"{redacted(url)} does not answer ({reason})",
-            "start it, or correct DATABASE_URL; votes are accepted and wait until then",
-        )
+        what = f"{redacted(url)} does not answer ({reason})"
+        fix = "start it, or correct DATABASE_URL; votes are accepted and wait until then"
+        report.add_problem(ABOUT, what, fix)
         return None, None
     report.add_passed(ABOUT, f"PostgreSQL {version}: durable, schema and grants in place, tallies exact")
     return polls, ahead
 
 
 def _unverified(url: str) -> list[str]:
-    """Return the remote hosts, if their certificates are not verified.
-
-    Raises:
-        psycopg.ProgrammingError: libpq cannot read the URL.
-    """
+    """Return the remote hosts whose certificates are not verified; or raise psycopg.ProgrammingError for a bad URL."""
     parameters = conninfo_to_dict(url)
     if parameters.get("sslmode") in {"verify-full", "verify-ca"}:
         return []
@@ -92,7 +84,7 @@ async def _check_server(report: Report, connection: Connection) -> str:
 
 
 async def _check_schema(report: Report, connection: Connection) -> bool:
-    """Return whether the schema has all tables."""
+    """Return whether all migrations were applied."""
     try:
         done = await migrations.applied_migrations(connection)
     except psycopg.errors.UndefinedTable:
@@ -128,8 +120,6 @@ async def _check_tallies(report: Report, connection: Connection) -> None:
         report.add_unchecked(ABOUT, "tallies (no right to read votes)", "use the worker's DATABASE_URL")
         return
     for poll, choice, tally, votes in await cursor.fetchall():
-        report.add_problem(
-            ABOUT,
-            f"the tally of {choice} in {poll} is {tally}, but there are {votes} votes",
-            "find what changed the tables besides workers; stop the workers and set tallies to the counts of GROUP BY",
-        )
+        what = f"the tally of {choice} in {poll} is {tally}, but there are {votes} votes"
+        fix = "find what changed the tables besides workers; stop the workers and set tallies to the counts of GROUP BY"
+        report.add_problem(ABOUT, what, fix)

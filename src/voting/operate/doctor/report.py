@@ -1,4 +1,4 @@
-"""The report of `voting doctor`: what is wrong, each with its fix, and what was checked without a finding."""
+"""The report of `voting doctor`: findings, each with its fix, and the checks that passed."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -7,7 +7,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong (`problem`), could not be checked (`unchecked`), or depends on the use (`advice`)."""
+    """Something that is wrong (`problem`), was not checked (`unchecked`), or depends on the use (`advice`)."""
 
     kind: Literal["problem", "unchecked", "advice"]
     about: str
@@ -24,7 +24,6 @@ class Report:
     advice: list[Finding] = field(default_factory=list)
 
     def add_problem(self, about: str, what: str, fix: str) -> None:
-        """Report something that is wrong."""
         self.findings.append(Finding("problem", about, what, fix))
 
     def add_unchecked(self, about: str, what: str, fix: str) -> None:
@@ -41,12 +40,10 @@ class Report:
             self.passed.append(f"{about}: {what}")
 
     def as_json(self) -> str:
-        """Return one JSON object."""
         findings, advice = map(asdict, self.findings), map(asdict, self.advice)
         return json.dumps({"well": self.passed, "findings": list(findings), "advice": list(advice)}, indent=2)
 
     def as_text(self) -> str:
-        """Return lines of text."""
         lines = [f"ok         {line}" for line in self.passed]
         for each in [*self.advice, *self.findings]:
             lines += [f"{each.kind:<9}  {each.about}: {each.what}", f"{'':<9}  fix: {each.fix}"]
@@ -54,8 +51,5 @@ class Report:
 
 
 def is_remote(host: str) -> bool:
-    """Return whether others may read, or answer, traffic to a host: its name has a dot, so it is in no private network.
-
-    Names without a dot are those of containers and of this machine.
-    """
+    """Whether others may read or forge traffic to a host; names without a dot are containers, or this machine."""
     return "." in host and not host.startswith("127.")
