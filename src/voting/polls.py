@@ -63,7 +63,6 @@ class Poll:
 
     @property
     def offered(self) -> tuple[Option, ...]:
-        """The options that can be chosen."""
         return tuple(option for option in self.options if not option.retired)
 
     def options_json(self) -> str:
@@ -198,8 +197,7 @@ class VoteParser:
 def clean_label(text: str) -> str:
     """Return a label or a question in NFC, without surrounding white space.
 
-    Raises:
-        ValueError: it is empty, too long, or has characters that end a line, control a terminal or reorder text.
+    Raise ValueError if it is empty, too long, or has characters that end a line, control a terminal or reorder text.
     """
     text = unicodedata.normalize("NFC", text).strip()
     if not fold_label(text) or len(text) > MAX_LABEL:

@@ -13,8 +13,7 @@ import pytest
 
 from tests.waiting import eventually
 from voting.local import datadir
-from voting.local.datadir import DataDir
-from voting.local.identity import identity
+from voting.local.datadir import DataDir, identity
 from voting.local.supervisor import Failed, Part, Supervisor, stop_orphan
 
 pytestmark = pytest.mark.anyio
@@ -44,7 +43,7 @@ def process() -> Iterator["subprocess.Popen[bytes]"]:
 def _system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways to identify a process: that of Linux, and that of other systems."""
     if request.param == "ps":
-        monkeypatch.setattr("voting.local.identity._BOOT", Path("/nowhere"))
+        monkeypatch.setattr("voting.local.datadir._BOOT", Path("/nowhere"))
 
 
 @pytest.mark.usefixtures("_system")

@@ -94,7 +94,6 @@ class Pipeline(asyncio.Protocol):
         self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Set the result of the oldest future for each complete reply."""
         self._reader.feed(data)
         try:
             while (reply := self._reader.gets()) is not False:
@@ -140,11 +139,7 @@ async def open_pipeline(url: str, timeout: float) -> AsyncIterator[Pipeline]:
 
 
 def _transport(connection: AbstractConnection) -> asyncio.Transport:
-    """Return the transport of a connection of redis-py, which has no public attribute for it.
-
-    Raises:
-        RuntimeError: this version of redis-py keeps it elsewhere.
-    """
+    """Return the transport of a connection of redis-py, which has no public attribute for it."""
     transport: asyncio.Transport | None = getattr(getattr(connection, "_writer", None), "transport", None)
     if transport is None:
         raise RuntimeError(f"redis-py {redis.__version__} has no Connection._writer.transport; tested: {TESTED}")

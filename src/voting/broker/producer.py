@@ -74,11 +74,7 @@ class VoteProducer:
         self.problem, self._max_ms = problem, max_ms
 
     async def publish(self, poll: bytes, voter: bytes, choice: bytes, traceparent: bytes = b"") -> bytes:
-        """Add a vote to the stream and return its entry id; `traceparent` is added to the entry of a traced vote.
-
-        Raises:
-            Refused: Redis is unreachable, silent, short of memory or has no stream, or too many votes are in flight.
-        """
+        """Add a vote, with the `traceparent` of a traced one, to the stream; return the entry id or raise `Refused`."""
         if refusal := self._outage or self.problem:
             raise Refused(refusal)
         if self.in_flight >= self._max_in_flight:

@@ -56,9 +56,8 @@ def _rename(poll: Poll, renames: Mapping[str, str]) -> Poll:
         option, other = _find(poll.options, old), _find(poll.options, new)
         if not option and not other:
             labels = ", ".join(each.label for each in poll.options)
-            raise DefinitionConflict(
-                f"RENAME_OPTIONS={old}={new}: there is no option {old}. The options are: {labels}."
-            )
+            message = f"RENAME_OPTIONS={old}={new}: there is no option {old}. The options are: {labels}."
+            raise DefinitionConflict(message)
         if option and other and option != other:
             raise DefinitionConflict(f"RENAME_OPTIONS: {old} cannot become {new}, since another option has that label.")
         options = (replace(each, label=new) if each == option else each for each in poll.options)
@@ -82,9 +81,8 @@ def _labels(definition: Definition, stored: Poll | None) -> tuple[str, ...]:
 def _options(poll: Poll, labels: tuple[str, ...], votes: Mapping[str, int]) -> tuple[Option, ...]:
     """Return an option for each label, followed by the retired options."""
     if len(set(map(fold_label, labels))) < len(labels) or len(labels) > MAX_OPTIONS:
-        raise DefinitionConflict(
-            f"A poll has at most {MAX_OPTIONS} options, which differ in more than case: {', '.join(labels)}."
-        )
+        message = f"A poll has at most {MAX_OPTIONS} options, which differ in more than case: {', '.join(labels)}."
+        raise DefinitionConflict(message)
     used = {option.key for option in poll.options} | votes.keys()
     unused = iter(KEYS[max((KEYS.find(key) + 1 for key in used if len(key) == 1), default=0) :])
     offered = []
@@ -92,9 +90,8 @@ def _options(poll: Poll, labels: tuple[str, ...], votes: Mapping[str, int]) -> t
         existing = _find(poll.options, label)
         key = existing.key if existing else next(unused, None)
         if key is None:
-            raise DefinitionConflict(
-                f"This poll has had {len(KEYS)} options, and there is no key for {label}.\n{_ANOTHER}"
-            )
+            message = f"This poll has had {len(KEYS)} options, and there is no key for {label}.\n{_ANOTHER}"
+            raise DefinitionConflict(message)
         offered.append(Option(key, label))
     keys = {option.key for option in offered}
     removed = [option for option in poll.options if option.key not in keys]

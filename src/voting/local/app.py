@@ -65,9 +65,8 @@ def _check_free(host: str, port: int, flag: str) -> None:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise CannotRun(f"port {port} on {host} is in use; choose another with {flag}") from None
-        raise CannotRun(
-            f"cannot listen on {host}, port {port} ({error.strerror}); choose others with --host and {flag}"
-        ) from None
+        message = f"cannot listen on {host}, port {port} ({error.strerror}); choose others with --host and {flag}"
+        raise CannotRun(message) from None
 
 
 async def _run(data: DataDir, options: Options) -> int:

@@ -8,15 +8,15 @@ import os
 import re
 import secrets
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
-
-from voting.local.identity import identity
 
 MAX_SOCKET_PATH = 100  # bytes; the system's own limit is 104 to 108
 PLAIN = re.compile(r"[A-Za-z0-9_./+-]+")  # needs no quoting in a URL or in PostgreSQL's lists
 MAX_LOG = 5_000_000  # bytes
 IS_ROOT = os.geteuid() == 0
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class DirectoryInUse(Exception):
@@ -53,9 +53,8 @@ class DataDir:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = self.pid("up")
-            raise DirectoryInUse(
-                f"already runs with {self.root}, process {holder}: stop it, or choose another --data"
-            ) from None
+            message = f"already runs with {self.root}, process {holder}: stop it, or choose another --data"
+            raise DirectoryInUse(message) from None
         self.sockets = self._socket_directory(shared)
         self.write_pid("up", os.getpid())
 
@@ -127,7 +126,6 @@ class DataDir:
                         log.truncate(0)
 
     def write_state(self, state: dict[str, object]) -> None:
-        """Write the addresses for the operator's commands."""
         _write(self.run / "state.json", json.dumps(state, indent=2))
 
     def close(self) -> None:
@@ -135,6 +133,24 @@ class DataDir:
         (self.run / "state.json").unlink(missing_ok=True)
         self.remove_pid("up")
         os.close(self._lock)
+
+
+def identity(pid: int) -> str | None:
+    """Return a text that identifies a process even if its id is reused: its start time, on Linux in ticks since boot.
+
+    None if there is no such process, or it is a zombie. Source: proc_pid_stat(5), fields 3 and 22, counted after the
+    name, which may have any characters; on other systems ps(1).
+    """
+    if _BOOT.exists():
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        return None if fields[0] in {b"Z", b"X"} else f"{_BOOT.read_text('ascii').strip()} {int(fields[19])}"
+    command = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, env={"LC_ALL": "C"})  # noqa: S603
+    state, _, started = found.stdout.strip().partition(" ")
+    return None if not state or state.startswith("Z") else started.strip()
 
 
 def _write(path: Path, text: str) -> None:

@@ -133,7 +133,7 @@ def postgres(data: DataDir) -> tuple[Part, str]:
 
 
 def _initialise(prefix: list[str], binaries: Path, files: Path, options: dict[str, Any]) -> None:
-    """Create the files of a new database cluster with our database, atomically."""
+    """Create the files of a new database cluster, atomically."""
     draft = files.with_suffix(".new")
     shutil.rmtree(draft, ignore_errors=True)
     initdb = [str(binaries / "initdb"), "-D", str(draft), "-U", USER, "--auth=trust", "--encoding=UTF8"]

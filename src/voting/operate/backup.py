@@ -52,7 +52,6 @@ class Summary(NamedTuple):
     newest: str
 
     def __str__(self) -> str:
-        """Return one line of text."""
         letters = f", {self.dead_letters:,} dead letters" if self.dead_letters else ""
         return f"{self.votes:,} votes in {self.polls:,} polls{letters}; newest entry {self.newest}"
 
@@ -123,9 +122,8 @@ async def restore(url: str, file: BinaryIO, *, replace: bool) -> Summary:
     """
     reader = Reader(file)
     if unknown := set(reader.about["migrations"]) - set(migrations.known_migrations()):
-        raise CannotRestore(
-            f"voting {reader.about['version']} made this backup (with {max(unknown)}): update voting first"
-        )
+        message = f"voting {reader.about['version']} made this backup (with {max(unknown)}): update voting first"
+        raise CannotRestore(message)
     async with _connect(url, "restore") as connection, connection.transaction():
         await migrations.migrate(connection, None)
         tables = sql.SQL(", ").join(map(sql.Identifier, TABLES))
@@ -184,7 +182,7 @@ async def _check_tallies(connection: Connection) -> None:
     if rows := await cursor.fetchall():
         drift = "; ".join(f"{poll} {choice}: tally {tally}, votes {votes}" for poll, choice, tally, votes in rows[:5])
         raise CannotRestore(
-            f"tallies and votes do not match ({drift}): not only workers have changed the tables; correct them first"
+            f"tallies and votes do not match ({drift}); correct what changed the tables besides workers"
         )
 
 

@@ -48,11 +48,7 @@ class CertificateMetrics:
 
 
 def parse_validity(certificate: bytes) -> Validity:
-    """Return the validity of an X.509 certificate in DER.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """Return the validity of an X.509 certificate in DER, or raise `ValueError`."""
     found = _VALIDITY.search(certificate)
     if not found:
         raise ValueError("not a certificate in DER: it has no validity")

@@ -44,11 +44,7 @@ class BadSecret(Exception):
 
 
 def write_secrets(kept: Path, given: Path) -> list[str]:
-    """Write each service's files below `kept`; return the names of the new secrets.
-
-    Raises:
-        BadSecret: a given file is too short, or has characters that are not valid in a URL or an ACL.
-    """
+    """Write each service's files below `kept`; return the names of the new ones. Raise `BadSecret` for a given one."""
     values = {name: _value(name, kept / "secrets" / name, given / name) for name in GIVEN}
     old_keys = _old_keys(kept / "secrets" / OLD_KEYS, given / OLD_KEYS, values["secret_key"])
     vote, worker = values["redis_vote_password"], values["redis_worker_password"]

@@ -52,7 +52,6 @@ class Status:
         return json.dumps(asdict(self), indent=2)
 
     def as_text(self) -> str:
-        """Return a table and the problems."""
         rows = [*self.parts.items(), ("", "")]
         facts = {
             "votes accepted": self.accepted,
@@ -176,11 +175,7 @@ async def _check_database(status: Status, url: str, within: float | None) -> Non
 
 
 def main(data: Path, *, as_json: bool, dead_letters_within: float | None) -> int:
-    """Print the status; return the exit code, 0 if there is no problem.
-
-    Raises:
-        BadSettings: the addresses are not known.
-    """
+    """Print the status; return the exit code, 0 without a problem. Raise `BadSettings` if no address is known."""
     found = addresses.read_addresses(data)
     status = asyncio.run(check(found.redis_url, found.database_url, found.services, dead_letters_within))
     print(status.as_json() if as_json else status.as_text())  # noqa: T201

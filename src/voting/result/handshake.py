@@ -14,14 +14,7 @@ Admit = Callable[[Request, object], tuple[Channel, str]]
 
 
 def respond(protocol: ServerProtocol, request: Request, peer: object, admit: Admit) -> tuple[Channel, str] | None:
-    """Pass the response to the protocol; return the result of `admit`, or None if the request is rejected.
-
-    Args:
-        protocol: the connection's protocol, which has received the request.
-        request: the request to open a WebSocket.
-        peer: the client's address and port.
-        admit: see `Viewer`.
-    """
+    """Pass the response to the protocol; return the result of `admit(request, peer)`, or None if it is a rejection."""
     admission = None
     response = protocol.accept(request)
     if protocol.handshake_exc is None:

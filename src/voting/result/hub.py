@@ -58,14 +58,12 @@ class Channel:
         self._published_at = asyncio.get_running_loop().time()
 
     def record_rate(self) -> None:
-        """Append the votes of the last second to `rates`; called once a second."""
         total = self.snapshot["total"]
         self.rates.append(0 if self._last_total is None else max(0, total - self._last_total))
         self._last_total = total
         self.pages.clear()
 
     def subscribe(self, subscriber: Subscriber) -> None:
-        """Add a subscriber and send it the current snapshot."""
         self._subscribers[subscriber] = None
         self._metrics.viewers.inc()
         self._metrics.frames.inc(subscriber.send(self.frame))
@@ -108,7 +106,6 @@ class Hub:
         self._deleted: list[Channel] = []
 
     def find_channel(self, slug: str) -> Channel | None:
-        """Return a poll's channel; None if the database has no such poll."""
         return self._channels.get(slug)
 
     @property

@@ -12,8 +12,7 @@ class ResultMetrics(WebMetrics):
         super().__init__(registry)
         self.viewers = Gauge("voting_viewers", "Open WebSockets", registry=registry)
         self.frames = Counter("voting_frames_sent", "Snapshots sent to viewers", registry=registry)
-        self.cut = Counter(
-            "voting_viewers_cut", "WebSockets cut because the viewer did not read or answer pings", registry=registry
-        )
+        text = "WebSockets cut because the viewer did not read or answer pings"
+        self.cut = Counter("voting_viewers_cut", text, registry=registry)
         self.age = Gauge("voting_snapshot_age_seconds", "Time since the database last answered", registry=registry)
         self.interruptions = Counter("voting_interruptions", "Times the database was lost", registry=registry)

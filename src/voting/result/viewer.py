@@ -122,7 +122,6 @@ class Viewer(asyncio.Protocol):
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """Continue with the newest frame."""
         self._stuck_since = None
         self._received_at = asyncio.get_running_loop().time()
         if self._closing is None:
@@ -146,12 +145,10 @@ class Viewer(asyncio.Protocol):
             self._transport.write(_PING)
 
     def _is_lost(self, now: float) -> bool:
-        """Whether the viewer has read or sent nothing for too long."""
         stuck = self._stuck_since is not None and now - self._stuck_since > STUCK_SECONDS
         return stuck or now - self._received_at > SILENT_SECONDS
 
     def close(self, code: int, reason: str) -> None:
-        """Close the connection with a close code of RFC 6455."""
         self._protocol.fail(code, reason)
         self._flush()
 

@@ -50,7 +50,6 @@ class ViewerServer:
             raise
 
     def _count(self, request: Request, peer: object) -> str:
-        """Count a viewer; return its address."""
         headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in request.headers.raw_items()]
         if not same_site(dict(headers), self._origins):
             raise Problem(403, "cross_site", "This socket was opened by another site.")

@@ -11,7 +11,8 @@ from typing import Literal
 
 _is_absent = sys.modules.setdefault("rich", None) is None  # type: ignore[arg-type]
 import structlog  # noqa: E402 - would import rich, which import-linter installs: 3 MiB more in each process
-from structlog.typing import FilteringBoundLogger  # noqa: E402
+from structlog import processors, stdlib  # noqa: E402
+from structlog.typing import EventDict, FilteringBoundLogger, Processor  # noqa: E402
 
 if _is_absent:
     del sys.modules["rich"]
@@ -46,7 +47,7 @@ class RepeatLimit(logging.Filter):
         self._passed[name] = now, 0
         return suppressed
 
-    def __call__(self, _logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    def __call__(self, _logger: object, _method: str, event: EventDict) -> EventDict:
         """Return an event, or drop it (a processor of structlog)."""
         if not event.get("exc_info"):
             suppressed = self._admit(f"{event['event']} {event.get('error', '')}"[:MAX_NAME_LENGTH])
@@ -70,17 +71,11 @@ def configure(service: str, *, form: Literal["auto", "json", "console"], level: 
     """Log to standard error, including lines that libraries log with `logging`."""
     is_console = form == "console" or (form == "auto" and sys.stderr.isatty())
     number = logging.getLevelNamesMapping()[level.upper()]
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.EventRenamer("event"),
-    ]
+    stamp, rename = processors.TimeStamper(fmt="iso", utc=True), processors.EventRenamer("event")
+    shared: list[Processor] = [structlog.contextvars.merge_contextvars, processors.add_log_level, stamp, rename]
     limit = RepeatLimit()
-    render: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if is_console else structlog.processors.JSONRenderer()
-    )
-    errors: list[structlog.typing.Processor] = [] if is_console else [structlog.processors.format_exc_info]
+    render: Processor = structlog.dev.ConsoleRenderer() if is_console else processors.JSONRenderer()
+    errors: list[Processor] = [] if is_console else [processors.format_exc_info]
     structlog.configure(
         processors=[limit, *shared, *errors, render],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -88,12 +83,11 @@ def configure(service: str, *, form: Literal["auto", "json", "console"], level: 
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler()
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder({"suppressed"})],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *errors, render],
-        )
+    formatter = stdlib.ProcessorFormatter(
+        foreign_pre_chain=[*shared, stdlib.ExtraAdder({"suppressed"})],
+        processors=[stdlib.ProcessorFormatter.remove_processors_meta, *errors, render],
     )
+    handler.setFormatter(formatter)
     handler.addFilter(limit)
     logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
     structlog.contextvars.bind_contextvars(service=service)

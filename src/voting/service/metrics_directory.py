@@ -33,11 +33,7 @@ def share() -> None:
 
 
 def _lock(folder: str | Path) -> int:
-    """Lock a directory of this user, and return the descriptor that holds the lock.
-
-    Raises:
-        OSError: another process holds the lock, or this is not a directory.
-    """
+    """Return a descriptor that holds the lock of a directory; raise OSError if another process has it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -51,10 +51,13 @@ def check_host_and_port(url: str) -> str:
     raise ValueError("expected one host and, if any, a port from 0 to 65535")
 
 
+AcceptedKeys = Annotated[tuple[keys.AcceptedKey, ...], BeforeValidator(parse_keys)]
 CommaList = Annotated[tuple[str, ...], BeforeValidator(parse_list)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Label = Annotated[str, AfterValidator(clean_label)]
 LabelList = Annotated[tuple[Label, ...], BeforeValidator(parse_labels)]
+Renames = Annotated[tuple[tuple[str, str], ...], BeforeValidator(parse_renames)]
+HostUrl = Annotated[str, Field(pattern=r"^(redis|rediss|unix)://.+"), AfterValidator(check_host_and_port)]
 PublicUrl = Annotated[
     str,
     Field(pattern=r"^(https?://[^/?#@\s]+(/[^?#\s]*)?)?$", max_length=500, examples=["https://vote.example.org"]),

@@ -29,8 +29,7 @@ class AcceptedKey(NamedTuple):
 def parse(text: str) -> tuple[AcceptedKey, ...]:
     """Return the keys in the value of the setting.
 
-    Raises:
-        ValueError: a key is too short or listed twice, or has an invalid date. The message does not contain the key.
+    Raise ValueError if a key is too short or listed twice, or has an invalid date. The message does not contain keys.
     """
     lines = [line.strip() for line in text.splitlines()]
     entries = [entry.strip() for line in lines if not re.match(r"#(\s|$)", line) for entry in line.split(",")]

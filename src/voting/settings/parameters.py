@@ -24,11 +24,7 @@ class Parameters:
         self._cache: dict[str, tuple[float, str]] = {}
 
     def read(self, names: list[str]) -> dict[str, str]:
-        """Return those of the named parameters that exist, decrypted.
-
-        Raises:
-            Unavailable: boto3, region, credentials or a permission is missing, or AWS does not respond within seconds.
-        """
+        """Return those of the named parameters that exist, decrypted; or raise `Unavailable`."""
         client = self._client()
         found: dict[str, str] = {}
         for start in range(0, len(names), MAX_NAMES):

@@ -7,20 +7,11 @@ The string below a setting is its description in docs/reference.md (`python -m t
 import socket
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from voting.polls import MAX_OPTIONS, clean_label, fold_label
 from voting.settings import keys
-from voting.settings.fields import (
-    CommaList,
-    Label,
-    LabelList,
-    Port,
-    PublicUrl,
-    check_host_and_port,
-    parse_keys,
-    parse_renames,
-)
+from voting.settings.fields import AcceptedKeys, CommaList, HostUrl, Label, LabelList, Port, PublicUrl, Renames
 from voting.settings.sources import Settings
 from voting.settings.tracing import TraceSettings
 
@@ -28,7 +19,7 @@ LIMITED_VOTER_DAYS = 7  # the default of VOTER_DAYS where NEW_VOTERS_PER_HOUR is
 
 
 class ProbeSettings(Settings):
-    """What a health check needs."""
+    """Settings of a health check."""
 
     metrics_listen: Annotated[
         str, Field(pattern=r"^(unix:/.+|.+:\d+)$", examples=["0.0.0.0:9100", "unix:/run/voting.sock"])
@@ -49,12 +40,7 @@ class RedisSettings(Settings):
     """The message broker."""
 
     redis_url: Annotated[
-        str,
-        Field(
-            pattern=r"^(redis|rediss|unix)://.+",
-            examples=["redis://host:6379/0", "rediss://host:6379/0", "unix:///run/redis.sock"],
-        ),
-        AfterValidator(check_host_and_port),
+        HostUrl, Field(examples=["redis://host:6379/0", "rediss://host:6379/0", "unix:///run/redis.sock"])
     ]
     """The URL of Redis; `rediss://` is verified TLS, with `?ssl_ca_certs=FILE` for an authority of your own. A changed
     file or parameter is used for the next connection."""
@@ -104,9 +90,7 @@ class VoteSettings(WebSettings, RedisSettings):
 
     secret_key: Annotated[str, Field(min_length=keys.MIN_LENGTH)]
     """The key that signs voters' cookies."""
-    secret_key_old: Annotated[
-        tuple[keys.AcceptedKey, ...], BeforeValidator(parse_keys), Field(examples=["KEY", "KEY until 2027-01-31"])
-    ] = ()
+    secret_key_old: Annotated[AcceptedKeys, Field(examples=["KEY", "KEY until 2027-01-31"])] = ()
     """More keys whose cookies are accepted: earlier ones, and the next before it signs. Separate several by commas or
     line ends; `until` is the last day, in UTC (docs/operations.md#the-key-of-cookies)."""
     ballot_policy: Literal["open", "browser"] = "open"
@@ -125,16 +109,13 @@ class VoteSettings(WebSettings, RedisSettings):
 
     @model_validator(mode="after")
     def _distinct_keys(self) -> Self:
-        numbers = [number for number, each in enumerate(self.secret_key_old, 1) if each.key == self.secret_key]
-        if numbers:
-            raise ValueError(
-                f"SECRET_KEY_OLD: key {numbers[0]} is SECRET_KEY itself; list only the other keys that are accepted"
-            )
+        for number, each in enumerate(self.secret_key_old, 1):
+            if each.key == self.secret_key:
+                raise ValueError(f"SECRET_KEY_OLD: key {number} is SECRET_KEY itself; list only the other keys")
         return self
 
     @property
     def cookie_days(self) -> int:
-        """Days for which a voter's cookie is accepted."""
         return self.voter_days or (LIMITED_VOTER_DAYS if self.new_voters_per_hour else 365)
 
 
@@ -184,9 +165,7 @@ class MigrateSettings(ServiceSettings, DatabaseSettings):
     stay."""
     options: Annotated[LabelList, Field(examples=["Red, Green, Blue", '["Red, warm", "Blue"]'])] = ()
     """2 to 20 options in place of `OPTION_A` and `OPTION_B`; labels with commas need a JSON list."""
-    rename_options: Annotated[
-        tuple[tuple[str, str], ...], BeforeValidator(parse_renames), Field(examples=["Old label=New label, Gren=Green"])
-    ] = ()
+    rename_options: Annotated[Renames, Field(examples=["Old label=New label, Gren=Green"])] = ()
     """Renames options, which keep their votes (docs/decisions.md#a-poll-with-votes-keeps-its-meaning)."""
 
     @field_validator("options")

@@ -61,7 +61,6 @@ class VoteEndpoint:
 
     @property
     def ready(self) -> bool:
-        """Whether a vote would be accepted now."""
         return self._monitor.ready
 
     async def run(self) -> None:
@@ -105,7 +104,6 @@ class VoteEndpoint:
         raise Problem(404, "unknown_poll")
 
     def _get(self, ballot: PreparedBallot, scope: Scope, headers: dict[bytes, bytes]) -> OkResponse:
-        """Return the ballot and, for a new voter, a cookie."""
         voter = self._voters.recognise(headers.get(b"cookie")) or self._new_voters.create_for_page(scope)
         return voter, _HTML, ballot.page(language.negotiate(headers, scope["query_string"]))
 

@@ -1,5 +1,7 @@
 """Metrics of the vote service."""
 
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from voting.service.metrics import FAST_BUCKETS
@@ -17,25 +19,14 @@ class VoteMetrics(WebMetrics):
 
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(registry)
-        self.accepted = Counter("voting_votes_accepted", "Votes that Redis has on disk", registry=registry)
-        self.refused = Counter("voting_votes_refused", "Votes refused", ["reason"], registry=registry)
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        self.accepted = counter("voting_votes_accepted", "Votes that Redis has on disk")
+        self.refused = counter("voting_votes_refused", "Votes refused", ["reason"])
         for reason in SERVICE_REASONS:
             self.refused.labels(reason)
-        self.seconds = Histogram(
-            "voting_vote_duration_seconds",
-            "Time from request to response, accepted votes",
-            buckets=FAST_BUCKETS,
-            registry=registry,
-        )
-        self.in_flight = Gauge(
-            "voting_votes_in_flight", "Votes waiting for Redis", registry=registry, multiprocess_mode="livesum"
-        )
-        self.interruptions = Counter(
-            "voting_interruptions", "Times the connection to Redis was lost", registry=registry
-        )
-        self.memory = Gauge(
-            "voting_broker_memory_ratio",
-            "Memory that Redis uses, as a share of its maxmemory; 0 without a maxmemory",
-            registry=registry,
-            multiprocess_mode="livemax",
-        )
+        text = "Time from request to response, accepted votes"
+        self.seconds = Histogram("voting_vote_duration_seconds", text, buckets=FAST_BUCKETS, registry=registry)
+        self.in_flight = gauge("voting_votes_in_flight", "Votes waiting for Redis", multiprocess_mode="livesum")
+        self.interruptions = counter("voting_interruptions", "Times the connection to Redis was lost")
+        text = "Memory that Redis uses, as a share of its maxmemory; 0 without a maxmemory"
+        self.memory = gauge("voting_broker_memory_ratio", text, multiprocess_mode="livemax")

@@ -62,8 +62,7 @@ class ProcessManager:
         """Run `number` processes until SIGTERM or SIGINT; with 1, this process runs the service itself.
 
         Raises:
-            SystemExit: a process ended with an error while all were being stopped, or `MAX_DEATHS` processes died
-                within `STABLE_SECONDS` of each other, and all were stopped.
+            SystemExit: a process failed to stop cleanly, or all were stopped after `MAX_DEATHS`.
         """
         if number == 1:
             run(self._main)

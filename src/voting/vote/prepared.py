@@ -49,20 +49,14 @@ class PreparedBallot:
         return self._receipts[choice].replace(PLACEHOLDER.encode(), receipt)
 
     def parse_choice(self, form: bytes) -> bytes:
-        """Return the key of the option that a form chooses.
-
-        Raises:
-            Problem: the form chooses no option, several, or one that the poll does not have; or the poll has changed
-                since its page was loaded.
-        """
+        """Return the key of the option that a form chooses, or raise a `Problem`."""
         try:
             fields = parse_qsl(form.decode(), keep_blank_values=True)
         except UnicodeDecodeError:
             fields = []
         if any(name == "ballot" and value != self.digest for name, value in fields):
-            raise Problem(
-                409, "poll_changed", translatable("This poll has changed since you opened it. Open it again and vote.")
-            )
+            message = translatable("This poll has changed since you opened it. Open it again and vote.")
+            raise Problem(409, "poll_changed", message)
         chosen = [value for name, value in fields if name == "vote"]
         if len(chosen) != 1 or chosen[0] not in self._keys:
             message = translatable("Choose exactly one option: send the form field vote as one of {expected}.")

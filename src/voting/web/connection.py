@@ -86,7 +86,6 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._waiting_since = math.inf  # when `check` first found that the client has to act
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Accept the connection, or reject it if too many are open."""
         super().connection_made(transport)
         self.flow = self  # type: ignore[assignment]  # Uvicorn's flow control, for `RequestResponseCycle`
         transport.set_write_buffer_limits(high=WRITE_BUFFER)

@@ -68,7 +68,6 @@ class RequestFraming:
             self.expects_continue = value.lower() == b"100-continue"
 
     def add_trailer(self) -> None:
-        """Count a trailer, or set `error`."""
         self._fields += 1
         if self._fields > MAX_FIELDS:
             self.error = 431

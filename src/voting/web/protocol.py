@@ -134,7 +134,6 @@ class HttpProtocol(LimitedHttpProtocol):
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Run the application if the head is within the limits."""
         framing = self._framing
         if not framing.error:
             is_websocket = framing.upgrade and self._is_websocket()
@@ -166,7 +165,6 @@ class HttpProtocol(LimitedHttpProtocol):
         self.cycle.message_event.set()
 
     def on_response_complete(self) -> None:
-        """Expect the next request if this one is complete too."""
         if self._phase == ANSWERING and not self.transport.is_closing():
             self._expect_request()
 

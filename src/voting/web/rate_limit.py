@@ -75,15 +75,7 @@ def too_many_requests(retry_after: int) -> Problem:
 
 
 class RateLimitMiddleware:
-    """Responds with 429 to an address without a token, and passes all other requests and all probes to `app`.
-
-    Args:
-        app: the limited application.
-        limit: the tokens.
-        hops: see `client_address`.
-        pages: renders the refusals.
-        on_refusal: called for each refusal.
-    """
+    """Responds with 429 to an address without a token, and passes all other requests and all probes to `app`."""
 
     def __init__(self, app: ASGIApp, limit: RateLimit, hops: int, pages: Pages, on_refusal: Callable[[], None]) -> None:
         self._app, self._limit, self._hops, self._pages = app, limit, hops, pages

@@ -45,7 +45,6 @@ class Server(uvicorn.Server):
         yield
 
     async def check_connections(self) -> None:
-        """Call `check` of each connection once a second until cancelled."""
         connections: set[Checkable] = self.server_state.connections  # type: ignore[assignment]
         while True:
             await asyncio.sleep(CHECK_SECONDS)

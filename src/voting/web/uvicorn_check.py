@@ -9,11 +9,7 @@ TESTED = "0.54"  # the only version that pyproject.toml allows
 
 
 def require_attributes(used: type, *names: str) -> None:
-    """Check that a class, or its `__init__`, defines these attributes.
-
-    Raises:
-        ImportError: one is missing; the message names the installed version and the tested one.
-    """
+    """Raise ImportError if one of these attributes is defined by neither a class nor its `__init__`."""
     found = {*dir(used), *used.__init__.__code__.co_names}  # type: ignore[misc]
     if missing := [name for name in names if name not in found]:
         raise ImportError(

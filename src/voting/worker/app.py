@@ -113,7 +113,6 @@ class Worker:
                     await report_stopped(database, name)
 
     async def _write_report(self, database: Connection, backlog: Backlog, *, counted: bool) -> None:
-        """Write the backlog into the database and the metrics."""
         name, lag, pending, oldest = self._settings.worker_name, backlog.lag, backlog.pending, backlog.oldest
         state = {"is_counting": self.is_counting, "counted": counted}
         async with deadline(database, REPORT_TIMEOUT):

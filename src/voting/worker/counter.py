@@ -71,7 +71,7 @@ class VoteCounter:
             reclaim_seconds: time after which pending entries of other workers are claimed.
 
         Raises:
-            redis.RedisError, psycopg.Error, OSError: a store failed; run a new counter on new connections.
+            redis.RedisError, psycopg.Error, OSError: a store failed.
         """
         await self._polls.start()
         try:

@@ -15,11 +15,7 @@ log = logs.get()
 
 
 async def wait_for_match(stop: Stop, database: Connection, redis: Redis) -> bool:
-    """Wait until the database belongs to the broker; return False if `stop` is set first.
-
-    Raises:
-        redis.RedisError, psycopg.Error, OSError: a store failed.
-    """
+    """Wait until the database belongs to the broker; return False if `stop` is set first."""
     backoff = Backoff(0.5, 5)
     while not stop.is_set():
         async with deadline(database, TIMEOUT):

@@ -21,13 +21,7 @@ log = logs.get()
 class PollSync:
     """Reads poll definitions from the database, aligns the stream, and publishes the polls for the vote service.
 
-    Args:
-        database, redis: open connections.
-        stream: the consumer, on the same connection to Redis.
-        timeout: time limit of the database, in seconds.
-
-    Attributes:
-        parser: parses votes of the polls read last.
+    `parser` parses votes of the polls read last; `timeout` is the time limit of the database, in seconds.
     """
 
     def __init__(self, database: Connection, redis: Redis, stream: Consumer, timeout: float) -> None:
@@ -46,7 +40,6 @@ class PollSync:
         await self.sync()
 
     async def sync_if_due(self) -> None:
-        """Synchronize if that was last done more than `SYNC_SECONDS` ago."""
         if time.monotonic() - self._synced > SYNC_SECONDS:
             await self.sync()
 

@@ -24,11 +24,7 @@ SERVICES = (VoteSettings, ResultSettings, WorkerSettings, MigrateSettings)
 
 
 def main(data: Path, *, as_json: bool) -> int:
-    """Print the report; return the exit code, 0 if there is no finding.
-
-    Raises:
-        BadSettings: the addresses are not known.
-    """
+    """Print the report; return the exit code, 0 without a finding. Raise `BadSettings` if no address is known."""
     report = asyncio.run(check(read_addresses(data)))
     print(report.as_json() if as_json else report.as_text())  # noqa: T201
     return 1 if report.findings else 0

@@ -76,9 +76,8 @@ def _check_server(report: Report, info: dict[str, Any]) -> None:
 def _check_memory(report: Report, info: dict[str, Any]) -> None:
     limit, policy = int(info["maxmemory"]), info["maxmemory_policy"]
     if policy != "noeviction":
-        report.add_problem(
-            ABOUT, f"maxmemory-policy is {policy}: votes may be evicted", "set maxmemory-policy noeviction"
-        )
+        what = f"maxmemory-policy is {policy}: votes may be evicted"
+        report.add_problem(ABOUT, what, "set maxmemory-policy noeviction")
     if not limit:
         what = "maxmemory is not set: with a long backlog, the kernel may kill the process"
         fix = "set maxmemory to less than half of the memory of the machine or container, such as 192mb of 512"
@@ -95,11 +94,10 @@ async def _check_persistence(report: Report, client: Redis, info: dict[str, Any]
         fix = "set appendonly yes; ElastiCache does not support it and cannot be used"
         report.add_problem(ABOUT, what, fix)
         return
-    for fact, what in (("aof_last_write_status", "writing"), ("aof_last_bgrewrite_status", "rewriting")):
+    for fact, step in (("aof_last_write_status", "writing"), ("aof_last_bgrewrite_status", "rewriting")):
         if info.get(fact, "ok") != "ok":
-            report.add_problem(
-                ABOUT, f"{what} the append-only file failed", "free some space on its disk, and read its log"
-            )
+            what = f"{step} the append-only file failed"
+            report.add_problem(ABOUT, what, "free some space on its disk, and read its log")
     for name, (wanted, consequence) in CONFIG.items():
         try:
             found = (await client.config_get(name)).get(name)
@@ -117,9 +115,8 @@ async def _check_polls(report: Report, client: Redis, polls: tuple[Poll, ...] | 
         published, bad = await read_polls(client)
         backlog = await stream.backlog(client)
     except (RedisError, OSError) as error:
-        report.add_unchecked(
-            ABOUT, f"stream and polls ({error})", "use the worker's REDIS_URL, whose user has the right"
-        )
+        what = f"stream and polls ({error})"
+        report.add_unchecked(ABOUT, what, "use the worker's REDIS_URL, whose user has the right")
         return
     try:
         await read_installation(client)
@@ -129,9 +126,8 @@ async def _check_polls(report: Report, client: Redis, polls: tuple[Poll, ...] | 
     if backlog is None:
         report.add_problem(ABOUT, "there is no stream: votes are refused", "start a worker, which creates it")
     elif polls is not None and (bad or _ballots(published.values()) != _ballots(polls)):
-        report.add_problem(
-            ABOUT, "its polls are not those of the database", "start a worker, which publishes them within a second"
-        )
+        what = "its polls are not those of the database"
+        report.add_problem(ABOUT, what, "start a worker, which publishes them within a second")
 
 
 def _ballots(polls: Iterable[Poll]) -> dict[str, str]:

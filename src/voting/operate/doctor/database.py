@@ -112,9 +112,8 @@ async def _check_tallies(report: Report, connection: Connection) -> None:
     try:
         cursor = await connection.execute(QUERIES["drift"])
     except psycopg.errors.QueryCanceled:
-        report.add_unchecked(
-            ABOUT, f"tallies (took over {COUNT_SECONDS:.0f} s)", "compare them with a backup: voting backup"
-        )
+        what = f"tallies (took over {COUNT_SECONDS:.0f} s)"
+        report.add_unchecked(ABOUT, what, "compare them with a backup: voting backup")
         return
     except psycopg.errors.InsufficientPrivilege:
         report.add_unchecked(ABOUT, "tallies (no right to read votes)", "use the worker's DATABASE_URL")
