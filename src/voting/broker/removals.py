@@ -26,10 +26,10 @@ _DETECT = """\
 #!lua flags=allow-oom
 local info, stream = redis.call('XINFO', 'STREAM', KEYS[1]), {}
 for i = 1, #info, 2 do stream[info[i]] = info[i + 1] end
-local gone = stream['entries-added'] - stream['length']
+local removed = stream['entries-added'] - stream['length']
 local deleted = redis.call('GET', KEYS[2])
-local missing = gone - (deleted or gone)
-if missing ~= 0 or not deleted then redis.call('SET', KEYS[2], gone) end
+local missing = removed - (deleted or removed)
+if missing ~= 0 or not deleted then redis.call('SET', KEYS[2], removed) end
 if missing > 0 then
     redis.call('INCRBY', KEYS[3], missing)
     redis.call('EXPIRE', KEYS[3], ARGV[1])

@@ -57,7 +57,7 @@ class Consumer:
         """Create the group, and the stream if it is missing; return whether the group was created.
 
         The group starts at the first entry. A new stream starts at `newest`, the newest entry counted: with lower ids,
-        as when the clock of a new broker is behind, a revote would look older than the vote it replaces. Until the
+        as when the clock of a new broker is behind, a revote would be older than the vote it replaces. Until the
         stream exists, XADD NOMKSTREAM refuses votes.
         """
         async with self._client.pipeline(transaction=True) as transaction:

@@ -2,7 +2,7 @@
 
 A label keeps its key in any position; a new label gets a key that was never used. Once the poll has a vote, no option
 can be removed. Before that, a removed option is retired: votes for it may already be on the stream, and are counted.
-What the settings do not define stays as it is stored.
+What the settings do not define is not changed.
 """
 
 import string
@@ -111,7 +111,7 @@ def poll_problems(polls: Iterable[Poll], bad: Mapping[str, str]) -> list[tuple[s
 
 
 def _find(options: Iterable[Option], label: str) -> Option | None:
-    """Return the option with this label, or one whose label looks the same, or None."""
+    """Return the option with this label, else one whose folded label is the same, else None."""
     same = [option for option in options if fold_label(option.label) == fold_label(label)]
     return next((option for option in same if option.label == label), same[0] if same else None)
 

@@ -129,7 +129,6 @@ class DataDir:
         _write(self.run / "state.json", json.dumps(state, indent=2))
 
     def close(self) -> None:
-        """Release the directory, after all parts have ended."""
         (self.run / "state.json").unlink(missing_ok=True)
         self.remove_pid("up")
         os.close(self._lock)

@@ -80,9 +80,9 @@ async def foreign_installation(data: DataDir) -> str | None:
         return None
     psql = [str(_postgres_binaries() / "psql"), "-AtXqc", "SELECT id FROM installation"]
     psql += ["-h", str(data.sockets / "postgres"), "-U", USER, DATABASE]
-    asking = await asyncio.create_subprocess_exec(*psql, stdout=asyncio.subprocess.PIPE)
-    ids = (await asking.communicate())[0].decode().split()
-    return broker_id if asking.returncode == 0 and broker_id not in ids else None
+    process = await asyncio.create_subprocess_exec(*psql, stdout=asyncio.subprocess.PIPE)
+    ids = (await process.communicate())[0].decode().split()
+    return broker_id if process.returncode == 0 and broker_id not in ids else None
 
 
 def _postgres_binaries() -> Path:
@@ -90,11 +90,7 @@ def _postgres_binaries() -> Path:
 
 
 def postgres(data: DataDir) -> tuple[Part, str]:
-    """Return the database as a part to supervise, and its URL; create its files the first time.
-
-    Raises:
-        CannotRun: it cannot run as this user in this directory, or its files are of another major version.
-    """
+    """Return the database as a part to supervise, and its URL; create its files at first use, or raise `CannotRun`."""
     sockets = data.sockets / "postgres"
     for folder in (data.postgres, sockets):
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -126,8 +122,8 @@ def postgres(data: DataDir) -> tuple[Part, str]:
     url = f"postgresql://{USER}@/{DATABASE}?host={sockets}"
 
     async def is_ready() -> bool:
-        asking = [str(binaries / "pg_isready"), "--quiet", "--timeout=2", f"--host={sockets}"]
-        return await (await asyncio.create_subprocess_exec(*asking)).wait() == 0
+        check = [str(binaries / "pg_isready"), "--quiet", "--timeout=2", f"--host={sockets}"]
+        return await (await asyncio.create_subprocess_exec(*check)).wait() == 0
 
     return Part("postgres", command, is_ready, stop_signal=signal.SIGINT, options=options), url
 
@@ -150,12 +146,13 @@ def _initialise(prefix: list[str], binaries: Path, files: Path, options: dict[st
 
 def _check_version(binaries: Path, files: Path) -> None:
     """Raise `CannotRun` if another major version of PostgreSQL made the files."""
-    said = subprocess.run([str(binaries / "postgres"), "--version"], capture_output=True, text=True, check=True).stdout  # noqa: S603
-    ours = said.split()[2].partition(".")[0]  # postgres (PostgreSQL) 18.4
-    theirs = (files / "PG_VERSION").read_text(encoding="ascii").strip()
-    if ours != theirs:
+    command = [str(binaries / "postgres"), "--version"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603
+    major = output.split()[2].partition(".")[0]  # postgres (PostgreSQL) 18.4
+    found = (files / "PG_VERSION").read_text(encoding="ascii").strip()
+    if major != found:
         raise CannotRun(
-            f"the database in {files} was made by PostgreSQL {theirs}, and this is PostgreSQL {ours}, which cannot\n"
+            f"the database in {files} was made by PostgreSQL {found}, and this is PostgreSQL {major}, which cannot\n"
             "read it. With the version of voting that made it: ./voting up, ./voting backup votes.tar.gz; stop it.\n"
             f"Then move {files} away, and with this version: ./voting up, ./voting restore votes.tar.gz"
         )

@@ -65,9 +65,7 @@ def _seconds(short: bytes, full: bytes) -> float:
 async def read_validity(address: str, host: str) -> Validity:
     """Return the validity of the certificate that `address` (`host:port`) presents for `host`.
 
-    Raises:
-        OSError: no connection or handshake within `TIMEOUT_SECONDS`.
-        ValueError: there is no certificate.
+    Raise OSError without a handshake within `TIMEOUT_SECONDS`, and ValueError without a certificate.
     """
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

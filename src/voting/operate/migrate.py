@@ -16,12 +16,7 @@ def definition_of(settings: MigrateSettings) -> Definition:
 
 
 async def run(settings: MigrateSettings) -> list[str]:
-    """Migrate; return the names of the migrations applied.
-
-    Raises:
-        DefinitionConflict, BadPoll: the settings do not fit the stored poll; nothing was changed.
-        psycopg.Error: the database does not respond, or the role lacks a right.
-    """
+    """Migrate; return the names of the migrations applied. Errors are those of `migrations.migrate`."""
     async with connect(settings.database_url, name="migrate", timeout=TIMEOUT) as connection:
         applied = await migrate(connection, definition_of(settings))
         if settings.worker_database_password:

@@ -43,10 +43,10 @@ class BadSecret(Exception):
     """A given secret is not valid; the message says which, and why."""
 
 
-def write_secrets(kept: Path, given: Path) -> list[str]:
-    """Write each service's files below `kept`; return the names of the new ones. Raise `BadSecret` for a given one."""
-    values = {name: _value(name, kept / "secrets" / name, given / name) for name in GIVEN}
-    old_keys = _old_keys(kept / "secrets" / OLD_KEYS, given / OLD_KEYS, values["secret_key"])
+def write_secrets(folder: Path, given: Path) -> list[str]:
+    """Write each service's files below `folder`; return the names of new secrets. Raise `BadSecret` for an invalid one."""
+    values = {name: _value(name, folder / "secrets" / name, given / name) for name in GIVEN}
+    old_keys = _old_keys(folder / "secrets" / OLD_KEYS, given / OLD_KEYS, values["secret_key"])
     vote, worker = values["redis_vote_password"], values["redis_worker_password"]
     health, owner = values["redis_health_password"], values["postgres_password"]
     database = _database(given)
@@ -67,31 +67,31 @@ def write_secrets(kept: Path, given: Path) -> list[str]:
     }
     if (given / CA).exists():
         files |= {f"{service}/{CA}": (given / CA).read_text() for service in ("worker", "result", "migrate")}
-    held = {name: _content(kept / "secrets" / name) for name in GIVEN}
+    existing = {name: _content(folder / "secrets" / name) for name in GIVEN}
     for name, content in (values | {OLD_KEYS: old_keys}).items():
-        _write(kept / "secrets" / name, content, 0o400)
+        _write(folder / "secrets" / name, content, 0o400)
     for name, content in files.items():
-        _write(kept / name, content, 0o444)  # only services that mount the directory can read it
-    return [name for name in GIVEN if values[name] != held[name]]
+        _write(folder / name, content, 0o444)  # only services that mount the directory can read it
+    return [name for name in GIVEN if values[name] != existing[name]]
 
 
 def _content(path: Path) -> str | None:
     return path.read_text(encoding="utf-8") if path.exists() else None
 
 
-def _value(name: str, kept: Path, given: Path) -> str:
+def _value(name: str, existing: Path, given: Path) -> str:
     if given.exists():
         value = given.read_text(encoding="utf-8").strip()
         least = 32 if name == "secret_key" else 12
         if len(value) < least or not value.isascii() or not value.replace("-", "").replace("_", "").isalnum():
             raise BadSecret(f"{given}: use at least {least} letters, digits, - and _")
         return value
-    return _content(kept) or secrets.token_hex(32)
+    return _content(existing) or secrets.token_hex(32)
 
 
-def _old_keys(kept: Path, given: Path, secret_key: str) -> str:
+def _old_keys(existing: Path, given: Path, secret_key: str) -> str:
     """Return the other keys that are accepted: those given, else the existing ones."""
-    source = given if given.exists() else kept
+    source = given if given.exists() else existing
     text = _content(source) or ""
     try:
         accepted = keys.parse(text)

@@ -114,11 +114,9 @@ class Hub:
         return bool(self._channels)
 
     def update(self, states: list[PollState], unreadable: Container[str] = ()) -> None:
-        """Replace the snapshots that have changed.
+        """Replace the snapshots that have changed. Close the connections of viewers of polls that are not in `states`.
 
-        Args:
-            states: all polls. The connections of viewers of any other poll are closed.
-            unreadable: slugs of polls with invalid rows; their last snapshots are kept and marked as stale.
+        The last snapshots of polls in `unreadable` (slugs of invalid rows) are kept and marked as stale.
         """
         self._stale_since = None
         for slug in self._channels.keys() - {state.poll.slug for state in states}:

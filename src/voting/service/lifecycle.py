@@ -74,7 +74,7 @@ async def pause(stop: Stop, seconds: float) -> None:
 
 
 def raise_if_cancelled() -> None:
-    """Raise `CancelledError` if this task was cancelled and a library has suppressed that.
+    """Raise `CancelledError` if this task was cancelled and a library has suppressed the exception.
 
     Before Python 3.12 `asyncio.wait_for`, which redis-py uses, does so if its awaitable is done at that moment.
     https://github.com/python/cpython/issues/86296

@@ -14,7 +14,7 @@ TIMEOUT = 2.0  # seconds
 
 
 async def is_ready(address: str) -> bool:
-    """Return whether a service is ready; see `failure`."""
+    """Whether a service is ready; see `failure`."""
     return await failure(address) is None
 
 

@@ -61,8 +61,7 @@ class ProcessManager:
     def run(self, number: int) -> None:
         """Run `number` processes until SIGTERM or SIGINT; with 1, this process runs the service itself.
 
-        Raises:
-            SystemExit: a process failed to stop cleanly, or all were stopped after `MAX_DEATHS`.
+        Raise SystemExit if a process failed to stop cleanly, or all were stopped after `MAX_DEATHS`.
         """
         if number == 1:
             run(self._main)

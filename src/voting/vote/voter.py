@@ -93,7 +93,7 @@ class Voters:
         return self._create(self._keys[0], os.urandom(_ID_BYTES))
 
     def recognise(self, cookies: bytes | None) -> Voter | None:
-        """Return the voter of a Cookie header; None if it has no cookie with a valid signature, or an expired one."""
+        """Return the voter of a Cookie header; None if it has no valid cookie."""
         if cookies is None:
             return None
         for part in cookies.split(b";"):

@@ -118,7 +118,7 @@ async def serve(
         server_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
-        workers=1,  # else Uvicorn would read WEB_CONCURRENCY, which is a setting of ours
+        workers=1,  # else Uvicorn would read WEB_CONCURRENCY, which is our own setting
         timeout_graceful_shutdown=DRAIN_SECONDS,
         **({"ws": "none"} | options),
     )

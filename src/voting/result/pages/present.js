@@ -1,4 +1,4 @@
-// The big screen: full screen, hide the result, freeze it, by key or by button. The display is kept awake.
+// The controls of the big screen, by key or button: full screen, hide the result, freeze it. Keeps the display awake.
 "use strict";
 
 const page = document.documentElement;
@@ -15,7 +15,7 @@ function toggle(button, name) {
 
 full.onclick = () => (document.fullscreenElement ? document.exitFullscreen() : page.requestFullscreen());
 hide.onclick = () => toggle(hide, "hidden-result");
-freeze.onclick = () => toggle(freeze, "frozen"); // result.js draws nothing until then
+freeze.onclick = () => toggle(freeze, "frozen"); // result.js draws nothing while frozen
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;

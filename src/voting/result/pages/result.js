@@ -1,20 +1,20 @@
-// Shows the snapshots that arrive over a WebSocket. A snapshot older than the one shown is ignored, so the numbers never
-// go back. After the connection is lost, a new one is opened, with exponential backoff and jitter.
+// Shows the snapshots that arrive over a WebSocket. A snapshot older than the one shown is ignored, so numbers are never
+// replaced by older ones. A lost connection is opened again, with exponential backoff and jitter.
 "use strict";
 
 const tally = document.getElementById("tally");
 const state = document.getElementById("state");
 const spoken = document.getElementById("spoken");
 const rows = new Map([...tally.children].map((row) => [row.dataset.key, row]));
-const language = document.documentElement.lang; // of the texts on the page, so of its numbers too
+const language = document.documentElement.lang;
 const words = JSON.parse(tally.dataset.words);
 const digits = { numberingSystem: "latn", useGrouping: "always" }; // as the server writes them
 const number = new Intl.NumberFormat(language, digits);
 const percent = new Intl.NumberFormat(language, { ...digits, style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const plural = new Intl.PluralRules(language);
 const hours = new Intl.DateTimeFormat(language, { numberingSystem: "latn", hour: "2-digit", minute: "2-digit" });
-const SILENCE = 40_000; // ms; the server sends at least every 15 s
-const SPEAK = 5_000; // ms between two announcements
+const SILENCE = 40_000; // ms after which the connection is closed; the server sends at least every 15 s
+const SPEAK = 5_000; // ms between two announcements to screen readers
 const CLOSE_POLL_DELETED = 4404; // close code of result/hub.py
 let revision = Number(tally.dataset.revision); // of the snapshot that is shown
 let attempts = 0;
@@ -43,7 +43,7 @@ function showStateOf(snapshot) {
   else showState(words.live, "live");
 }
 
-// Whether the page was made for another question or other options than the snapshot has.
+// Whether the question or the options of the snapshot differ from those on the page.
 function outdated({ question, options }) {
   return question !== document.getElementById("question").textContent || options.length !== rows.size
     || options.some(({ key, label }) => rows.get(key)?.querySelector(".label").textContent !== label);
@@ -63,7 +63,7 @@ function shares(counts) {
 
 function reloadSoon() {
   reloading = true;
-  setTimeout(() => location.reload(), 1000 + 2000 * Math.random()); // not all pages at once
+  setTimeout(() => location.reload(), 1000 + 2000 * Math.random()); // spread over time, not all pages at once
 }
 
 function draw() {
@@ -92,8 +92,8 @@ function draw() {
   lastTotal ??= total;
 }
 
-// Move the chart on by a second.
-function tick() {
+// Append the votes of the last second to the chart.
+function recordRate() {
   if (lastTotal === null || frozen()) return;
   rates.shift();
   rates.push(Math.max(0, total - lastTotal));
@@ -150,4 +150,4 @@ function connect() {
 document.documentElement.addEventListener("frozen", draw);
 connect();
 setInterval(speak, SPEAK);
-setInterval(tick, 1000);
+setInterval(recordRate, 1000);

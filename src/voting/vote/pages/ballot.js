@@ -1,6 +1,6 @@
 // Sends a vote without loading a page; the form also works without this script. After 5xx, 429 or a network error the
-// last choice is sent again. This is safe: with the voter's cookie all of these are one vote. The field `ballot` says
-// that the vote comes from this page; the server refuses such a vote without the cookie.
+// last choice is sent again. This is safe, because votes with the same cookie replace each other. With the field
+// `ballot`, which only this page sends, the server refuses a vote without the cookie.
 "use strict";
 
 const form = document.getElementById("ballot");
@@ -11,7 +11,7 @@ let chosen = null; // the button last pressed, until its vote is accepted or ref
 let sending = false;
 let attempts = 0;
 let timer = 0;
-let notBefore = 0; // milliseconds since the epoch; the server asked for no request before then
+let notBefore = 0; // earliest time of the next request, in milliseconds since the epoch (Retry-After)
 
 const label = (button) => button.querySelector(".label").textContent;
 
@@ -82,7 +82,7 @@ async function send() {
     return;
   }
   attempts = 0;
-  if (button !== chosen) { // another button was pressed meanwhile
+  if (button !== chosen) { // another button was pressed
     sendIn(0);
     return;
   }
@@ -100,13 +100,13 @@ function showReceipt(button, receipt) {
   showMessage(texts.thanks, { value: label(button), receipt });
 }
 
-// The vote service does not store choices, so the browser keeps the last one for when the page is loaded again.
+// The vote service does not store choices, so the browser stores the last one for the next time the page is loaded.
 const storageKey = `vote ${form.getAttribute("action")} ${document.title}`;
 
 function storeReceipt(button, receipt) {
   try {
     localStorage.setItem(storageKey, JSON.stringify({ label: label(button), receipt }));
-  } catch { /* storage is disabled; the vote is accepted nevertheless */ }
+  } catch { /* storage is disabled; the vote is accepted */ }
 }
 
 function restoreReceipt() {

@@ -12,7 +12,7 @@ CREATE TABLE polls (
 ) WITH (fillfactor = 50);                     -- updated with each batch: room for HOT updates
 
 CREATE TABLE votes (
-    poll      text NOT NULL,                  -- no foreign key: the worker has checked it, and a check costs time for each row
+    poll      text NOT NULL,                  -- no foreign key: the worker checks it, which is faster
     voter     bytea NOT NULL,                 -- 16 bytes, a keyed hash
     choice    text NOT NULL,
     entry_ms  bigint NOT NULL,                -- the id that Redis gave the entry: the order of votes
@@ -43,5 +43,5 @@ CREATE TABLE workers (
     pending bigint NOT NULL,
     oldest  double precision NOT NULL,        -- age of the oldest waiting entry, seconds
     counted timestamptz,                      -- when this worker last counted a vote
-    stopped boolean NOT NULL DEFAULT false    -- it was told to stop, and is not reported as missing
+    stopped boolean NOT NULL DEFAULT false    -- it was stopped on purpose, so it is not reported as missing
 ) WITH (fillfactor = 50);
