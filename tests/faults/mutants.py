@@ -226,7 +226,7 @@ MUTANTS = (
     Mutant(
         "takes any number of connections",
         "web/addresses.py",
-        (("if full or self._total >= self._most:", "if False:"),),
+        (("if full or self._total >= self._max_total:", "if False:"),),
         ("hostile",),
     ),
 )

@@ -19,8 +19,8 @@ from voting.service.lifecycle import raise_if_cancelled
 
 CHECK_SECONDS = 1.0
 MAX_AGE = CHECK_SECONDS + 2 * TIMEOUT  # seconds for which a check is valid; the next one has two commands
-CLOCK_TOLERANCE = 60_000  # milliseconds; a worker's clock may be behind this one
-MEMORY_SHARE = 0.9  # of maxmemory; above it votes are refused, so that Redis never has to refuse the worker
+CLOCK_TOLERANCE = 60_000  # milliseconds by which a worker's clock may be behind this one
+MEMORY_SHARE = 0.9  # share of maxmemory above which votes are refused, so that Redis never refuses the worker
 
 log = logs.get()
 

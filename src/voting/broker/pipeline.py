@@ -44,9 +44,7 @@ class Pipeline(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader()
         self._unsent: list[bytes] = []
-        self._pending: deque[tuple[asyncio.Future[Reply], float]] = (
-            deque()
-        )  # with the time at which the reply is overdue
+        self._pending: deque[tuple[asyncio.Future[Reply], float]] = deque()  # replies and their deadlines
         self._timer: asyncio.TimerHandle | None = None
         self._error: Exception | None = None
         self.lost: asyncio.Future[Exception] = self._loop.create_future()

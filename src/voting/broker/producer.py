@@ -1,8 +1,8 @@
 """Publishes votes on the stream: votes that arrive at the same moment share one write and one fsync.
 
 `VoteProducer.publish` returns the id of the stream entry when Redis has replied. With `appendfsync always`, Redis
-replies after the vote is on disk. Without a reply within `TIMEOUT`, `publish` raises `Refused`. `Refused.sent` says
-whether Redis may have the vote nevertheless; it is safe to send it again as the same voter.
+replies after the vote is on disk. Otherwise `publish` raises `Refused` within `TIMEOUT`. `Refused.sent` says whether
+Redis may still have the vote; sending it again as the same voter is safe.
 
 While Redis is unreachable, votes are refused at once. They are not queued: a queue would only delay the refusal.
 """
@@ -31,7 +31,7 @@ class Refused(Exception):
 
     Args:
         reason: value of the metric label `reason`.
-        sent: whether the vote was sent and no reply was received, so Redis may have it.
+        sent: whether Redis may have the vote, because it was sent and not rejected by a reply.
     """
 
     def __init__(self, reason: str, *, sent: bool = False) -> None:
@@ -96,7 +96,7 @@ class VoteProducer:
             raise Refused(self._record_error_reply(reply))
         ms, _, seq = reply.partition(b"-")
         if int(ms) > self._max_ms or int(seq) > MAX_SEQ:
-            self.problem = "broker_clock"  # no worker counts such an entry; one recreates the stream
+            self.problem = "broker_clock"  # no worker counts such an entry; a worker recreates the stream
             raise Refused(self.problem, sent=True)
         return reply
 

@@ -14,9 +14,9 @@ from voting.service.lifecycle import Backoff, pause
 
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
-STEADY_SECONDS = 10.0  # after which a part's backoff is reset
+STEADY_SECONDS = 10.0  # the backoff of a part that has run longer is reset
 ROTATE_SECONDS = 1.0
-QUICK_EXITS = 5  # after which the end of the log is shown
+QUICK_EXITS = 5  # number of exits after which the end of the log is shown
 BAD_SETTINGS = 2  # exit code of `voting`
 
 
@@ -102,9 +102,8 @@ class Supervisor:
             exits += 1
             wait = backoff.next()
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            self._write_line(
-                f"{part.name} ended ({how}); started again in {wait:.1f} s. Log: {self._data.log_file(part.name)}"
-            )
+            log = self._data.log_file(part.name)
+            self._write_line(f"{part.name} ended ({how}); started again in {wait:.1f} s. Log: {log}")
             if exits % QUICK_EXITS == 0:
                 self._write_line(self._last_lines(part))
             await pause(self._stopping, wait)
@@ -180,7 +179,6 @@ async def stop_orphan(data: DataDir, name: str) -> None:
     except ProcessLookupError:
         pass  # it has ended
     except PermissionError:
-        raise Failed(
-            f"{name} (process {pid}) of an earlier run belongs to another user: stop it as that user", 1
-        ) from None
+        message = f"{name} (process {pid}) of an earlier run belongs to another user: stop it as that user"
+        raise Failed(message, 1) from None
     data.remove_pid(name)

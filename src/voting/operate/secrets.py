@@ -32,7 +32,7 @@ ACL = {
     "+info +config|get "  # `voting doctor`; no password is among the parameters
     "+hgetall +hset +hdel "
     "+xreadgroup +xautoclaim +xack +xdel +xpending +xinfo|stream +xinfo|groups +xgroup|create +xsetid "
-    "+del "  # to replace a stream whose next ids are unusable
+    "+del "  # replaces a stream whose next ids are unusable
     "(~{votes}:* -@all +get +set +incrby +expire) (~votes ~{votes}:* -@all +eval) "  # broker/removals.py
     "(~installation -@all +get +set)",
     "health": f"-@all {_HANDSHAKE} +info",
@@ -44,7 +44,7 @@ class BadSecret(Exception):
 
 
 def write_secrets(folder: Path, given: Path) -> list[str]:
-    """Write each service's files below `folder`; return the names of new secrets. Raise `BadSecret` for an invalid one."""
+    """Write each service's files below `folder`; return the names of new secrets, or raise `BadSecret`."""
     values = {name: _value(name, folder / "secrets" / name, given / name) for name in GIVEN}
     old_keys = _old_keys(folder / "secrets" / OLD_KEYS, given / OLD_KEYS, values["secret_key"])
     vote, worker = values["redis_vote_password"], values["redis_worker_password"]

@@ -53,7 +53,7 @@ class Viewer(asyncio.Protocol):
         self._connections, self._admit, self._release, self._on_cut = connections, admit, release, on_cut
         self._protocol = ServerProtocol(max_size=MAX_MESSAGE)
         self._channel: Channel | None = None  # from the handshake until the close begins
-        self._address: str | None = None  # to release
+        self._address: str | None = None  # the argument of `release`
         self._closing: asyncio.TimerHandle | None = None
         self._frame = b""  # the last snapshot that was sent
         self._received = self._events = 0  # bytes and frames since the last check

@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-UNLOCKED_SECONDS = 60.0  # far longer than a new directory is unlocked
+UNLOCKED_SECONDS = 60.0  # far longer than a new directory stays unlocked
 
 
 def share() -> None:

@@ -19,7 +19,7 @@ from voting.web.problems import Problem
 from voting.web.rate_limit import RateLimit
 
 _FROM_PAGE = re.compile(rb"(?:^|&)ballot=")  # the hidden field of the page's form
-_IDEMPOTENCY_KEY = re.compile(rb'("?)([!#-~]{8,128})\1')  # with the quotes of RFC 9651, or without
+_IDEMPOTENCY_KEY = re.compile(rb'("?)([!#-~]{8,128})\1')  # with or without the quotes of RFC 9651
 
 
 class NewVoters:

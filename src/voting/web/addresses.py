@@ -1,4 +1,4 @@
-"""Limits for each client count an IPv4 address, or the /64 and the /48 of an IPv6 address."""
+"""The networks that limits count as one client: an IPv4 address, or the /64 and the /48 of an IPv6 address."""
 
 import contextlib
 import functools
@@ -10,7 +10,7 @@ SLASH_48_FACTOR = 16  # the limit of a /48, as a multiple of that of a /64
 
 @functools.lru_cache(10_000)
 def client_network(peer: str) -> str:
-    """Return the /64 of an IPv6 address; anything else is returned as it is."""
+    """Return the /64 of an IPv6 address; return anything else unchanged."""
     try:
         address = ipaddress.ip_address(peer)
     except ValueError:
@@ -47,18 +47,18 @@ class ConnectionLimit:
 
     def __init__(self, total: int, per_address: int) -> None:
         one = per_address or total
-        self._most, self._per_network = total, (one, max(one, min(SLASH_48_FACTOR * one, total // 2)))
+        self._max_total, self._per_network = total, (one, max(one, min(SLASH_48_FACTOR * one, total // 2)))
         self._open: Counter[str] = Counter()
         self._total = 0
 
     def acquire(self, address: str) -> bool:
         """Count one more connection and return True, or return False if a limit is reached."""
-        held = networks(address)
-        full = any(self._open[each] >= most for each, most in zip(held, self._per_network, strict=False))
-        if full or self._total >= self._most:
+        counted = networks(address)
+        full = any(self._open[each] >= limit for each, limit in zip(counted, self._per_network, strict=False))
+        if full or self._total >= self._max_total:
             return False
         self._total += 1
-        self._open.update(held)
+        self._open.update(counted)
         return True
 
     def release(self, address: str) -> None:

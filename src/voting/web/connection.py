@@ -70,7 +70,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._address = ""
         self._counted_by: ConnectionLimit | None = None
         self._phase = READING
-        self._framing: RequestFraming = None  # type: ignore[assignment]  # from a request's first byte to its response
+        self._framing: RequestFraming = None  # type: ignore[assignment]  # None while idle
         self._pipelined = b""  # bytes of later requests that arrived before the current response
         self._reading_paused = False
         self._is_buffering = False  # counted by `buffers`

@@ -79,11 +79,11 @@ class Worker:
                     return
                 log.info("worker.counting", redis=redacted(settings.redis_url))
                 counter = VoteCounter(
-                    database, client, name, self._metrics, self._record_batch, recorder=self._recorder
+                    database, client, name, self._metrics, self._on_committed, recorder=self._recorder
                 )
                 await counter.run(stop, batch_size, settings.batch_size, settings.reclaim_seconds)
 
-    def _record_batch(self, entries: int) -> None:
+    def _on_committed(self, entries: int) -> None:
         self._processed += entries
         self._last_batch = time.monotonic()
 

@@ -56,7 +56,7 @@ class VoteCounter:
         self._stream = Consumer(redis, name)
         self._polls = PollSync(database, redis, self._stream, DATABASE_TIMEOUT)
         self._metrics = metrics
-        self._on_batch = on_committed
+        self._on_committed = on_committed
         self._recorder = recorder
         self._prefetch: asyncio.Task[Batch] | None = None
         self._acknowledging: asyncio.Task[None] | None = None
@@ -133,7 +133,7 @@ class VoteCounter:
         await self._wait_for_acknowledgement()
         if batch.entries:
             self._acknowledging = asyncio.create_task(self._acknowledge(batch.entries))
-        self._on_batch(len(batch.entries))
+        self._on_committed(len(batch.entries))
 
     async def _acknowledge(self, entries: list[Entry]) -> None:
         await self._stream.acknowledge([entry for entry, _ in entries])
