@@ -1,4 +1,4 @@
-"""Checks Redis once a second for the vote service: the polls and the memory used.
+"""Checks Redis once a second for the vote service: the polls, the memory used, and which entry ids are valid.
 
 While checks fail, the last polls are kept, and `BrokerMonitor.ready` becomes False within `MAX_AGE` seconds.
 """

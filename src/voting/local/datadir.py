@@ -113,8 +113,8 @@ class DataDir:
     def rotate_logs(self) -> None:
         """Move the contents of each log larger than `MAX_LOG` into `<name>.log.1`, replacing that file.
 
-        Parts keep their files open, so the contents are copied and the file is truncated. Lines written in the
-        microseconds in between are lost.
+        Parts keep their files open, so the contents are copied and the file is truncated; lines written in between are
+        lost. A part's two files have at most twice `MAX_LOG`, plus what it writes between two calls.
         """
         for path in self.log.glob("*.log"):
             with contextlib.suppress(OSError), path.open("r+b") as log:  # the disk is full, so logs do not grow either

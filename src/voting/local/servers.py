@@ -161,7 +161,8 @@ def _check_version(binaries: Path, files: Path) -> None:
 def _unprivileged(paths: list[Path]) -> tuple[list[str], dict[str, Any]]:
     """Return how root runs a command as `nobody`: words to put before the command, and options of `subprocess`.
 
-    If `nobody` cannot traverse a parent directory, such as /root, the process gets the capability to do so.
+    If `nobody` cannot traverse a parent directory, such as /root, the process gets the capability to do so. No mode of
+    a directory is changed.
     """
     if not IS_ROOT:
         return [], {}

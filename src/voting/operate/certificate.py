@@ -65,7 +65,7 @@ def _seconds(short: bytes, full: bytes) -> float:
 async def read_validity(address: str, host: str) -> Validity:
     """Return the validity of the certificate that `address` (`host:port`) presents for `host`.
 
-    Raise OSError without a handshake within `TIMEOUT_SECONDS`, and ValueError without a certificate.
+    Raise OSError if there is no handshake within `TIMEOUT_SECONDS`, and ValueError if there is no certificate.
     """
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

@@ -80,11 +80,11 @@ async def check(
 ) -> Status:
     """Check the stores, the workers and the web services (name -> address).
 
-    Dead letters older than `dead_letters_within` seconds are not a problem; None means that all are.
+    Dead letters older than `dead_letters_within` seconds are not a problem; with None, all are.
     """
     status = Status()
     await _check_stores(status, redis_url, database_url, dead_letters_within)
-    if status.is_idle:  # or the waiting vote has only just arrived
+    if status.is_idle:  # check again, because the vote may have just arrived
         await asyncio.sleep(RECHECK_SECONDS)
         again = Status()
         await _check_stores(again, redis_url, database_url, dead_letters_within)

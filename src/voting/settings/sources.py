@@ -41,7 +41,8 @@ class Settings(BaseModel, validate_assignment=True, defer_build=True):
     async def reread(self, setting: str) -> str:
         """Return the current value of a setting; called before each connection, so a password can be rotated.
 
-        If the value is not read within `REREAD_SECONDS`, or is not valid, return the previous one.
+        If the value is not read within `REREAD_SECONDS`, or is not valid, return the previous one; the connection then
+        reports what is wrong.
         """
         if reader := self._readers.get(setting):
             with contextlib.suppress(OSError, ValueError, Unavailable):
@@ -109,7 +110,7 @@ def _read_environment(found: _Found, setting: str) -> None:
         else:
             if not found.values[setting]:
                 found.problems.append(f"{name}_FILE: {path} is empty")
-    elif os.environ.get(name):  # Compose sets variables that are not set to an empty value
+    elif os.environ.get(name):  # Compose passes unset variables on as empty values
         found.values[setting] = os.environ[name]
 
 

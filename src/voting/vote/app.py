@@ -1,7 +1,7 @@
 """The vote service: accepts votes on port 8080 and publishes them on the Redis stream. It connects to Redis only.
 
-A vote is acknowledged only when Redis has it on disk. While Redis is away the service responds with 503 at once, and it
-accepts votes again within a second of Redis coming back.
+A vote is accepted only when Redis has it on disk. While Redis is unreachable, the service responds with 503 at once; it
+accepts votes again within a second after Redis is back.
 """
 
 import asyncio

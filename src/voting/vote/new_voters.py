@@ -33,7 +33,7 @@ class NewVoters:
         self._limit = RateLimit(per_hour / 3600, per_hour) if per_hour else None
 
     def create_for_page(self, scope: Scope) -> Voter:
-        """Return the voter whose cookie a page sets, or raise a `Problem`."""
+        """Return the voter whose cookie a page sets; raise a `Problem` if too many have come from its address."""
         self._check_limit(scope)
         return self._voters.new()
 

@@ -23,7 +23,7 @@ from voting.service.lifecycle import Backoff, Stop, run
 
 Main = Callable[[Stop], Awaitable[None]]
 
-STABLE_SECONDS = 10.0
+STABLE_SECONDS = 10.0  # time without a death, after which backoff and count start again
 MAX_DEATHS = 10  # each within STABLE_SECONDS of the last; with the backoff this takes about 20 seconds
 _STOPPING = {signal.SIGTERM, signal.SIGINT}
 _SIGNALS = {*_STOPPING, signal.SIGCHLD}

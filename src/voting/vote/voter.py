@@ -15,7 +15,7 @@ nobody can collect more cookies than the limit allows in these days. A cookie is
 that signed it, so a browser stays the same voter while keys are rotated.
 
 Cookies of the earlier format, `<id>.<signature>` with 22 characters each, have no time and one pseudonym for all polls:
-the second half of the HMAC that signs them. Browsers and databases still have them, so they are accepted too.
+the second half of the HMAC that signs them. Browsers still have them, so they are accepted as long as their key is.
 """
 
 import binascii

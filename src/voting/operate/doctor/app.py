@@ -59,7 +59,7 @@ def _check_settings(report: Report) -> None:
             if isinstance(settings, VoteSettings):
                 _check_old_keys(report, settings)
     for problem in problems:
-        report.add_problem("settings", problem, "correct it; README.md lists all settings")
+        report.add_problem("settings", problem, "correct it; docs/reference.md lists all settings")
     report.add_passed("settings", "those that are set here are valid")
 
 
