@@ -136,11 +136,11 @@ def _initialise(prefix: list[str], binaries: Path, files: Path, options: dict[st
     initdb += ["--locale-provider=builtin", "--locale=C.UTF-8"]
     single = [str(binaries / "postgres"), "--single", "-D", str(draft), "postgres"]
     for command, given in ((initdb, ""), (single, f"CREATE DATABASE {DATABASE}\n")):
-        made = subprocess.run(  # noqa: S603
+        done = subprocess.run(  # noqa: S603
             [*prefix, *command], input=given, capture_output=True, text=True, check=False, cwd="/", **options
         )
-        if made.returncode or "ERROR" in made.stderr:
-            raise CannotRun(f"PostgreSQL could not create its files in {files}:\n{made.stderr.strip()}")
+        if done.returncode or "ERROR" in done.stderr:
+            raise CannotRun(f"PostgreSQL could not create its files in {files}:\n{done.stderr.strip()}")
     draft.rename(files)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 FORMAT = 1
-PIECE = 1 << 20  # bytes; a piece is written when it has at least as many
+PIECE = 1 << 20  # bytes; a piece is written when it is at least as long
 MAX_MEMBER = 64 << 20  # bytes; no backup has longer members
 
 

@@ -128,9 +128,9 @@ async def restore(url: str, file: BinaryIO, *, replace: bool) -> Summary:
         await migrations.migrate(connection, None)
         tables = sql.SQL(", ").join(map(sql.Identifier, TABLES))
         await _lock(connection, tables)
-        held = await _summary(connection)
-        if (held.votes or held.dead_letters) and not replace:
-            raise CannotRestore(f"the database holds {held}; --replace deletes them")
+        existing = await _summary(connection)
+        if (existing.votes or existing.dead_letters) and not replace:
+            raise CannotRestore(f"the database holds {existing}; --replace deletes them")
         await connection.execute(sql.SQL("TRUNCATE {}").format(tables))
         await connection.execute("ALTER TABLE polls DISABLE TRIGGER check_poll")  # a backup may have older polls
         await add_installations(connection, reader.about.get("installations", []))  # version 0.1 has none
@@ -181,9 +181,8 @@ async def _check_tallies(connection: Connection) -> None:
     cursor = await connection.execute(QUERIES["drift"])
     if rows := await cursor.fetchall():
         drift = "; ".join(f"{poll} {choice}: tally {tally}, votes {votes}" for poll, choice, tally, votes in rows[:5])
-        raise CannotRestore(
-            f"tallies and votes do not match ({drift}); correct what changed the tables besides workers"
-        )
+        message = f"tallies and votes do not match ({drift}): not only workers changed them; correct them first"
+        raise CannotRestore(message)
 
 
 async def _summary(connection: Connection) -> Summary:

@@ -9,6 +9,7 @@ import contextlib
 import re
 import ssl
 from datetime import UTC, datetime
+from functools import partial
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Gauge
@@ -39,12 +40,10 @@ class CertificateMetrics:
     """The validity of the certificate that the proxy presents for each host name."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def gauge(name: str, documentation: str) -> Gauge:
-            return Gauge(f"voting_certificate_{name}", documentation, ["host"], registry=registry)
-
-        self.begins = gauge("not_before_timestamp_seconds", "Begin of validity")
-        self.ends = gauge("not_after_timestamp_seconds", "End of validity")
-        self.served = gauge("served", "1 if the last handshake gave a certificate, else 0")
+        gauge = partial(Gauge, labelnames=["host"], registry=registry)
+        self.begins = gauge("voting_certificate_not_before_timestamp_seconds", "Begin of validity")
+        self.ends = gauge("voting_certificate_not_after_timestamp_seconds", "End of validity")
+        self.served = gauge("voting_certificate_served", "1 if the last handshake gave a certificate, else 0")
 
 
 def parse_validity(certificate: bytes) -> Validity:

@@ -14,12 +14,12 @@ FAST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
 def registry(service: str) -> CollectorRegistry:
     """Return a new registry that has the version of the service."""
-    made = CollectorRegistry()
-    build = Gauge("voting_build_info", "Version", ["version", "service"], registry=made, multiprocess_mode="max")
+    new = CollectorRegistry()
+    build = Gauge("voting_build_info", "Version", ["version", "service"], registry=new, multiprocess_mode="max")
     build.labels(__version__, service).set(1)
     if not _MULTIPROCESS:  # else the values would be of the process that happens to respond
-        ProcessCollector(registry=made)
-    return made
+        ProcessCollector(registry=new)
+    return new
 
 
 def exposition(registry: CollectorRegistry) -> bytes:

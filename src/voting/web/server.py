@@ -79,7 +79,7 @@ def listen(address: str) -> socket.socket:
 
 
 def connection_limit(total: int, *, shared: bool = False) -> ConnectionLimit:
-    """Return a limit of `total` connections, or of half of the files that the process may open.
+    """Return a limit of `total` connections, at most half of the number of files that the process may open.
 
     Unless all connections come from a proxy (`shared`), one address may have three quarters of them, and at most
     `PER_ADDRESS`.
