@@ -35,7 +35,7 @@ require_attributes(RequestResponseCycle, "body", "disconnected", "keep_alive", "
 require_attributes(RequestResponseCycle, "response_complete", "response_started", "transport")
 
 READING = 0  # waiting for a request, or for the rest of it
-ANSWERING = 1  # the request is complete, and its response is not
+RESPONDING = 1  # the request is complete, and its response is not
 CLOSING = 2  # whatever arrives is discarded
 
 
@@ -208,7 +208,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._stuck_since = min(self._stuck_since, now)
             if now - self._stuck_since > min(STUCK_SECONDS, self._time_limit):
                 self.transport.abort()
-        if self._phase == ANSWERING:
+        if self._phase == RESPONDING:
             return
         if not self._framing:
             self.parser = None  # type: ignore[assignment]  # a quarter of the memory of an idle connection

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import httptools
 
 from voting.web.connection import (
-    ANSWERING,
     CLOSING,
     KEEP_ALIVE_SECONDS,
     READING,
+    RESPONDING,
     LimitedHttpProtocol,
     LingeringTransport,
 )
@@ -45,9 +45,9 @@ class HttpProtocol(LimitedHttpProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Keep the connection open if a complete request waits for its response; the client sends no other."""
-        if self._phase == ANSWERING:
+        if self._phase == RESPONDING:
             self.cycle.keep_alive = False
-        return self._phase == ANSWERING
+        return self._phase == RESPONDING
 
     def resume_writing(self) -> None:
         """Continue with the requests that the client has pipelined."""
@@ -100,7 +100,7 @@ class HttpProtocol(LimitedHttpProtocol):
                 self.handle_websocket_upgrade()
             else:
                 self._ignore_upgrade()
-        elif self._phase == ANSWERING:  # the error is in what follows a chunked request
+        elif self._phase == RESPONDING:  # the error is in what follows a chunked request
             self.cycle.keep_alive = False
         else:
             framing.error = 400
@@ -160,12 +160,12 @@ class HttpProtocol(LimitedHttpProtocol):
         if self.cycle.response_complete:
             self._expect_request()
             return
-        self._phase = ANSWERING
+        self._phase = RESPONDING
         self.cycle.more_body = False
         self.cycle.message_event.set()
 
     def on_response_complete(self) -> None:
-        if self._phase == ANSWERING and not self.transport.is_closing():
+        if self._phase == RESPONDING and not self.transport.is_closing():
             self._expect_request()
 
     def _expect_request(self) -> None:
