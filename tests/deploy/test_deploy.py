@@ -153,7 +153,7 @@ def test_a_release_that_dead_letters_come_with_is_taken_back(installation: Insta
     finally:
         installation.compose.sql("DELETE FROM dead_letters WHERE entry_ms = 2")
     assert done.returncode == 1
-    assert "1 malformed entries were put aside" in done.stdout
+    assert "1 malformed entries became dead letters" in done.stdout
     assert "going back to" in done.stderr
     assert installation.current.resolve().name == before
 

@@ -105,7 +105,7 @@ def test_ci_runs_every_part_and_each_is_a_command_that_there_is() -> None:
 
 def test_the_deployment_gives_the_document_what_it_takes() -> None:
     document = load()["Resources"]["Deploy"]["Properties"]["Content"]["parameters"]
-    script = (ROOT / "deploy" / "ec2" / "order.sh").read_text()
+    script = (ROOT / "deploy" / "ec2" / "deploy-release.sh").read_text()
     given = re.search(r'--parameters "([^"]*)"', script)
     assert given is not None
     assert {part.split("=")[0] for part in given[1].split(",")} == set(document)
@@ -261,16 +261,16 @@ def test_the_archive_is_the_same_for_the_same_commit_and_has_what_an_instance_ne
     assert not any("/tests/" in file for file in held)
 
 
-def test_what_is_not_a_version_is_not_ordered(aws: Aws) -> None:
-    done = aws.run(ROOT / "deploy" / "ec2" / "order.sh", "voting-deploy", "i-0", "1.2.3,digest=x")
+def test_what_is_not_a_version_is_not_deployed(aws: Aws) -> None:
+    done = aws.run(ROOT / "deploy" / "ec2" / "deploy-release.sh", "voting-deploy", "i-0", "1.2.3,digest=x")
     assert done.returncode == 2
     assert "is not a version" in done.stderr
 
 
-def test_a_deployment_is_ordered_and_waited_for(aws: Aws) -> None:
+def test_a_deployment_is_sent_and_waited_for(aws: Aws) -> None:
     """Moto carries out no command, but says of each that it succeeded."""
     instance = aws("ec2", "run-instances", "--image-id", "ami-12c6146b")["Instances"][0]["InstanceId"]
-    script = ROOT / "deploy" / "ec2" / "order.sh"
+    script = ROOT / "deploy" / "ec2" / "deploy-release.sh"
     done = aws.run(script, "voting-deploy", instance, "1.2.3", "0" * 64)
     assert done.returncode == 0, done.stderr
     assert f"1.2.3 on {instance}: Success" in done.stderr

@@ -30,8 +30,8 @@ async def test_old_dead_letters_are_a_problem_unless_only_new_ones_are_asked_for
         assert found.dead_letters == 2
         return [problem.split(":")[0] for problem in found.problems]
 
-    assert await problems(None) == ["2 malformed entries were put aside"]
-    assert await problems(60) == ["1 malformed entries were put aside"]
+    assert await problems(None) == ["2 malformed entries became dead letters"]
+    assert await problems(60) == ["1 malformed entries became dead letters"]
     assert await problems(0) == []
 
 
@@ -40,14 +40,14 @@ async def test_bad_polls_and_a_read_only_database_are_named(redis_url: str, data
         found = await status.check(redis_url, database_url, {})
         return [problem.split(",")[0].split(":")[0] for problem in found.problems]
 
-    assert await problems() == ["The stream does not exist yet", "No worker counts"]
+    assert await problems() == ["The stream does not exist", "No worker counts"]
     async with connect(database_url, name="test", timeout=5) as connection:
         await connection.execute("ALTER TABLE polls DISABLE TRIGGER USER")
         await connection.execute("UPDATE polls SET slug = 'odd', options = '[]'")
         switch = f"ALTER DATABASE {connection.info.dbname} SET default_transaction_read_only = on"
         await connection.execute(switch.encode())
     assert await problems() == [
-        "The stream does not exist yet",
+        "The stream does not exist",
         "The database is read-only",
         "The poll odd is left out",
         "The default poll is missing",

@@ -120,7 +120,7 @@ async def _check_broker(status: Status, url: str) -> None:
     status.parts["broker"] = "up"
     if backlog is None:
         status.problems.append(
-            "The stream does not exist yet: votes are refused until a worker has made it. Start one (voting worker)."
+            "The stream does not exist: votes are refused until a worker has created it. Start one (voting worker)."
         )
         return
     status.accepted, status.lag, status.pending = backlog.accepted, backlog.lag, backlog.pending
@@ -168,7 +168,7 @@ async def _check_database(status: Status, url: str, within: float | None) -> Non
         status.problems.append("No worker counts: votes are accepted and wait. Start one (voting worker).")
     if found["dead_within"]:
         status.problems.append(
-            f"{found['dead_within']} malformed entries were put aside: the table dead_letters shows what wrote them. "
+            f"{found['dead_within']} malformed entries became dead letters: the table dead_letters shows what wrote them. "
             "Correct that, then delete the rows."
         )
     status.problems += [f"{fault[:1].upper()}{fault[1:]}; {fix}." for fault, fix in poll_problems(polls, bad_polls)]
