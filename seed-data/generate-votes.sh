@@ -1,5 +1,5 @@
 #!/bin/sh
-# The classic load: with Apache Bench, 1,000 votes for the first option, 1,000 for the second, 1,000 for the first.
+# The load of Docker's example-voting-app: with Apache Bench, 1,000 votes for the first option, 1,000 for the second, 1,000 for the first.
 #
 #   VOTE_URL     where to vote                        (http://localhost:8080)
 #   RESULT_URL   the result service to check     (none: not checked)
