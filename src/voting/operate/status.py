@@ -168,8 +168,8 @@ async def _check_database(status: Status, url: str, within: float | None) -> Non
         status.problems.append("No worker counts: votes are accepted and wait. Start one (voting worker).")
     if found["dead_within"]:
         status.problems.append(
-            f"{found['dead_within']} malformed entries became dead letters: the table dead_letters shows what wrote them. "
-            "Correct that, then delete the rows."
+            f"{found['dead_within']} malformed entries became dead letters: the table dead_letters shows what wrote "
+            "them. Correct that, then delete the rows."
         )
     status.problems += [f"{fault[:1].upper()}{fault[1:]}; {fix}." for fault, fix in poll_problems(polls, bad_polls)]
 
