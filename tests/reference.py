@@ -21,11 +21,16 @@ BEGIN, END = "<!-- settings: made by python -m tests.reference -->\n", "<!-- end
 INTRODUCTION = """
 ## Settings
 
-A setting comes from the environment variable `NAME`; else from the file named by `NAME_FILE`; else,
-where `SSM_PREFIX=/voting/prod` is set, from the parameter `/voting/prod/NAME` in AWS Parameter
-Store ([how](operations.md#settings); it needs the extra `cloud`); else it has its default. An empty
-value counts as not set. A service that finds bad settings names all of them and exits with 2.
-`./voting up` sets those marked * itself.
+A setting comes from the first of these that has it:
+
+1. the environment variable `NAME`; an empty value counts as not set
+2. the file named by `NAME_FILE`
+3. the parameter `/voting/prod/NAME` in AWS Parameter Store, if `SSM_PREFIX=/voting/prod` is set
+   ([how](operations.md#settings); it needs the extra `cloud`)
+4. its default
+
+A service that finds bad settings names all of them and exits with 2. `./voting up` sets those
+marked * itself.
 """
 SERVICES = (services.VoteSettings, services.WorkerSettings, services.ResultSettings, services.MigrateSettings)
 GROUPS: dict[str, tuple[type[Settings], ...]] = {

@@ -47,7 +47,7 @@ def test_the_result_live_opened_and_disconnected(stack: Stack, page: Page) -> No
     page.get_by_text("The numbers as a table").click()
     expect(page.get_by_role("table")).to_be_visible()
     assert violations(page) == []
-    page.evaluate("condition('Connection lost, reconnecting …', 'warn')")
+    page.evaluate("showState('Connection lost, reconnecting …', 'warn')")
     assert violations(page) == []
 
 

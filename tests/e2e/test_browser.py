@@ -258,9 +258,9 @@ def test_ten_thousand_updates_leave_nothing_behind(stack: Stack, context: Browse
             snapshot.options.forEach((option, index) => { option.votes = n * (index + 1); });
             snapshot.total = n * 3;
             snapshot.revision += 1;
-            take(JSON.parse(JSON.stringify(snapshot)));
+            receive(JSON.parse(JSON.stringify(snapshot)));
             draw();
-            tick();
+            recordRate();
         }
     }"""
     page.evaluate("seen => { window.seen = seen; }", httpx.get(f"{stack.result_url}/api/results").text)

@@ -137,9 +137,11 @@ def test_the_big_screen_has_the_code_of_the_ballot_and_when_too_many_were_made_i
         return "<svg" in page.partition('class="invite"')[2], f"{host}:{stack.vote_port}" in page
 
     assert shown("results.example") == (True, True)
-    found = [shown(f"{number}.example") for number in range(100)]
+    found = [shown(f"{number}.example") for number in range(30)]
+    while found[-1][0]:  # a busy machine may make pages no faster than codes are allowed
+        found.append(shown(f"{len(found)}.example"))
     assert {address for _, address in found} == {True}
-    assert {code for code, _ in found} == {True, False}
+    assert found[0][0]
     assert shown("results.example") == (True, True)
 
 

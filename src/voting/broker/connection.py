@@ -1,11 +1,15 @@
 """Clients of Redis with a time limit."""
 
+import contextlib
+from collections.abc import AsyncIterator
+
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 
-def redis_client(url: str, *, timeout: float) -> Redis:
+def new_client(url: str, *, timeout: float) -> Redis:
     """Return a client whose commands fail after `timeout` seconds. There are no retries: callers have their own.
 
     redis-py's own default is ten retries with backoff, https://redis.readthedocs.io/en/stable/backoff.html.
@@ -18,3 +22,14 @@ def redis_client(url: str, *, timeout: float) -> Redis:
         socket_connect_timeout=timeout,
         max_connections=4,
     )
+
+
+@contextlib.asynccontextmanager
+async def redis_client(url: str, *, timeout: float) -> AsyncIterator[Redis]:
+    """Yield such a client and close it; an error while closing does not replace the one that ended the block."""
+    client = new_client(url, timeout=timeout)
+    try:
+        yield client
+    finally:
+        with contextlib.suppress(RedisError, OSError):
+            await client.aclose()

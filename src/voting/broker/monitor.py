@@ -1,4 +1,4 @@
-"""Checks Redis once a second for the vote service: the polls, the memory used, and which entry ids are valid.
+"""Checks Redis once a second for the vote service: the polls, and the memory used.
 
 While checks fail, the last polls are kept, and `BrokerMonitor.ready` becomes False within `MAX_AGE` seconds.
 """
@@ -13,13 +13,12 @@ from redis.exceptions import RedisError
 from voting.broker.connection import redis_client
 from voting.broker.poll_hash import read_polls
 from voting.broker.producer import TIMEOUT, VoteProducer
-from voting.polls import Poll, max_entry_ms
+from voting.polls import Poll
 from voting.service import logs
 from voting.service.lifecycle import raise_if_cancelled
 
 CHECK_SECONDS = 1.0
 MAX_AGE = CHECK_SECONDS + 2 * TIMEOUT  # seconds for which a check is valid; the next one has two commands
-CLOCK_TOLERANCE = 60_000  # milliseconds by which a worker's clock may be behind this one
 MEMORY_SHARE = 0.9  # share of maxmemory above which votes are refused, so that Redis never refuses the worker
 
 log = logs.get()
@@ -85,7 +84,7 @@ class BrokerMonitor:
         is_full = bool(limit) and used > MEMORY_SHARE * limit
         if is_full and not self._producer.problem:
             log.error("broker.memory_short", used=used, maxmemory=limit)
-        self._producer.set_check_result("broker_full" if is_full else None, max_entry_ms() - CLOCK_TOLERANCE)
+        self._producer.problem = "broker_full" if is_full else None
         if polls != self._polls:
             self._polls = polls
             self._on_polls(polls)

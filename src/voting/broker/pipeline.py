@@ -16,7 +16,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import ResponseError
 
-from voting.broker.connection import redis_client
+from voting.broker.connection import new_client
 
 TESTED = "redis-py 6.0.0, 7.0.0, 8.1.0"  # versions whose private attribute `_transport` reads
 
@@ -122,7 +122,7 @@ async def open_pipeline(url: str, timeout: float) -> AsyncIterator[Pipeline]:
     Raises:
         redis.RedisError, OSError: Redis is unreachable, does not answer, is still loading, or refuses the login.
     """
-    connection = redis_client(url, timeout=timeout).connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    connection = new_client(url, timeout=timeout).connection_pool.make_connection()  # type: ignore[no-untyped-call]
     try:
         async with asyncio.timeout(timeout):
             await connection.connect()

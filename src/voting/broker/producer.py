@@ -22,6 +22,7 @@ from voting.service import logs
 from voting.service.lifecycle import Backoff, raise_if_cancelled
 
 TIMEOUT = 1.0  # seconds; for connecting to Redis, and for its reply to a vote
+CLOCK_TOLERANCE = 60_000  # milliseconds by which a worker's clock may be behind this one
 
 log = logs.get()
 
@@ -60,7 +61,6 @@ class VoteProducer:
         self._on_lost = on_lost
         self._pipeline: Pipeline  # set while there is no outage
         self._outage: str | None = "starting"
-        self._max_ms = max_entry_ms()
         self.problem: str | None = None
         self.in_flight = 0
 
@@ -68,10 +68,6 @@ class VoteProducer:
     def refusal_reason(self) -> str | None:
         """The reason why every vote is refused now; None if votes are accepted."""
         return self._outage or self.problem
-
-    def set_check_result(self, problem: str | None, max_ms: int) -> None:
-        """Set the result of a check of Redis; `max_ms` is the largest entry id that a vote can have."""
-        self.problem, self._max_ms = problem, max_ms
 
     async def publish(self, poll: bytes, voter: bytes, choice: bytes, traceparent: bytes = b"") -> bytes:
         """Add a vote, with the `traceparent` of a traced one, to the stream; return the entry id or raise `Refused`."""
@@ -95,7 +91,7 @@ class VoteProducer:
         if not isinstance(reply, bytes):
             raise Refused(self._record_error_reply(reply))
         ms, _, seq = reply.partition(b"-")
-        if int(ms) > self._max_ms or int(seq) > MAX_SEQ:
+        if int(ms) > max_entry_ms() - CLOCK_TOLERANCE or int(seq) > MAX_SEQ:
             self.problem = "broker_clock"  # no worker counts such an entry; a worker recreates the stream
             raise Refused(self.problem, sent=True)
         return reply

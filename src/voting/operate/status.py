@@ -107,16 +107,14 @@ async def _check_stores(status: Status, redis_url: str, database_url: str, withi
 
 
 async def _check_broker(status: Status, url: str) -> None:
-    client = redis_client(url, timeout=TIMEOUT_SECONDS)
     status.parts["broker"] = "down"
     try:
-        await client.ping()
-        backlog = await stream.backlog(client)
+        async with redis_client(url, timeout=TIMEOUT_SECONDS) as client:
+            await client.ping()
+            backlog = await stream.backlog(client)
     except (RedisError, OSError) as error:
         status.problems.append(f"The broker at {redacted(url)} does not answer ({error}): no vote is accepted.")
         return
-    finally:
-        await client.aclose()
     status.parts["broker"] = "up"
     if backlog is None:
         status.problems.append(

@@ -1,5 +1,6 @@
 """Admission of WebSockets: who may watch a poll, and how many WebSockets may be open."""
 
+import functools
 import re
 from typing import Any
 
@@ -27,15 +28,14 @@ class ViewerServer:
         self._hops, self._origins = settings.trusted_proxies, settings.allowed_origins
         self._rate_limit = RateLimit(settings.rate_limit, settings.rate_burst) if settings.rate_limit else None
         self._viewer_limit = ConnectionLimit(settings.max_viewers, settings.max_viewers_per_address)
+        release, on_cut = self._viewer_limit.release, metrics.cut.inc
+        self._viewer = functools.partial(
+            Viewer, admit=self._admit, release=release, on_cut=on_cut
+        )  # shared: less memory
 
     def viewer(self, server_state: Any, **_: object) -> Viewer:
         """Return the protocol of an upgraded connection; this method is Uvicorn's setting `ws`."""
-        return Viewer(
-            server_state.connections,
-            admit=self._admit,
-            release=self._viewer_limit.release,
-            on_cut=self._metrics.cut.inc,
-        )
+        return self._viewer(server_state.connections)
 
     def _admit(self, request: Request, peer: object) -> tuple[Channel, str]:
         """Return the channel of a request and the address counted by `_viewer_limit`, or raise a `Problem`."""

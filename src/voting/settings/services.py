@@ -105,7 +105,7 @@ class VoteSettings(WebSettings, RedisSettings):
     get 429 with the wait, and known voters can still change their votes. 0 is off."""
     voter_days: Annotated[int, Field(ge=1, le=365)] | None = None
     """Days for which a browser stays the same voter, at least as long as a poll is open: 365 by default, 7 with
-    `NEW_VOTERS_PER_HOUR` (docs/decisions.md#a-cookie-ends-and-that-bounds-what-can-be-saved-up)."""
+    `NEW_VOTERS_PER_HOUR` (docs/decisions.md#cookies-expire-which-limits-how-many-an-address-can-collect)."""
 
     @model_validator(mode="after")
     def _distinct_keys(self) -> Self:

@@ -124,10 +124,11 @@ class VoteCounter:
 
     async def _handle_batch(self, batch: Batch) -> None:
         """Commit a batch, then start to acknowledge it."""
-        await self._polls.sync_if_due()
         if batch.dead:  # an entry may be for a new poll
             await self._polls.sync()
             batch = self._parse(batch.entries)
+        else:
+            await self._polls.sync_if_due()
         if batch.entries:
             await self._write_batch(batch)
         await self._wait_for_acknowledgement()
