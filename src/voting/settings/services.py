@@ -91,8 +91,8 @@ class VoteSettings(WebSettings, RedisSettings):
     secret_key: Annotated[str, Field(min_length=keys.MIN_LENGTH)]
     """The key that signs voters' cookies."""
     secret_key_old: Annotated[AcceptedKeys, Field(examples=["KEY", "KEY until 2027-01-31"])] = ()
-    """More keys whose cookies are accepted: earlier ones, and the next before it signs. Separate several by commas or
-    line ends; `until` is the last day, in UTC (docs/operations.md#the-key-of-cookies)."""
+    """Further keys whose cookies are accepted: previous keys, and the next key before it becomes `SECRET_KEY`. Separate
+    several by commas or line ends; `until` is the last day, in UTC (docs/operations.md#the-key-of-cookies)."""
     ballot_policy: Literal["open", "browser"] = "open"
     """With `open`, a vote without a cookie belongs to a new voter; with `browser`, only browsers that loaded the page
     may vote."""
