@@ -1,4 +1,4 @@
-"""The `voting` command. Each command imports what it needs when it runs, so no process loads the code of another."""
+"""The `voting` command. Each command imports what it needs when it runs, so a process loads only its own code."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def vote() -> None:
     if settings.web_concurrency != 1:
         from voting.service import metrics_directory
 
-        metrics_directory.share()  # before `app` imports prometheus-client
+        metrics_directory.share()  # among the processes; before `app` imports prometheus-client
     from voting.vote import app
 
     app.run(settings)

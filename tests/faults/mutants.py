@@ -158,7 +158,7 @@ MUTANTS = (
         "web/protocol.py",
         (
             (
-                "            self._pipelined += data\n            self._pause_reading()\n",
+                "            self._pipelined += data\n            self._pause_transport()\n",
                 "            self._pipelined += data\n",
             ),
         ),
@@ -212,7 +212,7 @@ MUTANTS = (
         "result/viewer.py",
         (
             ("data = data[:room]", "pass"),
-            ("if self._events > MAX_EVENTS or self._received > MAX_RECEIVED:", "if False:"),
+            ("if self._frames > MAX_FRAMES or self._received > MAX_RECEIVED:", "if False:"),
         ),
         ("sockets",),
         ("pings", "pongs"),

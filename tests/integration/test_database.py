@@ -365,7 +365,7 @@ async def test_counting_is_paused_until_a_worker_reports_its_backlog(database_ur
             pending=backlog.pending,
             oldest=backlog.oldest,
             is_counting=True,
-            counted=True,
+            has_counted=True,
         )
         state = (await poll_states(connection))[0][0]
         assert state.paused_since is None
@@ -377,9 +377,9 @@ async def test_counting_is_paused_until_a_worker_reports_its_backlog(database_ur
 
 async def test_a_worker_that_reports_but_cannot_count_leaves_counting_paused(database_url: str) -> None:
     async with connections(database_url, 1) as (connection,):
-        await report_backlog(connection, "w1", lag=0, pending=0, oldest=0, is_counting=True, counted=True)
+        await report_backlog(connection, "w1", lag=0, pending=0, oldest=0, is_counting=True, has_counted=True)
         await connection.execute("UPDATE workers SET seen = seen - interval '1 minute'")
-        await report_backlog(connection, "w1", lag=7, pending=0, oldest=0, is_counting=False, counted=False)
+        await report_backlog(connection, "w1", lag=7, pending=0, oldest=0, is_counting=False, has_counted=False)
         state = (await poll_states(connection))[0][0]
         assert state.paused_since is not None
         assert state.waiting == 7

@@ -24,7 +24,7 @@ from voting.database.poll_state import PollState
 from voting.polls import Option, Poll
 from voting.result.hub import CLOSE_POLL_DELETED, Hub
 from voting.result.metrics import ResultMetrics
-from voting.result.viewer import MAX_EVENTS, Viewer
+from voting.result.viewer import MAX_FRAMES, Viewer
 from voting.result.viewer_server import ViewerServer
 from voting.service import metrics
 from voting.settings.services import ResultSettings
@@ -188,8 +188,8 @@ def masked(opcode: int, payload: bytes = b"") -> bytes:
 @pytest.mark.parametrize(
     "flood",
     [
-        masked(0x9) * (MAX_EVENTS + 1),
-        masked(0xA) * (MAX_EVENTS + 1),
+        masked(0x9) * (MAX_FRAMES + 1),
+        masked(0xA) * (MAX_FRAMES + 1),
         masked(0x9, b"x" * 125) * 9,
         masked(0x9) * 100_000,
     ],
@@ -211,7 +211,7 @@ async def test_a_viewer_may_ping_now_and_then(monkeypatch: pytest.MonkeyPatch) -
     async with serving() as (_, _, port), asyncio.timeout(5):
         url = f"ws://127.0.0.1:{port}/ws"
         async with connect(url) as viewer:
-            for _ in range(2 * MAX_EVENTS):
+            for _ in range(2 * MAX_FRAMES):
                 await (await viewer.ping())
                 await asyncio.sleep(0.01)  # so many a second are allowed
 

@@ -35,9 +35,9 @@ class Publisher:
     """A producer and its monitor, as the vote service runs them."""
 
     def __init__(self, url: str, limit: int, on_polls: Callable[[dict[str, Poll]], None]) -> None:
-        address = functools.partial(RedisSettings(redis_url=url).reread, "redis_url")
-        self.producer = VoteProducer(address, max_in_flight=limit)
-        self.monitor = BrokerMonitor(address, self.producer, on_polls=on_polls)
+        redis_url = functools.partial(RedisSettings(redis_url=url).reread, "redis_url")
+        self.producer = VoteProducer(redis_url, max_in_flight=limit)
+        self.monitor = BrokerMonitor(redis_url, self.producer, on_polls=on_polls)
 
     @property
     def ready(self) -> bool:

@@ -42,7 +42,7 @@ async def test_removed_entries_are_reported_once_and_kept_for_a_day(redis: Redis
     assert await removals.detect(redis, STREAM) == 0
     await redis.xdel(STREAM, *[str(entry) for entry in await add(redis, 2)])
     assert await removals.detect(redis, STREAM) == 2
-    assert (await backlog(redis)).missing == 5
+    assert (await backlog(redis)).removed == 5
     assert 0 < await redis.ttl(removals.REMOVED) <= removals.KEEP_SECONDS
 
 

@@ -20,7 +20,7 @@ async def test_old_dead_letters_are_a_problem_unless_only_new_ones_are_asked_for
     async with redis_client(redis_url, timeout=5) as client:
         await Consumer(client, "w1").ensure_group(EntryId(0, 0))
     async with connect(database_url, name="test", timeout=5) as connection:
-        await report_backlog(connection, "w1", lag=0, pending=0, oldest=0, is_counting=True, counted=True)
+        await report_backlog(connection, "w1", lag=0, pending=0, oldest=0, is_counting=True, has_counted=True)
         await counting.count(connection, [], [DeadLetter(EntryId(1, 0), "no such option", [b"x"])])
         await connection.execute("UPDATE dead_letters SET arrived = arrived - interval '1 hour'")
         await counting.count(connection, [], [DeadLetter(EntryId(2, 0), "no such option", [b"x"])])

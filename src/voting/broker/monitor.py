@@ -28,7 +28,7 @@ class BrokerMonitor:
     """Reads the state of Redis and passes it to the producer and to the callbacks.
 
     Args:
-        address: returns the URL of Redis; called for each new connection.
+        redis_url: returns the URL of Redis; called for each new connection.
         producer: gets the result of each check.
         on_polls: called with all polls, by slug, whenever they change.
         on_in_flight: called with the number of votes in flight, once a second.
@@ -37,14 +37,14 @@ class BrokerMonitor:
 
     def __init__(
         self,
-        address: Callable[[], Awaitable[str]],
+        redis_url: Callable[[], Awaitable[str]],
         producer: VoteProducer,
         *,
         on_polls: Callable[[dict[str, Poll]], None],
         on_in_flight: Callable[[int], None] = lambda _: None,
         on_memory: Callable[[float], None] = lambda _: None,
     ) -> None:
-        self._address = address
+        self._redis_url = redis_url
         self._producer = producer
         self._on_polls, self._on_in_flight, self._on_memory = on_polls, on_in_flight, on_memory
         self._polls: dict[str, Poll] = {}
@@ -61,7 +61,7 @@ class BrokerMonitor:
         """Check Redis once a second until cancelled; reconnect after a check that failed."""
         while True:
             try:
-                async with redis_client(await self._address(), timeout=TIMEOUT) as client:
+                async with redis_client(await self._redis_url(), timeout=TIMEOUT) as client:
                     while True:
                         polls, bad = await read_polls(client)
                         self._bad_polls.log(bad)

@@ -44,7 +44,7 @@ class VoteProducer:
     """The connection to Redis that all votes of this process share.
 
     Args:
-        address: returns the URL of Redis; called for each new connection.
+        redis_url: returns the URL of Redis; called for each new connection.
         max_in_flight: maximum number of votes that wait for Redis; further votes are refused.
         on_lost: called each time the connection to Redis is lost.
 
@@ -54,9 +54,9 @@ class VoteProducer:
     """
 
     def __init__(
-        self, address: Callable[[], Awaitable[str]], *, max_in_flight: int, on_lost: Callable[[], None] = lambda: None
+        self, redis_url: Callable[[], Awaitable[str]], *, max_in_flight: int, on_lost: Callable[[], None] = lambda: None
     ) -> None:
-        self._address = address
+        self._redis_url = redis_url
         self._max_in_flight = max_in_flight
         self._on_lost = on_lost
         self._pipeline: Pipeline  # set while there is no outage
@@ -102,7 +102,7 @@ class VoteProducer:
         logged = ""  # the last error logged
         while True:
             try:
-                async with open_pipeline(await self._address(), TIMEOUT) as self._pipeline:
+                async with open_pipeline(await self._redis_url(), TIMEOUT) as self._pipeline:
                     self._outage, logged = None, ""
                     backoff.reset()
                     log.info("broker.connected")

@@ -45,5 +45,5 @@ def add_deleted(transaction: Pipeline, entries: int) -> None:
 
 async def detect(client: Redis, stream: bytes) -> int:
     """Return how many entries others have removed since the last call by any worker."""
-    missing: int = await client.eval(_DETECT, 3, stream, DELETED, REMOVED, str(KEEP_SECONDS))
-    return missing
+    removed: int = await client.eval(_DETECT, 3, stream, DELETED, REMOVED, str(KEEP_SECONDS))
+    return removed

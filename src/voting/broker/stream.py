@@ -32,7 +32,7 @@ class Backlog:
     pending: int  # entries that were read and are not acknowledged
     oldest: float  # age of the oldest of all these, in seconds
     accepted: int  # entries ever added
-    missing: int = 0  # entries that other clients removed, see `removals.REMOVED`
+    removed: int = 0  # entries that other clients removed, see `removals.REMOVED`
 
     @property
     def waiting(self) -> int:
@@ -41,7 +41,7 @@ class Backlog:
 
 
 class ClockSkew(RedisError):
-    """The clocks of broker and worker differ too much to detect forged ids. It is an outage: no dead letters."""
+    """The clocks of broker and worker differ too much to detect forged ids: an outage, which makes no dead letters."""
 
 
 class Consumer:
@@ -56,9 +56,9 @@ class Consumer:
     async def ensure_group(self, newest: EntryId) -> bool:
         """Create the group, and the stream if it is missing; return whether the group was created.
 
-        The group starts at the first entry. A new stream starts at `newest`, the newest entry counted: with lower ids,
-        as when the clock of a new broker is behind, a revote would be older than the vote it replaces. Until the
-        stream exists, XADD NOMKSTREAM refuses votes.
+        The group starts at the first entry. The last id of a new stream is `newest`, that of the newest entry
+        counted. Otherwise a broker whose clock is behind would generate lower ids, and a revote would seem older than
+        the vote it replaces. Until the stream exists, XADD NOMKSTREAM refuses votes.
         """
         async with self._client.pipeline(transaction=True) as transaction:
             await transaction.watch(STREAM)
@@ -66,13 +66,13 @@ class Consumer:
             if stream_exists and any(group["name"] == GROUP for group in await transaction.xinfo_groups(STREAM)):
                 return False
             transaction.multi()  # type: ignore[no-untyped-call]
-            return await _execute(transaction, create_group=True, last_id=_ZERO if stream_exists else newest)
+            return await _set_up_stream(transaction, create_group=True, last_id=_ZERO if stream_exists else newest)
 
     async def max_entry_ms(self) -> int:
-        """Return `polls.max_entry_ms`.
+        """Return the largest valid time of an entry id, a day ahead of this machine's clock (`polls.max_entry_ms`).
 
         Raises:
-            ClockSkew: the broker's clock is beyond it, so all new entries would be invalid.
+            ClockSkew: the broker's clock is already past it, so all new entries would be invalid.
         """
         seconds, _ = await self._client.time()
         max_ms = max_entry_ms()
@@ -83,13 +83,13 @@ class Consumer:
     async def align(self, newest: EntryId, max_ms: int) -> str:
         """Make the stream generate ids between the newest entry counted and `max_ms`; return what was changed, or "".
 
-        "raised": the last id was increased. The stream would have generated ids up to `newest`, as after restoring a
-        database that had counted the votes of another broker, whose clock was ahead; or a forged id had a sequence
-        number so large that the database could not store the following ones.
+        "raised": the last id was increased. The next ids would have been below `newest`, as after restoring a database
+        that had counted votes of another broker, whose clock was ahead. Or a forged id had a sequence number that the
+        database cannot store; the last id is then set to the next millisecond.
 
-        "renewed": the stream was deleted and created again. It had an entry with an id above the limit, which can only
-        be forged, and would have generated no ids or higher ones. The key keeps such an id (XSETID refuses to go below
-        a deleted entry), so it is deleted, as soon as it has no entries. The vote service refuses votes until then.
+        "renewed": the stream was deleted and created again. Its last id was above the limit, so it was forged; the next
+        ids would have been higher, or there would be none. XSETID cannot set an id below that of a deleted entry, so
+        the stream is deleted, as soon as it has no entries. The vote service refuses votes until then.
         """
         async with self._client.pipeline(transaction=True) as transaction:
             await transaction.watch(STREAM)
@@ -106,7 +106,7 @@ class Consumer:
             if renew:
                 transaction.delete(STREAM)
                 transaction.set(removals.DELETED, 0)  # else removed entries could go undetected
-            if not await _execute(transaction, create_group=renew, last_id=newest):
+            if not await _set_up_stream(transaction, create_group=renew, last_id=newest):
                 return ""  # the next call tries again
         return "renewed" if renew else "raised"
 
@@ -125,7 +125,7 @@ class Consumer:
         return _entries(reply[0][1]) if reply else []
 
     async def claim(self, count: int, idle: float) -> AsyncIterator[list[Entry]]:
-        """Claim entries that have been pending for `idle` seconds or longer, because their worker has died.
+        """Claim entries that have been pending for `idle` seconds or longer, because their worker seems dead.
 
         Yield batches of at most `count`, until all pending entries have been scanned; one call of XAUTOCLAIM scans ten
         times as many as it may return. https://redis.io/docs/latest/commands/xautoclaim/
@@ -151,8 +151,8 @@ class Consumer:
             await transaction.execute()
 
 
-async def _execute(transaction: Pipeline, *, create_group: bool, last_id: EntryId) -> bool:
-    """Execute a transaction that sets up the watched stream; 0-0 does not change its last id.
+async def _set_up_stream(transaction: Pipeline, *, create_group: bool, last_id: EntryId) -> bool:
+    """Create the group of the watched stream if asked; set the last id unless it is 0-0.
 
     Return False if the stream has changed since WATCH: another worker was faster, or a vote arrived.
     https://redis.io/docs/latest/commands/xsetid/

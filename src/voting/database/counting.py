@@ -31,7 +31,7 @@ async def count(
         traceparent: sent with the notification, so that the next snapshot belongs to the trace.
 
     Array literals are built as text, because psycopg's list adaptation is slower. Slugs and keys are quoted, because
-    one could be `null`; they contain no character that needs escaping.
+    PostgreSQL reads an unquoted null as NULL; they contain no character that needs escaping.
     """
     parameters = {
         "polls": _quoted(vote.poll for vote in votes),

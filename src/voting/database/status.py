@@ -9,7 +9,7 @@ from voting.database.queries import QUERIES
 
 
 async def report_backlog(
-    connection: Connection, worker: str, *, lag: int, pending: int, oldest: float, is_counting: bool, counted: bool
+    connection: Connection, worker: str, *, lag: int, pending: int, oldest: float, is_counting: bool, has_counted: bool
 ) -> None:
     """Write the backlog of the stream and the state of a worker.
 
@@ -20,10 +20,10 @@ async def report_backlog(
         pending: number of entries that were read and are not counted.
         oldest: age of the oldest of these, in seconds.
         is_counting: whether the worker can count now.
-        counted: whether it has counted a vote since its last report.
+        has_counted: whether it has counted a vote since its last report.
     """
     backlog = {"lag": lag, "pending": pending, "oldest": oldest}
-    parameters = {"name": worker, "is_counting": is_counting, "counted": counted} | backlog
+    parameters = {"name": worker, "is_counting": is_counting, "counted": has_counted} | backlog
     await connection.execute(QUERIES["report"], parameters, prepare=True)
 
 

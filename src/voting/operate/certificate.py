@@ -100,9 +100,9 @@ def run(settings: ServiceSettings, address: str, hosts: list[str]) -> None:
 
     async def main(stop: Stop) -> None:
         registry = metrics.registry("certificate")
-        ops = health.private_app(lambda: not stop.is_set(), registry)
+        private_app = health.private_app(lambda: not stop.is_set(), registry)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(watch(address, hosts, CertificateMetrics(registry), stop))
-            tasks.create_task(serve(ops, listen(settings.metrics_listen), stop))
+            tasks.create_task(serve(private_app, listen(settings.metrics_listen), stop))
 
     lifecycle.run(main)

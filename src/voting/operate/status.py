@@ -122,9 +122,9 @@ async def _check_broker(status: Status, url: str) -> None:
         )
         return
     status.accepted, status.lag, status.pending = backlog.accepted, backlog.lag, backlog.pending
-    if backlog.missing:
+    if backlog.removed:
         status.problems.append(
-            f"In the last 24 hours {backlog.missing} entries were removed from the stream, but not by a worker: "
+            f"In the last 24 hours {backlog.removed} entries were removed from the stream, but not by a worker: "
             "accepted votes may be lost. See EntriesRemoved in docs/runbooks.md."
         )
     status.oldest_seconds = backlog.oldest

@@ -37,21 +37,21 @@ def run(settings: ResultSettings) -> None:
 async def main(settings: ResultSettings, stop: Stop) -> None:
     """Serve until `stop` is set; viewers' connections are then closed with 1012, and result.js connects again."""
     registry = metrics.registry("result")
-    measures = ResultMetrics(registry)
-    hub = Hub(measures)
+    result_metrics = ResultMetrics(registry)
+    hub = Hub(result_metrics)
     pages = Pages("voting.result")
     app = create_app(settings, pages, hub, stop)
     recorder = tracing.start(settings, "result")
-    ops = health.private_app(lambda: hub.loaded and not stop.is_set(), registry)
+    private_app = health.private_app(lambda: hub.loaded and not stop.is_set(), registry)
     log.info("result.starting", host=settings.host, port=settings.result_port)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(Watcher(settings, hub, measures, recorder).run(stop))
-        tasks.create_task(serve(ops, listen(settings.metrics_listen), stop))
+        tasks.create_task(Watcher(settings, hub, result_metrics, recorder).run(stop))
+        tasks.create_task(serve(private_app, listen(settings.metrics_listen), stop))
         public = listen(f"{settings.host}:{settings.result_port}")
         tasks.create_task(hub.run(stop))
-        limited = with_rate_limit(app, settings, pages, measures.limited.inc)
+        limited = with_rate_limit(app, settings, pages, result_metrics.limited.inc)
         limit = connection_limit(settings.max_connections, shared=bool(settings.trusted_proxies))
-        viewers = ViewerServer(settings, hub, measures).viewer
-        tasks.create_task(serve(limited, public, stop, limit=limit, on_rejection=measures.reject, ws=viewers))
+        viewers = ViewerServer(settings, hub, result_metrics).viewer
+        tasks.create_task(serve(limited, public, stop, limit=limit, on_rejection=result_metrics.reject, ws=viewers))
     recorder.close()
     log.info("result.stopped")

@@ -21,7 +21,7 @@ KEEPALIVE_SECONDS = 15.0  # a snapshot is sent at least this often, so that a vi
 CHECK_SECONDS = 1.0  # between two checks for deleted polls and due keepalives
 SENDS_PER_YIELD = 500  # viewers that get a frame before the event loop runs other tasks
 RATES_SECONDS = 60
-CLOSE_POLL_DELETED = 4404  # a private close code (RFC 6455, section 7.4.2), because proxies send 1001
+CLOSE_POLL_DELETED = 4404  # a private close code (RFC 6455, section 7.4.2), unlike 1001, which proxies also send
 
 Snapshot = dict[str, Any]
 
@@ -43,7 +43,7 @@ class Channel:
         self._metrics = metrics
         self.snapshot: Snapshot = {}
         self.frame = b""
-        self.pages: dict[tuple[str, ...], bytes] = {}  # rendered with `snapshot` and `rates`
+        self.pages: dict[tuple[str, ...], bytes] = {}  # by template, path, language, and links in it
         self.rates: deque[int] = deque([0] * RATES_SECONDS, maxlen=RATES_SECONDS)
         self._last_total: int | None = None
         self._published_at = 0.0
@@ -91,7 +91,7 @@ class Channel:
     async def keep_alive(self) -> None:
         """Send the snapshot again if nothing was published for `KEEPALIVE_SECONDS`."""
         if asyncio.get_running_loop().time() - self._published_at > KEEPALIVE_SECONDS:
-            self.publish(self.snapshot)
+            self.publish(self.snapshot)  # a new frame object, which `Subscriber.send` treats as not sent
             await self.broadcast()
 
 

@@ -1,8 +1,8 @@
-"""One viewer: a WebSocket that receives snapshots and sends nothing.
+"""One viewer: a WebSocket on which the server sends snapshots and accepts no messages.
 
 Uvicorn passes each upgrade on to `Viewer`. The sans-I/O protocol of the websockets library does the handshake and
 parses frames of the viewer. Snapshots bypass it: one frame, serialized once, is written to the transport of every
-viewer. So ten thousand viewers need no task each, little memory, and microseconds a frame.
+viewer. So a viewer needs no task and little memory, and sending it a frame takes microseconds.
 https://websockets.readthedocs.io/en/stable/howto/sansio.html
 """
 
@@ -25,7 +25,7 @@ SILENT_SECONDS = 18.0  # time without a byte, after which the connection is cut
 CLOSING_SECONDS = 2.0  # time limit for the viewer to respond to a close frame
 MAX_MESSAGE = 1024  # bytes
 MAX_RECEIVED = 1088  # bytes in a second; a browser sends a pong of 6 bytes for each ping, and one close frame
-MAX_EVENTS = 16  # frames in a second
+MAX_FRAMES = 16  # in a second
 WRITE_BUFFER = 4 * 1024  # bytes that wait in the process for a viewer that does not read
 SEND_BUFFER = 16 * 1024  # bytes that wait in the kernel, which doubles it
 _PING = Frame(Opcode.PING, b"").serialize(mask=False)
@@ -42,7 +42,7 @@ class Viewer(asyncio.Protocol):
     """
 
     __slots__ = (
-        *("_address", "_admit", "_channel", "_closing", "_connections", "_events", "_frame", "_on_cut", "_protocol"),
+        *("_address", "_admit", "_channel", "_closing", "_connections", "_frame", "_frames", "_on_cut", "_protocol"),
         *("_received", "_received_at", "_release", "_stuck_since", "_transport"),
     )
     _transport: asyncio.Transport
@@ -56,12 +56,12 @@ class Viewer(asyncio.Protocol):
         self._address: str | None = None  # the argument of `release`
         self._closing: asyncio.TimerHandle | None = None
         self._frame = b""  # the last snapshot that was sent
-        self._received = self._events = 0  # bytes and frames since the last check
+        self._received = self._frames = 0  # bytes and frames from the viewer since the last check
         self._received_at = 0.0
         self._stuck_since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take over the connection; Uvicorn then passes the request on again."""
+        """Take over the connection from Uvicorn, which then passes the request's bytes to `data_received`."""
         self._transport = transport
         transport.set_write_buffer_limits(high=WRITE_BUFFER)
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
@@ -76,15 +76,15 @@ class Viewer(asyncio.Protocol):
         if self._protocol.state is not CONNECTING:
             room = max(0, MAX_RECEIVED - self._received)
             self._received += len(data)
-            data = data[:room]  # the rest is not parsed: a frame of 6 bytes takes as long as a vote
+            data = data[:room]  # the rest is not parsed: parsing a small frame takes as long as accepting a vote
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
-            self._events += 1
+            self._frames += 1
             if isinstance(event, Request):
                 self._open(event)
             elif isinstance(event, Frame) and event.opcode in DATA_OPCODES and self._protocol.state is OPEN:
                 self._protocol.fail(CloseCode.UNSUPPORTED_DATA, "this socket only sends")
-        if self._events > MAX_EVENTS or self._received > MAX_RECEIVED:
+        if self._frames > MAX_FRAMES or self._received > MAX_RECEIVED:
             self._protocol.fail(CloseCode.POLICY_VIOLATION, "too much was sent")
             self._transport.pause_reading()  # whatever follows stays in the kernel
         self._flush()
@@ -135,9 +135,9 @@ class Viewer(asyncio.Protocol):
         Args:
             now: time of the event loop, in seconds.
         """
-        if self._channel is None:  # `_closing` is its time limit
+        if self._channel is None:  # it is closing: the timer `_closing` ends it
             return
-        self._received = self._events = 0
+        self._received = self._frames = 0
         if self._is_lost(now):
             self._on_cut()
             self._transport.abort()

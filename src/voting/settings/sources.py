@@ -89,7 +89,7 @@ def _read_all(settings_class: type[Settings]) -> _Found:
         _read_environment(found, name)
     prefix = os.environ.get("SSM_PREFIX")
     missing = {name.upper(): name for name in settings_class.model_fields if name not in found.values}
-    missing.pop("METRICS_LISTEN", None)  # a health check reads it every few seconds
+    missing.pop("METRICS_LISTEN", None)  # not asked of Parameter Store: each health check loads it, every few seconds
     if prefix and missing:
         _read_parameters(found, Parameters(prefix), missing)
     return found
@@ -137,9 +137,10 @@ def _message(setting: str, kind: str, message: str, examples: list[str]) -> str:
         return message
     name = setting.upper()
     if kind == "missing":
-        prefix = os.environ.get("SSM_PREFIX", "").rstrip("/")
-        advice, file = f"{name} is not set; set {name}", f"{name}_FILE to a file that holds it"
-        return f"{advice}, {file}, or the parameter {prefix}/{name}" if prefix else f"{advice}, or {file}"
+        ways = [name, f"{name}_FILE to a file that holds it"]
+        if prefix := os.environ.get("SSM_PREFIX", "").rstrip("/"):
+            ways.append(f"the parameter {prefix}/{name}")
+        return f"{name} is not set; set {', '.join(ways[:-1])}, or {ways[-1]}"
     if kind == "string_pattern_mismatch":
         return f"{name}: expected something like {' or '.join(examples)}"
     return f"{name}: {message[:1].lower()}{message[1:]}"

@@ -74,17 +74,17 @@ async def main(settings: VoteSettings, stop: Stop, public: socket, private: sock
     recorder = tracing.start(settings, "vote")
     endpoint = VoteEndpoint(settings, pages, vote_metrics, recorder)
     app = create_app(settings, pages, endpoint, stop, recorder)
-    ops = health.private_app(lambda: endpoint.ready and not stop.is_set(), registry)
+    private_app = health.private_app(lambda: endpoint.ready and not stop.is_set(), registry)
     log.info("vote.starting", host=settings.host, port=settings.vote_port)
     async with asyncio.TaskGroup() as tasks:
-        publishing = tasks.create_task(endpoint.run())
+        endpoint_task = tasks.create_task(endpoint.run())
         async with asyncio.TaskGroup() as servers:
-            servers.create_task(serve(ops, private, stop))
+            servers.create_task(serve(private_app, private, stop))
             await _wait_until_ready(endpoint, stop)
             limited_app = with_rate_limit(app, settings, pages, vote_metrics.limited.inc)
             limit = connection_limit(settings.max_connections, shared=bool(settings.trusted_proxies))
             servers.create_task(serve(limited_app, public, stop, limit=limit, on_rejection=vote_metrics.reject))
-        publishing.cancel()  # last, when every request in flight has its response
+        endpoint_task.cancel()  # last, when every request in flight has its response
     recorder.close()
     log.info("vote.stopped")
 

@@ -1,7 +1,7 @@
 """The endpoint that shows the ballot and accepts votes.
 
-It uses no framework, since it handles most requests. Pages, and the bodies that a form can send, are prepared when a
-poll arrives. The main cost of a request is the HMAC of its cookie.
+It handles most requests, so it uses plain ASGI without a framework. The pages, and every body that the ballot's form
+can send, are prepared when a poll is read from Redis. The main cost of a request is the HMAC of its cookie.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from voting.web.problems import Problem
 from voting.web.rendering import Pages
 from voting.web.responses import prefers_json, send_ok
 
-MAX_BODY = 4096  # bytes
+MAX_VOTE_BODY = 4096  # bytes
 _FORM = b"application/x-www-form-urlencoded"
 _HTML = b"text/html; charset=utf-8"
 _JSON = b"application/json"
@@ -35,10 +35,7 @@ OkResponse = tuple[Voter, bytes, bytes]  # a 200: the voter, the media type and 
 
 
 class VoteEndpoint:
-    """The ASGI application for `/` and `/p/{poll}`: GET returns the ballot, POST accepts a vote.
-
-    Run `run()` as a task while the application serves.
-    """
+    """The ASGI application for `/` and `/p/{poll}`: GET returns the ballot, POST accepts a vote while `run` runs."""
 
     def __init__(self, settings: VoteSettings, pages: Pages, metrics: VoteMetrics, recorder: Recorder = OFF) -> None:
         self._pages = pages
@@ -48,10 +45,10 @@ class VoteEndpoint:
         self._new_voters = NewVoters(settings, self._voters)
         self._allowed_origins = settings.allowed_origins
         self._ballots: dict[str, PreparedBallot] = {}
-        address = functools.partial(settings.reread, "redis_url")
-        self._producer = VoteProducer(address, max_in_flight=settings.max_in_flight, on_lost=metrics.interruptions.inc)
+        url = functools.partial(settings.reread, "redis_url")
+        self._producer = VoteProducer(url, max_in_flight=settings.max_in_flight, on_lost=metrics.interruptions.inc)
         self._monitor = BrokerMonitor(
-            address,
+            url,
             self._producer,
             on_polls=self._prepare_ballots,
             on_in_flight=metrics.in_flight.set,
@@ -64,7 +61,7 @@ class VoteEndpoint:
         return self._monitor.ready
 
     async def run(self) -> None:
-        """Publish votes and monitor Redis until cancelled."""
+        """Keep the connection to Redis, and monitor Redis, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._producer.run())
             tasks.create_task(self._monitor.run())
@@ -85,8 +82,8 @@ class VoteEndpoint:
         except Problem as problem:
             if is_post:
                 self._metrics.refused.labels(problem.reason).inc()
-            link = scope["path"] if problem.reason != "unknown_poll" else "/"
-            await self._pages.refusal(problem, scope, link)(scope, receive, send)
+            back = scope["path"] if problem.reason != "unknown_poll" else "/"  # the page links to this ballot
+            await self._pages.refusal(problem, scope, back)(scope, receive, send)
             return
         response_headers = [(b"content-type", media_type), (b"content-length", b"%d" % len(body))]
         if voter.cookie is not None:
@@ -110,7 +107,7 @@ class VoteEndpoint:
     async def _post(
         self, ballot: PreparedBallot, scope: Scope, headers: dict[bytes, bytes], receive: Receive
     ) -> OkResponse:
-        """Accept one vote and return its receipt, or raise a `Problem`."""
+        """Accept one vote and return the response with its receipt, or raise a `Problem`."""
         started = time.perf_counter()
         if not same_site(headers, self._allowed_origins):
             message = translatable("This vote was sent by another site. Open the ballot and vote there.")
@@ -121,14 +118,14 @@ class VoteEndpoint:
         form = await _read_body(headers, receive)
         choice = ballot.plain_forms.get(form) or ballot.parse_choice(form)
         key = idempotency_key(headers[b"idempotency-key"]) if b"idempotency-key" in headers else None
-        voter, address = self._voters.recognise(headers.get(b"cookie")), ""
+        voter, client_address = self._voters.recognise(headers.get(b"cookie")), ""
         if voter is None:
-            voter, address = self._new_voters.create_for_vote(scope, form, key)
+            voter, client_address = self._new_voters.create_for_vote(scope, form, key)
         try:
             receipt = await self._publish(ballot.slug, voter.pseudonym(ballot.slug), choice)
         except Refused as refused:
             if not refused.sent:
-                self._new_voters.release(address)
+                self._new_voters.release(client_address)
             raise _publish_problem(refused, ballot, choice, voter) from None
         if prefers_json(headers):
             media_type, body = _JSON, ballot.receipt(choice, receipt)
@@ -141,7 +138,7 @@ class VoteEndpoint:
 
 async def _read_body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
     length = headers.get(b"content-length", b"0")
-    if not length.isdigit() or int(length) > MAX_BODY:
+    if not length.isdigit() or int(length) > MAX_VOTE_BODY:
         raise _too_large()
     body: bytes = b""
     while True:
@@ -149,7 +146,7 @@ async def _read_body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
         if event["type"] == "http.disconnect":
             raise Problem(400, "disconnected")
         body += event.get("body", b"")
-        if len(body) > MAX_BODY:
+        if len(body) > MAX_VOTE_BODY:
             raise _too_large()
         if not event.get("more_body"):
             return body
@@ -157,7 +154,7 @@ async def _read_body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
 
 def _too_large() -> Problem:
     message = translatable("A vote has at most {size} bytes. Send only the form field vote.")
-    return Problem(413, "too_large", message, size=MAX_BODY)
+    return Problem(413, "too_large", message, size=MAX_VOTE_BODY)
 
 
 def _publish_problem(refused: Refused, ballot: PreparedBallot, choice: bytes, voter: Voter) -> Problem:

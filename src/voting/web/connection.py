@@ -25,7 +25,7 @@ from voting.web.uvicorn_check import require_attributes
 
 KEEP_ALIVE_SECONDS = 75  # between two requests; longer than a load balancer keeps its end open (60 s)
 STUCK_SECONDS = 10  # time limit for the client to read buffered response data
-CLOSING_SECONDS = 2  # time limit for the client to close its end, and for everything once the service stops
+CLOSING_SECONDS = 2  # time limit for the client to close its end; when the service stops, also for other waits
 WRITE_BUFFER = 2 * 1024  # bytes of buffered response data above which no further request is read
 
 require_attributes(HttpToolsProtocol, "client", "cycle", "flow", "headers", "loop", "parser", "pipeline", "scope")
@@ -40,7 +40,7 @@ CLOSING = 2  # whatever arrives is discarded
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
-    """The limits of a connection. It is a base class; `protocol.HttpProtocol` adds the parsing of requests.
+    """The limits of a connection. `protocol.HttpProtocol` adds parsing, the phase RESPONDING and `resume_writing`.
 
     Args:
         limit: counts all open connections.
@@ -116,7 +116,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.write_paused = True
         self._writable = asyncio.Event()
         if self._phase != CLOSING:
-            self._pause_reading()
+            self._pause_transport()
         self._count_unread()
 
     async def drain(self) -> None:
@@ -125,14 +125,14 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             await self._writable.wait()
 
     def resume_reading(self) -> None:
-        """Do nothing: a request's body is read whether or not an application waits for it."""
+        """Do nothing when the application waits for the body (Uvicorn's flow control): it is always read."""
 
-    def _pause_reading(self) -> None:
+    def _pause_transport(self) -> None:
         if not self._reading_paused:
             self._reading_paused = True
             self.transport.pause_reading()
 
-    def _resume_reading(self) -> None:
+    def _resume_transport(self) -> None:
         if self._reading_paused:
             self._reading_paused = False
             self.transport.resume_reading()
@@ -192,7 +192,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.scope = self.headers = None  # type: ignore[assignment]
         if not self.write_paused:
             self._release_buffer()
-        self._resume_reading()
+        self._resume_transport()
         with contextlib.suppress(OSError, RuntimeError):  # it is already closed
             self.transport.write_eof()
 
@@ -211,7 +211,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._phase == RESPONDING:
             return
         if not self._framing:
-            self.parser = None  # type: ignore[assignment]  # a quarter of the memory of an idle connection
+            self.parser = None  # type: ignore[assignment]  # saves a quarter of an idle connection's memory
         self._waiting_since = min(self._waiting_since, now)
         if now - self._waiting_since < self._time_limit:
             return
@@ -224,7 +224,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
 
 class LingeringTransport:
-    """The transport that a response is written to while its request may have unread data: `close` lingers."""
+    """The transport of a response whose request may have unread data; `close` waits for the client to close its end."""
 
     __slots__ = ("close", "get_write_buffer_size", "is_closing", "write")
 

@@ -1,6 +1,6 @@
 """Finds where the head and the body of a request end, and checks that they are valid HTTP/1 and within the limits.
 
-httptools parses; this module counts the bytes it is given. `rejections` has the limits: a head of `MAX_HEAD` bytes and
+Bytes are counted here, then parsed by httptools. `rejections` has the limits: a head of `MAX_HEAD` bytes and
 `MAX_FIELDS` fields, trailers included, and a body of `MAX_BODY` bytes as transferred, with chunk sizes.
 """
 
@@ -13,15 +13,15 @@ class RequestFraming:
     """One request as it arrives."""
 
     __slots__ = (
-        *("_fields", "_has_host", "_size", "_tail", "chunked", "error", "expects_continue", "in_body", "length"),
-        *("received", "upgrade"),
+        *("_fields", "_has_host", "_size", "_tail", "chunked", "error", "expects_continue", "in_body", "received"),
+        *("remaining", "upgrade"),
     )
 
     def __init__(self) -> None:
         self.error = 0  # the status to reject the request with
         self.in_body = False
         self.chunked = self.upgrade = self.expects_continue = False
-        self.length = 0  # Content-Length; then the bytes of the body that are missing
+        self.remaining = 0  # bytes of the body still to come; at first Content-Length
         self.received = 0  # bytes; set by the protocol
         self._size = 0  # bytes of the head; then of the chunked body
         self._fields = 0  # header fields and trailers
@@ -48,23 +48,23 @@ class RequestFraming:
             if self._size > MAX_BODY:
                 self.error = 413
         else:
-            end = min(self.length, len(data))
-            self.length -= end
+            end = min(self.remaining, len(data))
+            self.remaining -= end
         return end
 
     def add_field(self, name: bytes, value: bytes) -> None:
         """Store a header field whose name, in lower case, is one of `FRAMING_FIELDS`."""
         if name == b"host":
-            if self._has_host:  # a proxy may use the other one
+            if self._has_host:  # a proxy may have used the first one
                 self.error = 400
             self._has_host = True
         elif name == b"content-length":
-            self.length = int(value)
+            self.remaining = int(value)
         elif name == b"transfer-encoding":
             self.chunked = True
         elif name == b"upgrade":
             self.upgrade = True
-        else:
+        else:  # Expect
             self.expects_continue = value.lower() == b"100-continue"
 
     def add_trailer(self) -> None:
@@ -75,13 +75,13 @@ class RequestFraming:
     def end_head(self, version: str, fields: int, *, is_websocket: bool) -> None:
         """Check the head, with its HTTP version and number of fields; set `error`, or begin the body."""
         if version == "1.1":  # RFC 9112, section 3.2; RFC 6455, section 4.1
-            is_valid = self._has_host and not (is_websocket and (self.chunked or self.length))
+            is_valid = self._has_host and not (is_websocket and (self.chunked or self.remaining))
         else:
             is_valid = version == "1.0" and not is_websocket
             self.expects_continue = False  # RFC 9110, section 10.1.1
         if fields > MAX_FIELDS:
             self.error = 431
-        elif self.length > MAX_BODY:
+        elif self.remaining > MAX_BODY:
             self.error = 413
         elif not is_valid:
             self.error = 400

@@ -40,7 +40,7 @@ class HttpProtocol(LimitedHttpProtocol):
             data = self._parse(data)
         if data and self._phase != CLOSING:
             self._pipelined += data
-            self._pause_reading()
+            self._pause_transport()
             self._count_unread()
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -69,7 +69,7 @@ class HttpProtocol(LimitedHttpProtocol):
             self._release_buffer()
             self.data_received(data)
         if not self._pipelined:
-            self._resume_reading()
+            self._resume_transport()
 
     def _parse(self, data: bytes) -> bytes:
         """Parse to the end of the request; return the rest."""
@@ -114,7 +114,7 @@ class HttpProtocol(LimitedHttpProtocol):
         self.cycle.keep_alive = framing.upgrade = False
         names = ("on_header", "on_body", "on_message_complete")
         self.parser = httptools.HttpRequestParser(SimpleNamespace(**{name: getattr(self, name) for name in names}))
-        field = b"Transfer-Encoding: chunked" if framing.chunked else b"Content-Length: %d" % framing.length
+        field = b"Transfer-Encoding: chunked" if framing.chunked else b"Content-Length: %d" % framing.remaining
         self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % field)
 
     def on_message_begin(self) -> None:

@@ -27,7 +27,7 @@ from voting.worker.metrics import WorkerMetrics
 REPORT_SECONDS = 1.0
 REPORT_TIMEOUT = 2.0  # seconds; time limit of each store for a report
 READY_SECONDS = 3.0  # maximum age of the last batch and the last report of a worker that is ready
-MIN_BATCH_SIZE = 50  # entries; batches that take too long are halved down to this size
+MIN_BATCH_SIZE = 50  # entries; after a timeout, counting begins again with half the batch size, but at least this
 STORE_OUTAGES = (RedisError, *OUTAGES)
 
 log = logs.get()
@@ -36,8 +36,8 @@ log = logs.get()
 class Worker:
     """The two loops of a worker, counting and reporting, and its readiness."""
 
-    def __init__(self, settings: WorkerSettings, measures: WorkerMetrics, recorder: Recorder = OFF) -> None:
-        self._settings, self._metrics, self._recorder = settings, measures, recorder
+    def __init__(self, settings: WorkerSettings, worker_metrics: WorkerMetrics, recorder: Recorder = OFF) -> None:
+        self._settings, self._metrics, self._recorder = settings, worker_metrics, recorder
         self._processed = 0
         self._last_batch = self._last_report = float("-inf")
 
@@ -60,10 +60,10 @@ class Worker:
             try:
                 await self._count_until_outage(stop, batch_size)
             except STORE_OUTAGES as error:
-                took_too_long = time.monotonic() - max(started, self._last_batch) > DATABASE_TIMEOUT
+                timed_out = time.monotonic() - max(started, self._last_batch) > DATABASE_TIMEOUT  # without a batch
                 smaller = max(batch_size // 2, min(MIN_BATCH_SIZE, max_batch_size))
-                batch_size = smaller if took_too_long else max_batch_size
-                if time.monotonic() - started > READY_SECONDS:
+                batch_size = smaller if timed_out else max_batch_size  # perhaps the batch was too large
+                if time.monotonic() - started > READY_SECONDS:  # an attempt as long as this may be repeated soon
                     backoff.reset()
                 wait = backoff.next()
                 self._metrics.interruptions.inc()
@@ -79,11 +79,11 @@ class Worker:
                     return
                 log.info("worker.counting", redis=redacted(settings.redis_url))
                 counter = VoteCounter(
-                    database, client, name, self._metrics, self._on_committed, recorder=self._recorder
+                    database, client, name, self._metrics, self._on_batch_done, recorder=self._recorder
                 )
                 await counter.run(stop, batch_size, settings.batch_size, settings.reclaim_seconds)
 
-    def _on_committed(self, entries: int) -> None:
+    def _on_batch_done(self, entries: int) -> None:
         self._processed += entries
         self._last_batch = time.monotonic()
 
@@ -106,22 +106,22 @@ class Worker:
                     backlog = await stream.backlog(client)
                     if backlog:
                         processed = self._processed
-                        await self._write_report(database, backlog, counted=processed > reported)
+                        await self._write_report(database, backlog, has_counted=processed > reported)
                         reported = processed
                     await pause(stop, REPORT_SECONDS)
                 async with deadline(database, REPORT_TIMEOUT):
                     await report_stopped(database, name)
 
-    async def _write_report(self, database: Connection, backlog: Backlog, *, counted: bool) -> None:
+    async def _write_report(self, database: Connection, backlog: Backlog, *, has_counted: bool) -> None:
         name, lag, pending, oldest = self._settings.worker_name, backlog.lag, backlog.pending, backlog.oldest
-        state = {"is_counting": self.is_counting, "counted": counted}
+        state = {"is_counting": self.is_counting, "has_counted": has_counted}
         async with deadline(database, REPORT_TIMEOUT):
             await report_backlog(database, name, lag=lag, pending=pending, oldest=oldest, **state)
         self._metrics.length.set(backlog.waiting)
         self._metrics.lag.set(lag)
         self._metrics.pending.set(pending)
         self._metrics.oldest.set(oldest)
-        self._metrics.missing.set(backlog.missing)
+        self._metrics.removed.set(backlog.removed)
         self._last_report = time.monotonic()
 
 
@@ -135,11 +135,11 @@ async def main(settings: WorkerSettings, stop: Stop) -> None:
     registry = metrics.registry("worker")
     recorder = tracing.start(settings, "worker")
     worker = Worker(settings, WorkerMetrics(registry), recorder)
-    ops = health.private_app(lambda: worker.ready and not stop.is_set(), registry)
+    private_app = health.private_app(lambda: worker.ready and not stop.is_set(), registry)
     log.info("worker.starting", name=settings.worker_name)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(worker.count(stop))
         tasks.create_task(worker.report(stop))
-        tasks.create_task(serve(ops, listen(settings.metrics_listen), stop))
+        tasks.create_task(serve(private_app, listen(settings.metrics_listen), stop))
     recorder.close()
     log.info("worker.stopped")

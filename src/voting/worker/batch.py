@@ -17,7 +17,7 @@ class Batch(NamedTuple):
     parsed_ns: int  # when they were parsed, in nanoseconds since the epoch
     votes: list[Vote]  # the newest vote of each voter, in the order in which rows are locked
     dead: list[DeadLetter]
-    vanished: int  # number of entries that other clients deleted while they were pending
+    vanished: int  # number of pending entries that other clients removed, a part of those in `removals`
 
 
 def parse_entries(parser: VoteParser, entries: list[Entry]) -> Batch:

@@ -1,4 +1,4 @@
-"""Reads stream entries and writes votes and tallies to the database, each exactly once.
+"""Reads stream entries and counts each vote exactly once in the database.
 
 An entry is acknowledged only after COMMIT, so it is read again after any failure. Counting it again changes nothing,
 because a vote must be newer than the one that it replaces. After any failure the caller connects again and runs a new
@@ -24,8 +24,10 @@ from voting.worker.metrics import WorkerMetrics
 from voting.worker.poll_sync import PollSync
 
 BLOCK_SECONDS = 0.5  # longest wait for a first entry; a stop is noticed after it
-BATCH_INTERVAL_SECONDS = 0.008  # between the starts of two batches under load; a single vote does not wait
-CLAIM_SECONDS = 2.0  # longest interval between two claims; RECLAIM_SECONDS if that is less
+BATCH_INTERVAL_SECONDS = (
+    0.008  # between two starts, so that batches are larger; not after a full batch or a single entry
+)
+CLAIM_SECONDS = 2.0  # interval between two claims, or RECLAIM_SECONDS if that is shorter
 DATABASE_TIMEOUT = 8.0  # seconds; time limit of the database for a batch
 
 log = logs.get()
@@ -38,7 +40,7 @@ class VoteCounter:
         database, redis: open connections that nothing else uses while `run` is running.
         name: the consumer's name in its group.
         metrics: the worker's metrics.
-        on_committed: called after each batch, also an empty one, with its number of entries.
+        on_batch_done: called after each batch, also an empty one, with its number of entries.
         recorder: records the spans of traced votes.
     """
 
@@ -48,7 +50,7 @@ class VoteCounter:
         redis: Redis,
         name: str,
         metrics: WorkerMetrics,
-        on_committed: Callable[[int], None],
+        on_batch_done: Callable[[int], None],
         *,
         recorder: Recorder = OFF,
     ) -> None:
@@ -56,7 +58,7 @@ class VoteCounter:
         self._stream = Consumer(redis, name)
         self._polls = PollSync(database, redis, self._stream, DATABASE_TIMEOUT)
         self._metrics = metrics
-        self._on_committed = on_committed
+        self._on_batch_done = on_batch_done
         self._recorder = recorder
         self._prefetch: asyncio.Task[Batch] | None = None
         self._acknowledging: asyncio.Task[None] | None = None
@@ -124,7 +126,7 @@ class VoteCounter:
 
     async def _handle_batch(self, batch: Batch) -> None:
         """Commit a batch, then start to acknowledge it."""
-        if batch.dead:  # an entry may be for a new poll
+        if batch.dead:  # a poll may be new: read the polls, and parse again
             await self._polls.sync()
             batch = self._parse(batch.entries)
         else:
@@ -134,7 +136,7 @@ class VoteCounter:
         await self._wait_for_acknowledgement()
         if batch.entries:
             self._acknowledging = asyncio.create_task(self._acknowledge(batch.entries))
-        self._on_committed(len(batch.entries))
+        self._on_batch_done(len(batch.entries))
 
     async def _acknowledge(self, entries: list[Entry]) -> None:
         await self._stream.acknowledge([entry for entry, _ in entries])
