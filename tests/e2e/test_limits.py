@@ -15,7 +15,7 @@ from tests.e2e.stack import Stack
 from tests.e2e.test_accessibility import violations
 from tests.waiting import eventually
 
-SETTINGS = {"TRUSTED_PROXIES": "1", "RATE_LIMIT": "1", "RATE_BURST": "5", "NEW_VOTERS_PER_HOUR": "3"}
+SETTINGS = {"TRUSTED_PROXIES": "1", "RATE_LIMIT": "0.25", "RATE_BURST": "5", "NEW_VOTERS_PER_HOUR": "3"}
 
 
 @pytest.fixture(scope="module")
