@@ -1,10 +1,11 @@
 """Wait for an effect, with a deadline instead of a fixed sleep."""
 
 import asyncio
+import contextlib
 import inspect
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import TypeVar
 
 import httpx
@@ -49,3 +50,17 @@ async def until(check: Callable[[], object | Awaitable[object]], within: float =
     async with asyncio.timeout(within):
         while not (await check() if inspect.iscoroutinefunction(check) else await asyncio.to_thread(check)):
             await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def background(*work: Coroutine[object, object, object]) -> AsyncIterator[None]:
+    """Run coroutines while the block runs; then cancel them, and raise the error of one that has failed."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task

@@ -357,7 +357,7 @@ async def test_the_connection_to_a_silent_database_is_shut_down_at_the_deadline(
 async def test_counting_is_paused_until_a_worker_reports_its_backlog(database_url: str) -> None:
     async with connections(database_url, 1) as (connection,):
         assert (await poll_states(connection))[0][0].paused_since is not None
-        backlog = Backlog(lag=7, pending=5, oldest=1.5, accepted=100)
+        backlog = Backlog(lag=7, pending=5, oldest=1.5, accepted=100, removed=0)
         await report_backlog(
             connection,
             "w1",

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from tests.integration.broker import Broker
 from tests.integration.test_producer import POLL, open_poll
-from tests.waiting import until
+from tests.waiting import background, until
 from voting.broker.stream import STREAM
 from voting.service.lifecycle import Stop
 from voting.settings.services import VoteSettings
@@ -40,21 +40,15 @@ async def serving(broker: Broker, **given: Any) -> AsyncIterator[Client]:
     pages, metrics = Pages("voting.vote"), VoteMetrics(CollectorRegistry())
     endpoint = VoteEndpoint(settings, pages, metrics)
     app = with_rate_limit(create_app(settings, pages, endpoint, Stop()), settings, pages, metrics.limited.inc)
-    publishing = asyncio.create_task(endpoint.run())
-    async with contextlib.AsyncExitStack() as clients:
+    async with background(endpoint.run()), contextlib.AsyncExitStack() as clients:
 
         def client() -> httpx.AsyncClient:
             made = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x", headers=JSON)
             clients.push_async_callback(made.aclose)
             return made
 
-        try:
-            await until(lambda: endpoint.ready)
-            yield client
-        finally:
-            publishing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await publishing
+        await until(lambda: endpoint.ready)
+        yield client
 
 
 def stored(broker: Broker) -> list[tuple[bytes, bytes]]:

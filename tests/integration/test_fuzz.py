@@ -26,7 +26,7 @@ from tests.integration.broker import Broker
 from tests.integration.test_hub import state
 from tests.integration.test_producer import POLL, open_poll
 from tests.measured import value_of
-from tests.waiting import eventually
+from tests.waiting import background, eventually
 from voting.broker.connection import redis_client
 from voting.broker.poll_hash import POLLS, read_polls
 from voting.polls import EntryId, Malformed, Poll, Vote, VoteParser
@@ -119,8 +119,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         sockets = [listen("127.0.0.1:0") for _ in range(3)]
         found.vote_port, found.result_port, found.private_port = (sock.getsockname()[1] for sock in sockets)
         found.viewers.append(measures)
-        carrying = asyncio.create_task(endpoint.run())
-        async with asyncio.TaskGroup() as tasks:
+        async with background(endpoint.run()), asyncio.TaskGroup() as tasks:
             tasks.create_task(hub.run(stop))
             limits = [connection_limit(1000, shared=True) for _ in sockets]
             tasks.create_task(serve(vote, sockets[0], stop, limit=limits[0]))
@@ -129,8 +128,6 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
             while not endpoint.ready:
                 await asyncio.sleep(0.01)
             started.set()
-        carrying.cancel()
-        await asyncio.gather(carrying, return_exceptions=True)
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
     thread.start()

@@ -1,7 +1,6 @@
 """Publishing votes to a real Valkey, also when it is killed, silent or full."""
 
 import asyncio
-import contextlib
 import functools
 import itertools
 import time
@@ -12,7 +11,7 @@ import pytest
 import redis
 
 from tests.integration.broker import Broker
-from tests.waiting import until
+from tests.waiting import background, until
 from voting.broker import stream
 from voting.broker.connection import redis_client
 from voting.broker.monitor import BrokerMonitor
@@ -43,26 +42,16 @@ class Publisher:
     def ready(self) -> bool:
         return self.monitor.ready
 
-    async def run(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.producer.run())
-            tasks.create_task(self.monitor.run())
-
 
 @asynccontextmanager
 async def running(
     url: str, limit: int = 1000, on_polls: Callable[[dict[str, Poll]], None] | None = None
 ) -> AsyncIterator[Publisher]:
     publisher = Publisher(url, limit, on_polls or (lambda _: None))
-    task = asyncio.create_task(publisher.run())
-    try:
+    async with background(publisher.producer.run(), publisher.monitor.run()):
         if on_polls is None:
             await until(lambda: publisher.ready)
         yield publisher
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 async def publish(publisher: Publisher, number: int, first: int = 0) -> list[bytes | BaseException]:
@@ -219,12 +208,14 @@ async def test_it_is_not_ready_until_polls_are_published(broker: Broker) -> None
 async def test_it_ends_whenever_it_is_cancelled(broker: Broker) -> None:
     await open_poll(broker.url)
     for turns in range(200):  # of the event loop, so that each step of connecting and checking is hit
-        task = asyncio.create_task(Publisher(broker.url, 1, lambda _: None).run())
+        publisher = Publisher(broker.url, 1, lambda _: None)
+        tasks = [asyncio.create_task(each.run()) for each in (publisher.producer, publisher.monitor)]
         for _ in range(turns):
             await asyncio.sleep(0)
-        task.cancel()
-        done, _ = await asyncio.wait([task], timeout=2)
-        assert done, f"it goes on after {turns} turns"
+        for task in tasks:
+            task.cancel()
+        _, pending = await asyncio.wait(tasks, timeout=2)
+        assert not pending, f"it goes on after {turns} turns"
 
 
 @pytest.mark.parametrize("forged", [(max_entry_ms() + 3_600_000, 0), (max_entry_ms() - 3_600_000, 2**63)])

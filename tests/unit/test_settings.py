@@ -147,14 +147,18 @@ def test_the_settings_define_the_default_poll(
     assert definition_of(load(MigrateSettings)) == definition
 
 
+def assert_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://db")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(BadSettings, match=name):
+        load(MigrateSettings)
+
+
 @pytest.mark.parametrize("renames", ["Red", "Red=", "=Red", "A=B,B=A", "A=B,C=a", '[["A", "B"]]', "[[" * 9999])
 def test_renames_that_are_not_pairs_or_would_be_made_again_at_each_start_are_refused(
     monkeypatch: pytest.MonkeyPatch, renames: str
 ) -> None:
-    monkeypatch.setenv("DATABASE_URL", "postgresql://db")
-    monkeypatch.setenv("RENAME_OPTIONS", renames)
-    with pytest.raises(BadSettings, match="RENAME_OPTIONS"):
-        load(MigrateSettings)
+    assert_refused(monkeypatch, "RENAME_OPTIONS", renames)
 
 
 @pytest.mark.parametrize(
@@ -175,10 +179,7 @@ def test_renames_that_are_not_pairs_or_would_be_made_again_at_each_start_are_ref
 def test_options_that_are_not_2_to_20_different_labels_are_refused(
     monkeypatch: pytest.MonkeyPatch, options: str
 ) -> None:
-    monkeypatch.setenv("DATABASE_URL", "postgresql://db")
-    monkeypatch.setenv("OPTIONS", options)
-    with pytest.raises(BadSettings, match="OPTIONS"):
-        load(MigrateSettings)
+    assert_refused(monkeypatch, "OPTIONS", options)
 
 
 @pytest.mark.parametrize("url", ["redis://[::1", "redis://broker:port", "redis://broker:99999", "rediss://a:1,b:2"])

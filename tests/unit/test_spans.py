@@ -91,7 +91,7 @@ def recorded() -> InMemorySpanExporter:
 
 def test_of_a_large_batch_a_limited_number_of_votes_is_traced_the_newest(recorded: InMemorySpanExporter) -> None:
     worker = SpanRecorder("worker", recorded, 1)
-    with worker.record_batch([entry(number) for number in range(1, 1001)], read_at=1) as traceparent:
+    with worker.record_batch([entry(number) for number in range(1, 1001)], parsed_ns=1) as traceparent:
         pass
     worker.close()
     *counts, batch = recorded.get_finished_spans()
@@ -105,7 +105,7 @@ def test_a_batch_without_a_traced_vote_leaves_no_trace(recorded: InMemorySpanExp
     worker = SpanRecorder("worker", recorded, 1)
     plain = [b"poll", b"default", b"voter", b"v" * 16, b"choice", b"a"]
     with worker.record_batch(
-        [(None, plain), (None, []), (None, [*plain, b"traceparent", b"junk"])], read_at=1
+        [(None, plain), (None, []), (None, [*plain, b"traceparent", b"junk"])], parsed_ns=1
     ) as traceparent:
         assert traceparent == ""
     worker.close()
@@ -114,7 +114,7 @@ def test_a_batch_without_a_traced_vote_leaves_no_trace(recorded: InMemorySpanExp
 
 def test_a_failure_leaves_its_kind_but_not_its_text(recorded: InMemorySpanExporter) -> None:
     worker = SpanRecorder("worker", recorded, 1)
-    with pytest.raises(ValueError, match="the row"), worker.record_batch([entry(1)], read_at=1):
+    with pytest.raises(ValueError, match="the row"), worker.record_batch([entry(1)], parsed_ns=1):
         raise ValueError("the row of voter 1234 is bad")
     worker.close()
     ended = recorded.get_finished_spans()

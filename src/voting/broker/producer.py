@@ -71,7 +71,7 @@ class VoteProducer:
 
     async def publish(self, poll: bytes, voter: bytes, choice: bytes, traceparent: bytes = b"") -> bytes:
         """Add a vote, with the `traceparent` of a traced one, to the stream; return the entry id or raise `Refused`."""
-        if refusal := self._outage or self.problem:
+        if refusal := self.refusal_reason:
             raise Refused(refusal)
         if self.in_flight >= self._max_in_flight:
             raise Refused("busy")

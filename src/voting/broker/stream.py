@@ -32,7 +32,7 @@ class Backlog:
     pending: int  # entries that were read and are not acknowledged
     oldest: float  # age of the oldest of all these, in seconds
     accepted: int  # entries ever added
-    removed: int = 0  # entries that other clients removed, see `removals.REMOVED`
+    removed: int  # entries that other clients removed, see `removals.REMOVED`
 
     @property
     def waiting(self) -> int:

@@ -89,12 +89,12 @@ class SpanRecorder(Recorder):
         return traced
 
     @contextmanager
-    def record_batch(self, entries: Sequence[tuple[object, list[bytes]]], read_at: int) -> Iterator[str]:
+    def record_batch(self, entries: Sequence[tuple[object, list[bytes]]], parsed_ns: int) -> Iterator[str]:
         """Record a span for the batch, and one in the trace of each traced vote, newest first, up to `MAX_TRACED`.
 
         Args:
             entries: from `Consumer`.
-            read_at: when they were read, in nanoseconds since the epoch.
+            parsed_ns: when they were parsed, in nanoseconds since the epoch.
 
         Yields:
             The traceparent of the newest traced vote, for NOTIFY; "" if there is none.
@@ -108,9 +108,9 @@ class SpanRecorder(Recorder):
             return
         kind, size = SpanKind.CONSUMER, {"messaging.batch.message_count": len(entries)}
         links = [_link(get_current_span(parent)) for parent in parents]
-        with self._current("count batch", kind, Context(), links=links, start_time=read_at, attributes=size) as batch:
+        with self._current("count batch", kind, Context(), links=links, start_time=parsed_ns, attributes=size) as batch:
             link = [_link(batch)]
-            counts = [self._tracer.start_span("count", parent, kind, None, link, read_at) for parent in parents]
+            counts = [self._tracer.start_span("count", parent, kind, None, link, parsed_ns) for parent in parents]
             try:
                 yield inject(counts[0])
             except BaseException as error:

@@ -26,7 +26,7 @@ class Recorder:
         return publish
 
     def record_batch(
-        self, _entries: Sequence[tuple[object, list[bytes]]], _read_at: int
+        self, _entries: Sequence[tuple[object, list[bytes]]], _parsed_ns: int
     ) -> AbstractContextManager[str]:
         return nullcontext("")
 

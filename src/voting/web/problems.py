@@ -1,4 +1,4 @@
-"""Refused requests: status, texts in every language, and problem details for programs (RFC 9457)."""
+"""Refused requests: status, texts to translate, and problem details for programs (RFC 9457)."""
 
 import json
 from collections.abc import Callable, Mapping

@@ -136,8 +136,7 @@ class HttpProtocol(LimitedHttpProtocol):
     def on_headers_complete(self) -> None:
         framing = self._framing
         if not framing.error:
-            is_websocket = framing.upgrade and self._is_websocket()
-            framing.end_head(self.parser.get_http_version(), len(self.headers), is_websocket=is_websocket)
+            framing.end_head(self.parser.get_http_version(), len(self.headers), is_websocket=self._is_websocket())
         if framing.error:
             return
         self.expect_100_continue = framing.expects_continue

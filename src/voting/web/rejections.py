@@ -1,6 +1,6 @@
 """The limits of a request, and the encoded responses to a request that exceeds them.
 
-The application does not get such a request, so each response says that the vote was not counted (RFC 9457).
+The application never gets such a request complete, so each response says that the vote was not counted (RFC 9457).
 """
 
 import json

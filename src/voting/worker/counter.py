@@ -24,9 +24,7 @@ from voting.worker.metrics import WorkerMetrics
 from voting.worker.poll_sync import PollSync
 
 BLOCK_SECONDS = 0.5  # longest wait for a first entry; a stop is noticed after it
-BATCH_INTERVAL_SECONDS = (
-    0.008  # between two starts, so that batches are larger; not after a full batch or a single entry
-)
+BATCH_INTERVAL_SECONDS = 0.008  # between two starts, for larger batches; not after a full batch or a single entry
 CLAIM_SECONDS = 2.0  # interval between two claims, or RECLAIM_SECONDS if that is shorter
 DATABASE_TIMEOUT = 8.0  # seconds; time limit of the database for a batch
 
