@@ -222,6 +222,7 @@ MUTANTS = (
         "result/viewer.py",
         ((PAUSE, ""), ("if self._protocol.close_expected() and self._closing is None:", CLOSE), (CANCEL, "")),
         ("sockets",),
+        ("pings, not read",),
     ),
     Mutant(
         "takes any number of connections",
