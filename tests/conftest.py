@@ -53,7 +53,7 @@ def require(program: str, package: str) -> str:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Define `./voting test --fast`."""
-    what = "Run only the tests that take less than a minute together: unit tests, and a part of the integration tests."
+    what = "Run only the tests that take about a minute together: unit tests, and a part of the integration tests."
     parser.getgroup("voting").addoption("--fast", action="store_true", help=what)
 
 
