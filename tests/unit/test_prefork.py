@@ -39,7 +39,7 @@ async def main(stop):
     if (folder / "order").read_text() == "fail at the end":
         raise SystemExit(7)
 
-ProcessManager(main, lambda pid: (folder / f"{pid}.pid").unlink()).run(3)
+ProcessManager(main, lambda pid: (folder / f"{pid}.pid").unlink(missing_ok=True)).run(3)
 """
 
 Service = tuple["subprocess.Popen[str]", Path]
