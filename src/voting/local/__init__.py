@@ -1,4 +1,4 @@
 """`voting up`: run both stores and all services on this machine, as child processes of one supervisor.
 
-Must never import the services: it starts them as `python -m voting`.
+It must never import the services: it starts them as `python -m voting`.
 """

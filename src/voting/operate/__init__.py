@@ -1,4 +1,4 @@
 """The operator's commands: status, doctor, backup, restore, adopt, secrets, certificate, migrate.
 
-Must never import `local` or the services, and the services never import it.
+It must never import `local` or the services, and the services never import it.
 """

@@ -1,4 +1,4 @@
 """What every service shares: start and stop, probes, logs, metrics and tracing.
 
-Never imports a store, `web`, or a service.
+It must never import a store, `web`, or a service.
 """

@@ -1,4 +1,4 @@
 """The vote service: shows the ballot, and publishes votes on the Redis stream.
 
-Never imports PostgreSQL, another service, or the operator's commands.
+It must never import PostgreSQL, another service, or the operator's commands.
 """
