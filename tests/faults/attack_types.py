@@ -16,7 +16,7 @@ PARALLEL = 50  # connections to each service that read
 SLOW = 50  # connections to each service
 ESTABLISHED = 1  # first byte of TCP_INFO: the state of a connection
 SEND_BUFFER = 64 * 1024  # bytes that wait in the kernel, which doubles it
-MOST_SENT = 1024 * 1024  # bytes; about 200 KB fit into the buffers on the way to a service that does not read
+MOST_SENT = 1024 * 1024  # bytes; the buffers before a service that does not read hold about 200 KB
 CUT_WITHIN = 15.0  # seconds, after which a connection that should have been closed is "left"
 GET = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 HEAD = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-www-form-urlencoded\r\n"
@@ -172,15 +172,15 @@ def slow(first: bytes, then: bytes) -> Attack:
 def frames(frame: bytes, *, reads: bool = True) -> Attack:
     """Return an attack: WebSockets that send one frame as fast as possible; a closed one is replaced.
 
-    Those that do not read go on after the close frame. Their outcome is "read on" if the service reads what they send.
+    Those that do not read send more after the close frame; the outcome is "read on" if the service reads `MOST_SENT`.
     """
     piece = frame * 5000
 
     async def one(port: int) -> str:
         async with connection(port, 65536 if reads else 1) as (reader, writer):
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             writer.write(OPENING % (b"/ws", port))
             if not reads:
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
                 await send(writer, itertools.repeat(piece, MOST_SENT // len(piece)))
                 return "cut" if writer.is_closing() else "read on"
             head = await reader.readuntil(b"\r\n\r\n")

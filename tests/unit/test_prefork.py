@@ -39,6 +39,7 @@ async def main(stop):
     if (folder / "order").read_text() == "fail at the end":
         raise SystemExit(7)
 
+# The file is missing if the process was stopped before `main` began.
 ProcessManager(main, lambda pid: (folder / f"{pid}.pid").unlink(missing_ok=True)).run(3)
 """
 
