@@ -13,15 +13,16 @@ import pytest
 
 from tests.waiting import eventually
 
-# Each process creates a file named by its process id, and does what the file `order` says: serve, fail now or at the
-# end, or hold, which is to wait directly after the fork.
+# Each process reads the file `order` and creates a file named by its process id. It does what `order` says: serve, fail
+# now or at the end, or hold, which is to wait directly after the fork.
 SERVICE = """
-import os, sys, time
+import os, random, sys, time
 from pathlib import Path
 from voting.service import logs
 from voting.vote.prefork import ProcessManager
 
 folder = Path(sys.argv[1])
+random.seed(3731)  # the waits: five of at most 1.11 s, then 2.13 s; the log has one line a second
 logs.configure("service", form="json", level="info")
 
 def hold():
@@ -32,8 +33,9 @@ def hold():
 os.register_at_fork(after_in_child=hold)
 
 async def main(stop):
+    order = (folder / "order").read_text()
     (folder / f"{os.getpid()}.pid").touch()
-    if (folder / "order").read_text() == "fail":
+    if order == "fail":
         raise SystemExit(7)
     await stop.wait()
     if (folder / "order").read_text() == "fail at the end":
