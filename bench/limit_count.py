@@ -12,7 +12,8 @@ import uvloop
 
 from voting.database import counting
 from voting.database.connection import connect
-from voting.polls import DEFAULT_POLL, EntryId, Vote
+from voting.polls.poll import DEFAULT_POLL
+from voting.polls.vote import EntryId, Vote
 from voting.worker.batch import newest_per_voter
 
 BATCH = 5000

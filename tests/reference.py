@@ -32,11 +32,15 @@ A setting comes from the first of these that has it:
 A service that finds bad settings names all of them and exits with 2. `./voting up` sets those
 marked * itself.
 """
-SERVICES = (services.VoteSettings, services.WorkerSettings, services.ResultSettings, services.MigrateSettings)
+SERVICES = (
+    *(services.VoteSettings, services.WorkerSettings, services.ResultSettings, services.AdminSettings),
+    services.MigrateSettings,
+)
 GROUPS: dict[str, tuple[type[Settings], ...]] = {
     "The vote service": (services.VoteSettings,),
     "The result service": (services.ResultSettings,),
-    "Both web services": (services.WebSettings,),
+    "The admin service": (services.AdminSettings,),
+    "Every web service": (services.WebSettings,),
     "The worker": (services.WorkerSettings,),
     "The migration and the default poll": (services.MigrateSettings,),
     "Redis": (services.RedisSettings,),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import httpx
 
 from tests.waiting import PLAIN, eventually
-from voting.polls import EntryId
+from voting.polls.vote import EntryId
 from voting.vote.voter import Voters
 
 PAUSE_SECONDS = 0.02  # between the votes of a voter, to leave CPU time to services that start

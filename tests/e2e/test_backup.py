@@ -26,7 +26,7 @@ from tests.waiting import eventually
 from voting.operate import backup
 from voting.operate.archive import BadArchive
 from voting.operate.backup import CannotRestore
-from voting.polls import EntryId
+from voting.polls.vote import EntryId
 
 TABLES = {
     "polls": "slug, question, options, entry_ms, entry_seq, created",  # a revision may only grow

@@ -8,7 +8,7 @@ import psycopg
 from tests.faults.history import Attempt, History
 from tests.faults.system import SystemUnderTest
 from voting.broker.removals import REMOVED
-from voting.polls import EntryId
+from voting.polls.vote import EntryId
 from voting.vote.voter import Voters
 
 TALLIES = """

@@ -13,7 +13,7 @@ from tests.conftest import require
 from tests.faults.load_generator import VOTERS
 from tests.faults.run import RowFailed, Run, RunConfig, expect, expect_soon, run_under_load
 from tests.waiting import eventually
-from voting.polls import EntryId
+from voting.polls.vote import EntryId
 
 
 def broker_killed(config: RunConfig) -> dict[str, object]:

@@ -9,7 +9,7 @@ import redis
 
 from tests.faults.run import RowFailed, Run, RunConfig, expect, expect_soon, run_under_load
 from voting.operate.secrets import ACL
-from voting.polls import MAX_AHEAD_SECONDS, VOTER_BYTES
+from voting.polls.vote import MAX_AHEAD_SECONDS, VOTER_BYTES
 
 AHEAD = "the id is more than a day ahead, or too large"
 LARGEST = f"{2**64 - 1}-{2**64 - 1}"

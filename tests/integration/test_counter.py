@@ -19,7 +19,7 @@ from voting.broker import stream
 from voting.broker.connection import redis_client
 from voting.broker.poll_hash import POLLS, read_polls
 from voting.broker.stream import GROUP, STREAM
-from voting.polls import MAX_AHEAD_SECONDS, MAX_SEQ, VOTER_BYTES, EntryId, max_entry_ms
+from voting.polls.vote import MAX_AHEAD_SECONDS, MAX_SEQ, VOTER_BYTES, EntryId, max_entry_ms
 from voting.service import metrics
 from voting.settings.services import WorkerSettings
 from voting.worker.app import Worker

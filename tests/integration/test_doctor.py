@@ -21,7 +21,7 @@ from voting.database.poll_state import read_definitions
 from voting.operate.addresses import Addresses
 from voting.operate.doctor import app, broker, database
 from voting.operate.doctor.report import Report
-from voting.polls import EntryId
+from voting.polls.vote import EntryId
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,8 @@ from tests.measured import value_of
 from tests.waiting import background, eventually
 from voting.broker.connection import redis_client
 from voting.broker.poll_hash import POLLS, read_polls
-from voting.polls import EntryId, Malformed, Poll, Vote, VoteParser
+from voting.polls.poll import Poll
+from voting.polls.vote import EntryId, Malformed, Vote, VoteParser
 from voting.result import app as result_app
 from voting.result.hub import Hub
 from voting.result.metrics import ResultMetrics

@@ -21,7 +21,7 @@ from websockets.http11 import Request
 from tests.measured import value_of
 from tests.waiting import until
 from voting.database.poll_state import PollState
-from voting.polls import Option, Poll
+from voting.polls.poll import Option, Poll
 from voting.result.hub import CLOSE_POLL_DELETED, Hub
 from voting.result.metrics import ResultMetrics
 from voting.result.viewer import MAX_FRAMES, Viewer
@@ -34,7 +34,9 @@ pytestmark = pytest.mark.anyio
 
 
 def state(revision: int, votes: int, question: str = "?") -> PollState:
-    return PollState(Poll("default", question, (Option("a", "A"), Option("b", "B"))), revision, {"a": votes}, 0, None)
+    return PollState(
+        Poll("default", question, (Option("a", "A"), Option("b", "B"))), revision, 1, {"a": votes}, 0, None
+    )
 
 
 @asynccontextmanager
@@ -263,7 +265,7 @@ async def test_an_unknown_poll_is_not_counted_as_a_limit() -> None:
 
 async def test_the_viewers_of_a_poll_that_is_deleted_are_closed_and_those_of_others_stay() -> None:
     async with serving() as (hub, measures, port), asyncio.timeout(5):
-        lunch = PollState(Poll("lunch", "?", (Option("a", "A"), Option("b", "B"))), 1, {}, 0, None)
+        lunch = PollState(Poll("lunch", "?", (Option("a", "A"), Option("b", "B"))), 1, 1, {}, 0, None)
         hub.update([state(1, 0), lunch])
         async with connect(f"ws://127.0.0.1:{port}/ws"), connect(f"ws://127.0.0.1:{port}/p/lunch/ws") as gone:
             await gone.recv()

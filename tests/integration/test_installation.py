@@ -18,7 +18,7 @@ from voting.database.connection import Connection, connect
 from voting.database.installations import add_installations, installations
 from voting.operate import installation
 from voting.operate.secrets import ACL
-from voting.polls import EntryId
+from voting.polls.vote import EntryId
 from voting.service import metrics
 from voting.service.lifecycle import Stop
 from voting.settings.services import WorkerSettings

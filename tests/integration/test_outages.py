@@ -14,7 +14,7 @@ from tests.measured import value_of
 from tests.waiting import until
 from voting.database import roles
 from voting.database.connection import connect
-from voting.polls import MAX_AHEAD_SECONDS, max_entry_ms
+from voting.polls.vote import MAX_AHEAD_SECONDS, max_entry_ms
 from voting.result.hub import Hub
 from voting.result.metrics import ResultMetrics
 from voting.result.watcher import Watcher

@@ -9,7 +9,7 @@ import pytest
 from tests.integration.cluster import Cluster
 from voting.database import counting
 from voting.database.connection import connect
-from voting.polls import EntryId, Vote
+from voting.polls.vote import EntryId, Vote
 
 VOTER, CHOICE = bytes(range(100, 116)), "zebra"
 PASSWORD = "neither-shown-nor-logged"  # noqa: S105

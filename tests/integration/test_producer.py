@@ -17,7 +17,8 @@ from voting.broker.connection import redis_client
 from voting.broker.monitor import BrokerMonitor
 from voting.broker.poll_hash import publish_polls
 from voting.broker.producer import Refused, VoteProducer
-from voting.polls import EntryId, Option, Poll, max_entry_ms
+from voting.polls.poll import Option, Poll
+from voting.polls.vote import EntryId, max_entry_ms
 from voting.settings.services import RedisSettings
 
 pytestmark = pytest.mark.anyio

@@ -9,7 +9,7 @@ from voting.database.connection import connect
 from voting.database.counting import DeadLetter
 from voting.database.status import report_backlog
 from voting.operate import status
-from voting.polls import EntryId
+from voting.polls.vote import EntryId
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,8 @@ from voting.broker import removals, stream
 from voting.broker.connection import redis_client
 from voting.broker.poll_hash import publish_polls, read_polls
 from voting.broker.stream import GROUP, STREAM, Backlog, Consumer
-from voting.polls import EntryId, Option, Poll, max_entry_ms
+from voting.polls.poll import Option, Poll
+from voting.polls.vote import EntryId, max_entry_ms
 
 pytestmark = pytest.mark.anyio
 ZERO = EntryId(0, 0)

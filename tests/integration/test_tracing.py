@@ -27,7 +27,8 @@ from voting.broker.poll_hash import publish_polls
 from voting.broker.stream import STREAM
 from voting.database.connection import NOTIFY_CHANNEL, connect
 from voting.database.poll_state import poll_states
-from voting.polls import EntryId, Option, Poll
+from voting.polls.poll import Option, Poll
+from voting.polls.vote import EntryId
 from voting.result import app as result
 from voting.service import spans
 from voting.service.lifecycle import Stop

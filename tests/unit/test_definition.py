@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voting.database.definition import Definition, DefinitionConflict, default_poll
-from voting.polls import BadPoll, Option, Poll
+from voting.polls.poll import BadPoll, Option, Poll
 
 COLOURS = ("Red", "Green", "Blue")
 

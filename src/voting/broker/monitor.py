@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from voting.broker.connection import redis_client
 from voting.broker.poll_hash import read_polls
 from voting.broker.producer import TIMEOUT, VoteProducer
-from voting.polls import Poll
+from voting.polls.poll import Poll
 from voting.service import logs
 from voting.service.lifecycle import raise_if_cancelled
 

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from redis.asyncio import Redis
 
-from voting.polls import BadPoll, Poll
+from voting.polls.poll import BadPoll, Poll
 
 POLLS = b"polls"
 

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from voting.broker.pipeline import NotSent, Pipeline, Reply, open_pipeline
 from voting.broker.stream import STREAM
-from voting.polls import MAX_SEQ, max_entry_ms, vote_fields
+from voting.polls.vote import MAX_SEQ, max_entry_ms, vote_fields
 from voting.service import logs
 from voting.service.lifecycle import Backoff, raise_if_cancelled
 

@@ -14,7 +14,7 @@ from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError, ResponseError, WatchError
 
 from voting.broker import removals
-from voting.polls import MAX_SEQ, EntryId, max_entry_ms
+from voting.polls.vote import MAX_SEQ, EntryId, max_entry_ms
 
 STREAM = b"votes"
 GROUP = b"workers"

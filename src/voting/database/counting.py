@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from voting.database.connection import Connection
 from voting.database.queries import QUERIES
-from voting.polls import EntryId, Vote
+from voting.polls.vote import EntryId, Vote
 
 MAX_FIELDS_TEXT = 1000  # characters of a dead letter's fields that are stored
 

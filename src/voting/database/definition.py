@@ -9,7 +9,8 @@ import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from voting.polls import DEFAULT_POLL, MAX_OPTIONS, Option, Poll, fold_label
+from voting.polls.labels import fold_label
+from voting.polls.poll import DEFAULT_POLL, MAX_OPTIONS, Option, Poll
 
 QUESTION = "Cats or dogs?"
 LABELS = ("Cats", "Dogs")

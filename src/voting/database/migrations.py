@@ -5,7 +5,7 @@ import psycopg
 from voting.database.connection import NOTIFY_CHANNEL, Connection
 from voting.database.definition import Definition, default_poll
 from voting.database.queries import QUERIES, SQL
-from voting.polls import DEFAULT_POLL, BadPoll, Poll
+from voting.polls.poll import DEFAULT_POLL, BadPoll, Poll
 
 
 def known_migrations() -> list[str]:
@@ -25,6 +25,7 @@ async def _define_default_poll(connection: Connection, definition: Definition) -
     Its row is locked first, so that no vote is counted between reading the tallies and writing the poll. An unchanged
     poll is not written, because it may be older than the trigger that checks it.
     """
+    await connection.execute("SELECT lock_definitions()")
     cursor = await connection.execute(QUERIES["default_poll"], {"slug": DEFAULT_POLL})
     row = await cursor.fetchone()
     try:
@@ -33,7 +34,7 @@ async def _define_default_poll(connection: Connection, definition: Definition) -
         if definition == Definition():
             return
         raise BadPoll(f"the default poll in the database is invalid ({error}): correct its row in polls") from None
-    cursor = await connection.execute(QUERIES["votes_of_poll"], {"slug": DEFAULT_POLL})
+    cursor = await connection.execute(QUERIES["votes_of_box"], {"box": stored.box if stored else DEFAULT_POLL})
     poll = default_poll(definition, stored, dict(await cursor.fetchall()))
     if poll == stored:
         return

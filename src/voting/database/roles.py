@@ -7,10 +7,11 @@ from psycopg import sql
 from voting.database.connection import Connection
 from voting.database.queries import QUERIES
 
-CONNECTIONS = {"worker": 40, "result": 10}  # limit of each role; a worker uses two, a result service one
+Service = Literal["worker", "result", "admin"]
+CONNECTIONS = {"worker": 60, "result": 20, "admin": 10}  # limit of each role; a worker uses three, a result service two
 
 
-async def define_role(connection: Connection, service: Literal["worker", "result"], password: str) -> None:
+async def define_role(connection: Connection, service: Service, password: str) -> None:
     """Create the role `voting_<service>` with the rights that the service needs, or change its password."""
     role = sql.Identifier(f"voting_{service}")
     async with connection.transaction():

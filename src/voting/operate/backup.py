@@ -25,7 +25,7 @@ from voting.database.connection import Connection, connect
 from voting.database.installations import add_installations, installations
 from voting.database.queries import QUERIES
 from voting.operate.archive import PIECE, BadArchive, Reader, Totals, Writer
-from voting.polls import max_entry_ms
+from voting.polls.vote import max_entry_ms
 
 # In this order, because tallies reference polls. Columns that a later version adds get their defaults.
 TABLES = {

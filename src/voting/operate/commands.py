@@ -49,7 +49,7 @@ def migrate() -> None:
 
     from voting.database.definition import DefinitionConflict
     from voting.operate import migrate
-    from voting.polls import BadPoll
+    from voting.polls.poll import BadPoll
     from voting.service import logs
     from voting.settings.services import MigrateSettings
     from voting.settings.urls import redacted

@@ -23,4 +23,6 @@ async def run(settings: MigrateSettings) -> list[str]:
             await define_role(connection, "worker", settings.worker_database_password)
         if settings.result_database_password:
             await define_role(connection, "result", settings.result_database_password)
+        if settings.admin_database_password:
+            await define_role(connection, "admin", settings.admin_database_password)
         return applied

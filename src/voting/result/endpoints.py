@@ -6,7 +6,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from voting.polls import DEFAULT_POLL
+from voting.polls.poll import DEFAULT_POLL
+from voting.polls.tally import shares
 from voting.result.hub import Channel, Hub
 from voting.result.qr import QrCodes
 from voting.settings.services import ResultSettings
@@ -86,18 +87,3 @@ def _context(channel: Channel, request: Request) -> dict[str, Any]:
         "vote_href": f"{prefix}/vote",
         "present_href": f"{prefix}/present",
     }
-
-
-def shares(votes: list[int]) -> list[float]:
-    """Return percentages with one decimal that add up to 100.0, by the largest remainder; all 0 without votes.
-
-    https://en.wikipedia.org/wiki/Quota_method
-    """
-    total = sum(votes)
-    if not total:
-        return [0.0] * len(votes)
-    tenths = [1000 * count // total for count in votes]
-    by_remainder = sorted(range(len(votes)), key=lambda n: (-(1000 * votes[n] % total), n))
-    for number in by_remainder[: 1000 - sum(tenths)]:
-        tenths[number] += 1
-    return [tenth / 10 for tenth in tenths]

@@ -6,7 +6,7 @@ from typing import Any
 
 from websockets.http11 import Request
 
-from voting.polls import DEFAULT_POLL
+from voting.polls.poll import DEFAULT_POLL
 from voting.result.hub import Channel, Hub
 from voting.result.metrics import ResultMetrics
 from voting.result.viewer import Viewer

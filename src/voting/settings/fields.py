@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from voting.polls import clean_label
+from voting.polls.labels import clean_label
 from voting.settings import keys
 
 

@@ -9,7 +9,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from voting.polls import MAX_OPTIONS, clean_label, fold_label
+from voting.polls.labels import clean_label, fold_label
+from voting.polls.poll import MAX_OPTIONS
 from voting.settings import keys
 from voting.settings.fields import AcceptedKeys, CommaList, HostUrl, Label, LabelList, Port, PublicUrl, Renames
 from voting.settings.sources import Settings
@@ -55,7 +56,7 @@ class DatabaseSettings(Settings):
 
 
 class WebSettings(ServiceSettings, TraceSettings):
-    """Settings of both web services."""
+    """Settings of every web service."""
 
     host: Annotated[str, Field(examples=["127.0.0.1"])] = "0.0.0.0"  # noqa: S104 - containers publish one port
     """The address to listen on."""
@@ -63,6 +64,8 @@ class WebSettings(ServiceSettings, TraceSettings):
     """The port of the vote service."""
     result_port: Port = 8081
     """The port of the result service."""
+    admin_port: Port = 8082
+    """The port of the admin service."""
     vote_url: PublicUrl = ""
     """The public URL of the ballot, for links and the QR code; set it where the public can reach you. Without it, links
     lead to the host of the request, at `VOTE_PORT`."""
@@ -134,6 +137,27 @@ class ResultSettings(WebSettings, DatabaseSettings):
         return max(1, self.max_viewers // 4) if self.viewers_per_address is None else self.viewers_per_address
 
 
+class AdminSettings(WebSettings, DatabaseSettings):
+    """Settings of the admin service."""
+
+    admin_key: Annotated[str, Field(min_length=keys.MIN_LENGTH)]
+    """The key that allows everything in the admin service: in its link, or as `Authorization: Bearer`."""
+    admin_url: Annotated[PublicUrl, Field(examples=["https://admin.example.org"])] = ""
+    """The public URL of the admin service, for host links. Without it, they lead to the host of the request, at
+    `ADMIN_PORT`. With `https://` its cookies are `Secure`."""
+    webhook_url: Annotated[PublicUrl, Field(examples=["https://hooks.example.org/voting"])] = ""
+    """The URL that gets a signed POST when a poll is opened or closed; off without it
+    (docs/operations.md#webhooks)."""
+    webhook_key: Annotated[str, Field(max_length=500)] = ""
+    """The key that signs webhooks, at least 32 characters; needed with `WEBHOOK_URL`."""
+
+    @model_validator(mode="after")
+    def _webhook_has_a_key(self) -> Self:
+        if self.webhook_url and len(self.webhook_key) < keys.MIN_LENGTH:
+            raise ValueError(f"WEBHOOK_URL needs WEBHOOK_KEY, with at least {keys.MIN_LENGTH} characters")
+        return self
+
+
 class WorkerSettings(ServiceSettings, TraceSettings, RedisSettings, DatabaseSettings):
     """Settings of the worker."""
 
@@ -154,6 +178,8 @@ class MigrateSettings(ServiceSettings, DatabaseSettings):
     """The password of the role `voting_worker`, which is created where this is set."""
     result_database_password: str = ""
     """The password of the role `voting_result`, which is created where this is set."""
+    admin_database_password: str = ""
+    """The password of the role `voting_admin`, which is created where this is set."""
 
     poll_question: Label | None = None
     """The question: `Cats or dogs?` in a new database. Where it is not set, the stored one stays, as with options."""

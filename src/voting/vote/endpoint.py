@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from voting.broker.monitor import BrokerMonitor
 from voting.broker.producer import Refused, VoteProducer
-from voting.polls import DEFAULT_POLL, Poll
+from voting.polls.poll import DEFAULT_POLL, Poll
 from voting.service.tracing import OFF, Recorder
 from voting.settings.services import VoteSettings
 from voting.vote.metrics import VoteMetrics

@@ -3,7 +3,7 @@
 import json
 from urllib.parse import parse_qsl
 
-from voting.polls import Poll
+from voting.polls.poll import Poll
 from voting.web.language import Language, translatable
 from voting.web.problems import Problem
 from voting.web.rendering import Pages

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from voting.broker.stream import Entry
 from voting.database.counting import DeadLetter
-from voting.polls import MAX_SEQ, Malformed, Vote, VoteParser, max_entry_ms
+from voting.polls.vote import MAX_SEQ, Malformed, Vote, VoteParser, max_entry_ms
 
 
 class Batch(NamedTuple):

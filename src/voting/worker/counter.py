@@ -15,7 +15,7 @@ from voting.broker.stream import Consumer, Entry
 from voting.database import counting
 from voting.database.connection import DATA_ERRORS, Connection, deadline
 from voting.database.counting import DeadLetter
-from voting.polls import Vote
+from voting.polls.vote import Vote
 from voting.service import logs
 from voting.service.lifecycle import Stop
 from voting.service.tracing import OFF, Recorder

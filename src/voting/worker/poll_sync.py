@@ -10,7 +10,7 @@ from voting.broker.stream import STREAM, Consumer
 from voting.database import counting
 from voting.database.connection import Connection, deadline
 from voting.database.poll_state import read_definitions
-from voting.polls import VoteParser
+from voting.polls.vote import VoteParser
 from voting.service import logs
 
 SYNC_SECONDS = 1.0

@@ -6,6 +6,7 @@
 -- RETURNING old returns the row version that was replaced, even if another worker committed it after this statement
 -- began. A CTE that reads `votes` first would miss that version, and the tallies would be wrong.
 -- The payload of NOTIFY is a slug, followed by a blank and the traceparent if a vote in the batch is traced.
+-- `poll` in votes and tallies is the box of a round, which begins with the slug of its poll: see polls/poll.py.
 -- `tallied` reads all of `counted`, `locked` all of `tallied`, and `revised` all of `locked`: so votes are locked
 -- first, then tallies, then polls, each in one order.
 WITH batch AS (
@@ -33,21 +34,19 @@ WITH batch AS (
     SELECT poll, choice, change FROM changes
     ON CONFLICT (poll, choice) DO UPDATE SET votes = tally.votes + excluded.votes
     RETURNING poll
+), newest AS (
+    SELECT split_part(poll, '#', 1) AS slug, max(entry) AS entry
+    FROM (SELECT poll, max(ARRAY[ms, seq]) AS entry FROM batch GROUP BY poll) AS boxes
+    GROUP BY slug
 ), locked AS (
-    SELECT slug FROM polls JOIN (SELECT DISTINCT poll FROM tallied) AS changed ON slug = poll
+    SELECT slug FROM polls JOIN (SELECT DISTINCT split_part(poll, '#', 1) AS slug FROM tallied) AS changed USING (slug)
     ORDER BY slug FOR NO KEY UPDATE OF polls
 ), revised AS (
     UPDATE polls
     SET revision = revision + 1,
-        (entry_ms, entry_seq) = (
-            SELECT ms, seq FROM (
-                VALUES (polls.entry_ms, polls.entry_seq)
-                UNION ALL
-                SELECT ms, seq FROM batch WHERE batch.poll = polls.slug
-            ) AS entries (ms, seq)
-            ORDER BY ms DESC, seq DESC LIMIT 1
-        )
-    FROM locked
+        entry_ms = (greatest(ARRAY[entry_ms, entry_seq], newest.entry))[1],
+        entry_seq = (greatest(ARRAY[entry_ms, entry_seq], newest.entry))[2]
+    FROM locked JOIN newest USING (slug)
     WHERE polls.slug = locked.slug
     RETURNING polls.slug
 ), dead AS (
@@ -61,13 +60,15 @@ SELECT pg_notify('tallies', slug || %(trace)s::text), (SELECT count(*) FROM coun
 
 
 -- name: polls
-SELECT slug, question, options FROM polls ORDER BY slug
+SELECT slug, question, options, poll_fields(polls) FROM polls ORDER BY slug
 
 
 -- name: newest_entry
 -- The newest entry id that was counted or became a dead letter, up to a limit. One dead letter is read, by primary key.
 SELECT entry_ms, entry_seq FROM (
     SELECT entry_ms::numeric, entry_seq::numeric FROM polls WHERE entry_ms <= %(max_ms)s
+    UNION ALL
+    SELECT entry_ms::numeric, entry_seq::numeric FROM deletions WHERE entry_ms <= %(max_ms)s
     UNION ALL
     (SELECT entry_ms, entry_seq FROM dead_letters WHERE entry_ms <= %(max_ms)s::numeric
      ORDER BY entry_ms DESC, entry_seq DESC LIMIT 1)
@@ -78,8 +79,8 @@ LIMIT 1
 
 -- name: snapshot
 -- Everything that viewers see, at one moment. The cost does not depend on the number of votes.
-SELECT p.slug, p.question, p.options, p.revision,
-       (SELECT coalesce(json_object_agg(choice, votes), '{}') FROM tallies WHERE poll = p.slug) AS votes,
+SELECT p.slug, p.question, p.options, poll_fields(p), p.revision, p.defined,
+       (SELECT coalesce(json_object_agg(choice, votes), '{}') FROM tallies WHERE poll = poll_box(p.slug, p.round)) AS votes,
        coalesce(w.waiting, 0) AS waiting,
        CASE WHEN w.seen > now() - interval '3 seconds' THEN NULL ELSE coalesce(w.seen, p.created) END AS paused_since
 FROM polls AS p
@@ -124,11 +125,24 @@ GRANT SELECT, INSERT, UPDATE ON votes, tallies TO voting_worker;
 GRANT SELECT, UPDATE (revision, entry_ms, entry_seq) ON polls TO voting_worker;
 GRANT SELECT, INSERT ON dead_letters TO voting_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON workers TO voting_worker;
-GRANT SELECT ON schema_migrations, installation TO voting_worker
+GRANT SELECT ON schema_migrations, installation, rounds, sessions, deletions, audit TO voting_worker;
+GRANT EXECUTE ON FUNCTION apply_schedule TO voting_worker
 
 
 -- name: grant_result
-GRANT SELECT ON polls, tallies, workers TO voting_result
+GRANT SELECT ON polls, tallies, workers, sessions TO voting_result;
+GRANT SELECT, INSERT, UPDATE, DELETE ON audiences TO voting_result
+
+
+-- name: grant_admin
+GRANT SELECT, INSERT, DELETE ON polls TO voting_admin;
+GRANT UPDATE (question, options, kind, max_choices, scale, state, round, results, opens_at, closes_at, timer, opened, closed, ticket)
+    ON polls TO voting_admin;
+GRANT SELECT, INSERT, UPDATE, DELETE ON sessions TO voting_admin;
+GRANT SELECT, UPDATE, DELETE ON webhook_events TO voting_admin;
+GRANT SELECT, INSERT ON rounds, audit TO voting_admin;
+GRANT SELECT ON tallies, workers, audiences, deletions, schema_migrations TO voting_admin;
+GRANT EXECUTE ON FUNCTION next_change, apply_schedule, sweep_deleted TO voting_admin
 
 
 -- name: summary
@@ -153,9 +167,17 @@ WITH needed (service, relation, privilege) AS (
            ('worker', 'dead_letters', 'SELECT'), ('worker', 'dead_letters', 'INSERT'),
            ('worker', 'workers', 'SELECT'), ('worker', 'workers', 'INSERT'), ('worker', 'workers', 'UPDATE'),
            ('worker', 'workers', 'DELETE'), ('worker', 'installation', 'SELECT'),
-           ('result', 'polls', 'SELECT'), ('result', 'tallies', 'SELECT'), ('result', 'workers', 'SELECT')
+           ('worker', 'rounds', 'SELECT'), ('worker', 'sessions', 'SELECT'), ('worker', 'deletions', 'SELECT'),
+           ('worker', 'audit', 'SELECT'),
+           ('result', 'polls', 'SELECT'), ('result', 'tallies', 'SELECT'), ('result', 'workers', 'SELECT'),
+           ('result', 'sessions', 'SELECT'), ('result', 'audiences', 'INSERT'), ('result', 'audiences', 'DELETE'),
+           ('admin', 'polls', 'SELECT'), ('admin', 'polls', 'INSERT'), ('admin', 'polls', 'UPDATE'),
+           ('admin', 'polls', 'DELETE'), ('admin', 'sessions', 'SELECT'), ('admin', 'sessions', 'INSERT'),
+           ('admin', 'sessions', 'UPDATE'), ('admin', 'sessions', 'DELETE'), ('admin', 'rounds', 'INSERT'),
+           ('admin', 'audit', 'INSERT'), ('admin', 'tallies', 'SELECT'), ('admin', 'audiences', 'SELECT'),
+           ('admin', 'deletions', 'SELECT'), ('admin', 'webhook_events', 'DELETE')
 ), roles (service, role) AS (
-    SELECT replace(rolname, 'voting_', ''), rolname FROM pg_roles WHERE rolname IN ('voting_worker', 'voting_result')
+    SELECT replace(rolname, 'voting_', ''), rolname FROM pg_roles WHERE rolname IN ('voting_worker', 'voting_result', 'voting_admin')
     UNION
     SELECT 'worker', current_user
 )
@@ -174,7 +196,10 @@ WITH forbidden (role, relation, privilege) AS (
            ('voting_worker', 'polls', 'DELETE'), ('voting_worker', 'dead_letters', 'DELETE'),
            ('voting_result', 'votes', 'SELECT'), ('voting_result', 'votes', 'UPDATE'),
            ('voting_result', 'tallies', 'INSERT'), ('voting_result', 'tallies', 'UPDATE'),
-           ('voting_result', 'polls', 'UPDATE'), ('voting_result', 'dead_letters', 'SELECT')
+           ('voting_result', 'polls', 'UPDATE'), ('voting_result', 'dead_letters', 'SELECT'),
+           ('voting_admin', 'votes', 'SELECT'), ('voting_admin', 'votes', 'INSERT'), ('voting_admin', 'votes', 'UPDATE'),
+           ('voting_admin', 'votes', 'DELETE'), ('voting_admin', 'tallies', 'INSERT'), ('voting_admin', 'tallies', 'UPDATE'),
+           ('voting_admin', 'audit', 'UPDATE'), ('voting_admin', 'audit', 'DELETE')
 )
 SELECT role, privilege, relation
 FROM forbidden JOIN pg_roles ON rolname = role
@@ -182,7 +207,7 @@ WHERE has_table_privilege(pg_roles.oid, relation, privilege)  -- by oid: the nam
 UNION ALL
 SELECT 'PUBLIC', 'TEMPORARY', 'DATABASE ' || current_database()
 WHERE has_database_privilege('public', current_database(), 'TEMPORARY')
-    AND EXISTS (SELECT FROM pg_roles WHERE rolname IN ('voting_worker', 'voting_result'))
+    AND EXISTS (SELECT FROM pg_roles WHERE rolname IN ('voting_worker', 'voting_result', 'voting_admin'))
 ORDER BY role, relation, privilege
 
 
@@ -194,16 +219,16 @@ SELECT pg_notify('tallies', slug) FROM raised
 
 
 -- name: default_poll
-SELECT question, options FROM polls WHERE slug = %(slug)s FOR UPDATE
+SELECT question, options, poll_fields(polls) FROM polls WHERE slug = %(slug)s FOR UPDATE
 
 
--- name: votes_of_poll
-SELECT choice, votes FROM tallies WHERE poll = %(slug)s
+-- name: votes_of_box
+SELECT choice, votes FROM tallies WHERE poll = %(box)s
 
 
 -- name: define_poll
--- Writes a poll. Viewers see a new question or new labels, so the revision grows.
+-- Writes a poll; the trigger `stamp_poll` increases its revision, since viewers see the change.
 INSERT INTO polls (slug, question, options) VALUES (%(slug)s, %(question)s, %(options)s)
 ON CONFLICT (slug) DO UPDATE
-SET question = excluded.question, options = excluded.options, revision = polls.revision + 1
+SET question = excluded.question, options = excluded.options
 WHERE (polls.question, polls.options) IS DISTINCT FROM (excluded.question, excluded.options)

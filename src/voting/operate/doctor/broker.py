@@ -17,7 +17,7 @@ from voting.broker.installation import read_installation
 from voting.broker.monitor import MEMORY_SHARE
 from voting.broker.poll_hash import read_polls
 from voting.operate.doctor.report import Report, is_remote
-from voting.polls import Poll
+from voting.polls.poll import Poll
 from voting.settings.urls import redacted
 
 ABOUT = "broker"

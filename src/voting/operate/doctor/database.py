@@ -11,7 +11,7 @@ from voting.database.definition import poll_problems
 from voting.database.poll_state import read_definitions
 from voting.database.queries import QUERIES
 from voting.operate.doctor.report import Report, is_remote
-from voting.polls import Poll
+from voting.polls.poll import Poll
 from voting.settings.urls import redacted
 
 ABOUT = "database"

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voting.polls import EntryId, Malformed, Option, Poll, Vote, VoteParser, displayable, vote_fields
+from voting.polls.labels import displayable
+from voting.polls.poll import Option, Poll
+from voting.polls.vote import EntryId, Malformed, Vote, VoteParser, vote_fields
 from voting.worker.batch import newest_per_voter
 
 POLL = Poll("default", "Cats or dogs?", (Option("a", "Cats"), Option("b", "Dogs")))

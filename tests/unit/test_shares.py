@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voting.result.endpoints import shares
+from voting.polls.tally import shares
 
 
 @given(st.lists(st.integers(0, 10**9), min_size=2, max_size=20))
