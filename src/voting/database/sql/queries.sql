@@ -120,6 +120,15 @@ SELECT (SELECT coalesce(sum(votes), 0) FROM tallies)::bigint AS counted,
        (SELECT coalesce(json_object_agg(name, extract(epoch FROM now() - seen)), '{}') FROM workers WHERE NOT stopped) AS workers
 
 
+-- name: latest_polls
+-- The polls that `voting status` lists: open ones first, then those that changed last.
+SELECT slug, state, round, (SELECT coalesce(sum(votes), 0) FROM tallies WHERE poll = poll_box(slug, round))::bigint AS votes,
+       (SELECT count(*) FROM polls) AS polls
+FROM polls
+ORDER BY state = 'open' DESC, changed DESC, slug
+LIMIT %(most)s
+
+
 -- name: grant_worker
 GRANT SELECT, INSERT, UPDATE ON votes, tallies TO voting_worker;
 GRANT SELECT, UPDATE (revision, entry_ms, entry_seq) ON polls TO voting_worker;
