@@ -94,7 +94,7 @@ def test_addresses_that_are_not_set_are_advice_and_no_finding(addresses: Address
 @pytest.mark.parametrize(
     ("bind", "url", "words"),
     [
-        ("0.0.0.0", "", "it listens on 0.0.0.0 without HTTPS"),  # noqa: S104
+        ("0.0.0.0", "", "it listens on 0.0.0.0: without a proxy for HTTPS"),  # noqa: S104
         ("0.0.0.0", "https://admin.test:1", ""),  # noqa: S104 - behind a proxy
         ("127.0.0.1", "http://admin.test:1", "http://admin.test:1 is not HTTPS"),
         ("127.0.0.1", "http://localhost:1", ""),

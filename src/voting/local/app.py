@@ -147,8 +147,8 @@ async def _start(data: DataDir, supervisor: Supervisor, options: Options) -> Non
     vote_url, result_url = _url(options.host, options.vote_port), _url(options.host, options.result_port)
     admin_url = _url(options.admin_host, options.admin_port)
     sockets = {part.name: str(data.sockets / f"{part.name}.sock") for part in parts}
-    state = {"redis_url": redis_url, "database_url": database_url, "parts": sockets}
-    data.write_state(state | {"admin_url": admin_url, "admin_host": options.admin_host})
+    stores = {"redis_url": redis_url, "database_url": database_url}
+    data.write_state({**stores, "parts": sockets, "admin_url": admin_url, "admin_host": options.admin_host})
     link = f"{admin_url}/?key={data.key_file('admin_key').read_text(encoding='ascii')}"
     write_line(f"Ready in {time.monotonic() - began:.1f} s.\n")
     write_line(f"  Vote    {vote_url}\n  Result  {result_url}\n  Admin   {link}\n")

@@ -91,7 +91,7 @@ def _check_admin(report: Report, addresses: Addresses) -> None:
         what = f"{url} is not HTTPS: whoever can read the network gets the key of admin"
         report.add_advice("admin", what, "use https:// in ADMIN_URL (docs/operations.md#https)")
     elif parts.scheme != "https" and not _is_loopback(addresses.admin_bind):
-        what = f"it listens on {addresses.admin_bind} without HTTPS: whoever can read the network gets its key"
+        what = f"it listens on {addresses.admin_bind}: without a proxy for HTTPS, who can read the network gets its key"
         fix = "unset ADMIN_BIND and use a tunnel, or give it a host name with HTTPS (docs/operations.md#https)"
         report.add_advice("admin", what, fix)
 
