@@ -9,7 +9,7 @@ from starlette.routing import Route
 from voting.polls.poll import DEFAULT_POLL
 from voting.polls.tally import shares
 from voting.result.hub import Channel, Hub
-from voting.result.qr import QrCodes
+from voting.web.qr import QrCodes
 from voting.settings.services import ResultSettings
 from voting.web import language
 from voting.web.origin import other_service_url, redirect_to_other_service
