@@ -87,9 +87,9 @@ class PollForm:
     @classmethod
     def sent(cls, form: Form) -> Self:
         """Return the form that was sent."""
-        names = ("question", "kind", "max_choices", "scale", "results", "timer", "opens_at", "closes_at")
-        names += ("opens_zone", "closes_zone")
-        values: dict[str, Any] = {name: form.get(name) for name in names if form.all(name)}
+        texts = ("question", "kind", "max_choices", "scale", "results", "timer")
+        times = ("opens_at", "closes_at", "opens_zone", "closes_zone")
+        values: dict[str, Any] = {name: form.get(name) for name in (*texts, *times) if form.all(name)}
         options = form.all("option")[:MAX_OPTIONS]
         options += [""] * (2 - len(options))
         given = frozenset(values) | ({"options"} if form.all("option") else set())
@@ -152,7 +152,7 @@ def _time(text: str, offset: str) -> str | None:
 def _is_same_minute(sent: str | None, stored: datetime | None) -> bool:
     """Whether a field still has the time that it showed, which has no seconds."""
     if sent is None or stored is None:
-        return sent is stored
+        return sent is None and stored is None
     try:
         return datetime.fromisoformat(sent).astimezone(UTC).strftime(_MINUTE) == _local(stored)
     except (ValueError, OverflowError):

@@ -51,7 +51,7 @@ class PollPages:
         form = await read_form(request)
         poll_form, action = PollForm.sent(form), form.get("do")
         form_id, session = form.get("form") or polls.new_suffix(), parse_code(form.get("session"))
-        again = {"form_id": form_id, "session": session}
+        again: dict[str, Any] = {"form_id": form_id, "session": session}
         if poll_form.rearrange(action):
             return self._edit(request, who, poll_form, **again)
         try:
@@ -61,10 +61,9 @@ class PollPages:
             except Problem as problem:
                 if problem.reason != "slug_taken":
                     raise
-                slug = await self._created_before(who, wanted, poll_form)
-                if slug is None:
-                    wanted = wanted.model_copy(update={"slug": None})
-                    slug = await self._create(who, wanted, session, opens=action == "open")
+                slug = await self._made_before(who, wanted, poll_form) or await self._create(
+                    who, wanted.model_copy(update={"slug": None}), session, opens=action == "open"
+                )
         except Problem as problem:
             return self._edit(request, who, poll_form, problem=problem, **again)
         if session:
@@ -81,7 +80,7 @@ class PollPages:
                 await sessions.edit(change, session, SessionChange(polls=[*row["polls"], slug]))
         return slug
 
-    async def _created_before(self, who: Identity, wanted: NewPoll, form: PollForm) -> str | None:
+    async def _made_before(self, who: Identity, wanted: NewPoll, form: PollForm) -> str | None:
         """Return the slug of the poll that the same form has made, if it was sent twice."""
         async with self._database.read() as connection:
             try:
