@@ -31,8 +31,8 @@ def same_site(headers: Mapping[bytes, bytes], allowed_origins: tuple[str, ...]) 
     return headers.get(b"sec-fetch-site", b"none") in {b"same-origin", b"none"}
 
 
-def other_service_url(request: Request, public_url: str, port: int) -> str:
-    """Return the URL of the same poll at the other web service.
+def service_url(request: Request, public_url: str, port: int) -> str:
+    """Return the URL of a web service, without a slash at its end.
 
     Without its public URL ("") it is at `port` of the host that the request names. A client, or a proxy that passes
     Host on, can put any host there; `voting doctor` warns of it.
@@ -42,8 +42,13 @@ def other_service_url(request: Request, public_url: str, port: int) -> str:
     """
     if not public_url:
         public_url = f"{request.scope['scheme']}://{_host(request.headers.get('host', ''))}:{port}"
+    return public_url.rstrip("/")
+
+
+def other_service_url(request: Request, public_url: str, port: int) -> str:
+    """Return the URL of the same poll at the other web service; see `service_url`."""
     slug = request.path_params.get("poll")
-    return public_url.rstrip("/") + (f"/p/{slug}" if slug else "/")
+    return service_url(request, public_url, port) + (f"/p/{slug}" if slug else "/")
 
 
 def _host(header: str) -> str:
