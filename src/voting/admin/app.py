@@ -25,6 +25,8 @@ from voting.admin.openapi import OpenApi
 from voting.admin.problems import Invalid, field_errors, problem_response
 from voting.admin.services import Services
 from voting.admin.sign_in import host_route, signed_in
+from voting.admin.sweeper import Sweeper
+from voting.admin.webhooks import WebhookSender
 from voting.service import health, lifecycle, logs, metrics
 from voting.service.lifecycle import Stop
 from voting.settings.services import AdminSettings
@@ -39,11 +41,17 @@ log = logs.get()
 
 def create_app(services: Services, stop: Stop) -> ASGIApp:
     """Return the public application."""
-    app = FastAPI(title="Voting", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # the redirect would go to the host in Host
+        generate_unique_id_function=lambda route: route.name,
+    )
     app.state.services = services
     app.include_router(api_polls.router)
     app.include_router(api_sessions.router)
-    openapi = OpenApi(app, services.pages)
+    openapi = OpenApi(app, services.settings, services.pages)
     app.router.routes.extend([*page_routes(services), *openapi.routes(), services.pages.route()])
     app.router.routes.extend(health.probes(lambda: services.database.ready and not stop.is_set()))
 
@@ -55,6 +63,8 @@ def create_app(services: Services, stop: Stop) -> ASGIApp:
             refusal = services.pages.refusal(problem, request.scope)
         if isinstance(error, HTTPException):
             refusal.headers.update(error.headers or {})
+        if problem.status == 405 and (allowed := openapi.methods(request.url.path)):
+            refusal.headers["allow"] = allowed
         return refusal
 
     for kind in (Problem, HTTPException, RequestValidationError):
@@ -104,6 +114,8 @@ async def main(settings: AdminSettings, stop: Stop) -> None:
     log.info("admin.starting", host=settings.host, port=settings.admin_port)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(services.database.run(stop))
+        tasks.create_task(Sweeper(services.database).run(stop))
+        tasks.create_task(WebhookSender(settings, services.database, admin_metrics).run(stop))
         tasks.create_task(serve(private_app, listen(settings.metrics_listen), stop))
         public = listen(f"{settings.host}:{settings.admin_port}")
         limited = with_rate_limit(app, settings, services.pages, admin_metrics.limited.inc)

@@ -43,7 +43,7 @@ class Database:
         self._settings, self._metrics = settings, metrics
         self._free = asyncio.Semaphore(CONNECTIONS)
         self._idle: list[Connection] = []
-        self.on_change: list[Callable[[], None]] = []  # called after each change
+        self.on_change: list[Callable[[list[str]], None]] = []  # called after each change, with its actions
         self._answered_at = float("-inf")
         self._lost = False
 
@@ -67,8 +67,14 @@ class Database:
             yield change
         for action in change.actions:
             self._metrics.changes.labels(action).inc()
-        for wake in self.on_change if change.actions else ():
-            wake()
+        for notify in self.on_change:
+            notify(change.actions)
+
+    @asynccontextmanager
+    async def work(self) -> AsyncIterator[Connection]:
+        """Run the block in a transaction that changes neither polls nor sessions."""
+        async with self._transaction("BEGIN") as connection:
+            yield connection
 
     @asynccontextmanager
     async def _transaction(self, begin: str) -> AsyncIterator[Connection]:

@@ -1,5 +1,6 @@
 """The OpenAPI document, made from the code, and the page that shows it."""
 
+import re
 from functools import cached_property
 from typing import Any
 
@@ -7,10 +8,13 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Route, compile_path
 
 from voting import __version__
+from voting.admin.docs import sections
+from voting.settings.services import AdminSettings
 from voting.web import language
+from voting.web.origin import service_url
 from voting.web.rendering import Pages
 
 DESCRIPTION = """Everything that the pages of the admin service do, for programs.
@@ -71,8 +75,8 @@ SCHEMES = {
 class OpenApi:
     """The document of an application, and its routes: `/openapi.json` and `/docs`."""
 
-    def __init__(self, app: FastAPI, pages: Pages) -> None:
-        self._app, self._pages = app, pages
+    def __init__(self, app: FastAPI, settings: AdminSettings, pages: Pages) -> None:
+        self._app, self._settings, self._pages = app, settings, pages
 
     @cached_property
     def document(self) -> dict[str, Any]:
@@ -88,9 +92,22 @@ class OpenApi:
         document["security"] = [{name: []} for name in SCHEMES]
         for path, methods in document["paths"].items():
             for method, operation in methods.items():
-                for status in _statuses(path, method, operation):
-                    operation["responses"][str(status)] = {"$ref": f"#/components/responses/{status}"}
+                operation.setdefault("parameters", [])
+                answers = operation["responses"]
+                answers |= {
+                    str(each): {"$ref": f"#/components/responses/{each}"} for each in _statuses(path, method, operation)
+                }
+                operation["responses"] = dict(sorted(answers.items()))
         return document
+
+    @cached_property
+    def _paths(self) -> list[tuple[re.Pattern[str], str]]:
+        paths: dict[str, dict[str, Any]] = self.document["paths"]
+        return [(compile_path(path)[0], ", ".join(methods).upper()) for path, methods in paths.items()]
+
+    def methods(self, path: str) -> str | None:
+        """Return the methods of a path, as in `Allow`; None if it is none of the API."""
+        return next((methods for pattern, methods in self._paths if pattern.match(path)), None)
 
     def routes(self) -> list[BaseRoute]:
         return [Route("/openapi.json", self._send_document), Route("/docs", self._send_page)]
@@ -100,7 +117,9 @@ class OpenApi:
 
     async def _send_page(self, request: Request) -> Response:
         reader = language.negotiate(dict(request.scope["headers"]), request.scope["query_string"])
-        return HTMLResponse(self._pages.render("docs.html", reader, api=self.document))
+        url = service_url(request, self._settings.admin_url, self._settings.admin_port)
+        shown = sections(self.document, url)
+        return HTMLResponse(self._pages.render("docs.html", reader, api=self.document, sections=shown))
 
 
 def _refusal(status: int) -> dict[str, Any]:

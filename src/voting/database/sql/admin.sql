@@ -127,4 +127,39 @@ ORDER BY id DESC LIMIT %(limit)s
 
 
 -- name: admin_in_session
-SELECT FROM sessions WHERE code = %(code)s AND polls @> ARRAY[%(slug)s]
+SELECT code FROM sessions WHERE code = %(code)s AND polls @> ARRAY[%(slug)s]
+
+
+-- name: admin_sweep
+SELECT sweep_deleted(%(most)s)
+
+
+-- name: admin_forget_webhooks
+DELETE FROM webhook_events
+
+
+-- name: admin_expire_webhooks
+DELETE FROM webhook_events WHERE at < now() - interval '1 day' RETURNING event, poll
+
+
+-- name: admin_claim_webhook
+-- Takes the oldest event that is due, and sets when it is tried again if it is not delivered now. The numbers of a
+-- closing are final when a worker has reported, a second or more after it, that no vote waits; that is awaited for a
+-- minute.
+UPDATE webhook_events
+SET attempts = attempts + 1, next_try = now() + make_interval(secs => least(3600, 10 * 2 ^ least(attempts, 10)) * (0.5 + random() / 2))
+WHERE id = (
+    SELECT id FROM webhook_events AS event
+    WHERE next_try <= now() AND (
+        event.event = 'poll.opened' OR body IS NOT NULL OR at < now() - interval '1 minute'
+        OR EXISTS (SELECT FROM workers WHERE seen > at + interval '1 second' AND lag + pending = 0))
+    ORDER BY at LIMIT 1 FOR UPDATE SKIP LOCKED)
+RETURNING id::text, event, poll, round, at, body
+
+
+-- name: admin_keep_webhook
+UPDATE webhook_events SET body = %(body)s WHERE id = %(id)s::uuid
+
+
+-- name: admin_webhook_done
+DELETE FROM webhook_events WHERE id = %(id)s::uuid
