@@ -346,7 +346,7 @@ def test_the_link_to_admin_is_printed_where_compose_runs_and_its_key_is_in_no_lo
     assert link == f"http://localhost:{compose.admin_port}/?key={key}"
     with httpx.Client() as browser:
         assert browser.get(link).status_code == 303
-        assert browser.get(f"http://localhost:{compose.admin_port}/").status_code == 200
+        assert browser.get(f"http://localhost:{compose.admin_port}/api/polls").status_code == 200
     assert httpx.get(compose.admin_url).status_code == 401
     headers = {"authorization": f"Bearer {key}"}
     assert httpx.get(f"{compose.admin_url}/api/polls", headers=headers).status_code == 200

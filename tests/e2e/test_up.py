@@ -306,7 +306,7 @@ def test_the_link_to_admin_opens_it_stays_the_same_and_is_in_no_log(own: Stack) 
         opened = browser.get(link)
         assert opened.status_code == 303
         assert own.admin_key not in opened.headers["location"]
-        assert browser.get(f"http://localhost:{own.admin_port}/").status_code == 200
+        assert browser.get(f"http://localhost:{own.admin_port}/api/polls").status_code == 200
     assert httpx.get(own.admin_url).status_code == 401
     dead = own.kill("admin")
     eventually(lambda: own.pid("admin") != dead and httpx.get(own.admin_url).status_code == 401, within=20)
