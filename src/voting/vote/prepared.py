@@ -50,10 +50,8 @@ class PreparedBallot:
 
 def _bad_choice(poll: Poll, reason: str) -> Problem:
     """Return the 400 for a choice that the poll does not allow."""
-    values: dict[str, object] = {"expected": ", ".join(f"{option.key} ({option.label})" for option in poll.offered)}
     if poll.kind == "rating":
         message = translatable("Choose one number from {low} to {high}, and send it as the form field vote.")
-        values |= {"low": poll.offered[0].key, "high": poll.offered[-1].key}
     elif poll.kind == "single":
         message = translatable("Choose exactly one option: send the form field vote as one of {expected}.")
     elif reason == "none":
@@ -64,5 +62,6 @@ def _bad_choice(poll: Poll, reason: str) -> Problem:
         message = translatable("Your vote names an option twice. Name each one only once.")
     else:
         message = translatable("Your vote names too many options: at most {limit} can be chosen.")
-        values["limit"] = poll.limit
-    return Problem(400, "bad_choice", message, **values)
+    expected = ", ".join(f"{option.key} ({option.label})" for option in poll.offered)
+    low, high = poll.offered[0].key, poll.offered[-1].key
+    return Problem(400, "bad_choice", message, expected=expected, low=low, high=high, limit=poll.limit)

@@ -40,6 +40,7 @@ function showMessage(text, { labels = [], problem = false, receipt = "", link = 
   if (!message) return;
   setText(message, text, labels.length ? { label: labels[0] } : {});
   message.classList.toggle("problem", problem);
+  message.classList.toggle("done", Boolean(receipt));
   if (receipt && isSeveral()) {
     const list = document.createElement("ol");
     list.className = `chosen ${page.dataset.kind}`;
@@ -132,6 +133,7 @@ function showAccepted({ choice, labels, receipt, ticket }, { marks = true } = {}
   showResultLink(ticket);
   if (page.dataset.state === "closed") {
     if (byId("status")) setText(byId("status"), texts.yours, { label: labels.join(" · ") });
+    byId("status")?.classList.add("done");
     return;
   }
   if (marks) mark(choice);
