@@ -18,6 +18,8 @@ from voting.web.problems import Problem
 
 MAX_FIELDS = 200
 _MINUTE = "%Y-%m-%dT%H:%M"
+_TEXTS = ("question", "kind", "max_choices", "scale", "results", "timer")
+_TIMES = ("opens_at", "closes_at", "opens_zone", "closes_zone")
 _OFFSET = re.compile(r"[+-][0-9]{2}:[0-9]{2}")
 
 
@@ -66,7 +68,7 @@ class PollForm:
     closes_at: str = ""
     opens_zone: str = ""  # the offset of the browser's zone at that time, such as +01:00; empty for UTC
     closes_zone: str = ""
-    given: frozenset[str] = frozenset()  # names of the fields that were sent
+    given: frozenset[str] = frozenset()  # names of the fields that have a value here
 
     @classmethod
     def of(cls, poll: Mapping[str, Any]) -> Self:
@@ -82,14 +84,13 @@ class PollForm:
             timer=str(poll["timer"] or ""),
             opens_at=_local(poll["opens_at"]),
             closes_at=_local(poll["closes_at"]),
+            given=frozenset({"options", *_TEXTS, *_TIMES}),
         )
 
     @classmethod
     def sent(cls, form: Form) -> Self:
         """Return the form that was sent."""
-        texts = ("question", "kind", "max_choices", "scale", "results", "timer")
-        times = ("opens_at", "closes_at", "opens_zone", "closes_zone")
-        values: dict[str, Any] = {name: form.get(name) for name in (*texts, *times) if form.all(name)}
+        values: dict[str, Any] = {name: form.get(name) for name in (*_TEXTS, *_TIMES) if form.all(name)}
         options = form.all("option")[:MAX_OPTIONS]
         options += [""] * (2 - len(options))
         given = frozenset(values) | ({"options"} if form.all("option") else set())

@@ -5,14 +5,13 @@
 
 const EVERY = 1000; // milliseconds
 const LIMIT = 5000;
-const SETTLE = 500; // a second tap on the same place is not meant for the button that has just come there
+const SETTLE = 400; // a second tap on the same place is not meant for the button that has just come there
 const spoken = document.getElementById("spoken");
 const plain = new Intl.NumberFormat(`${document.documentElement.lang}-u-nu-latn`);
 const percent = new Intl.NumberFormat(`${document.documentElement.lang}-u-nu-latn`, { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 let control = document.getElementById("control");
 let ahead = 0; // the server's clock minus ours, in milliseconds
 let busy = false;
-let swapped = 0;
 
 async function read(url, options = {}) {
   const answer = await fetch(url, { signal: AbortSignal.timeout(LIMIT), ...options });
@@ -40,7 +39,8 @@ function swap(html) {
   const condition = control.querySelector(".condition .pill")?.textContent ?? "";
   if (before !== control.querySelector(".condition")?.textContent) spoken.textContent = `${heading} ${condition}`;
   document.title = page.title;
-  swapped = performance.now();
+  control.classList.add("settling");
+  setTimeout((settled) => settled.classList.remove("settling"), SETTLE, control);
 }
 
 function complain(text) {
@@ -53,7 +53,7 @@ document.addEventListener("submit", async (event) => {
   const form = event.target;
   if (!form.matches("[data-swap]")) return;
   event.preventDefault();
-  if (busy || performance.now() - swapped < SETTLE) return;
+  if (busy) return;
   busy = true;
   event.submitter?.setAttribute("aria-busy", "true");
   try {
