@@ -53,9 +53,8 @@ class Admin:
         """Let the database have counted votes, as a worker would."""
         row = "INSERT INTO tallies VALUES (%s, %s, %s) ON CONFLICT (poll, choice) DO UPDATE SET votes = excluded.votes"
         self.owner(row, box, choice, votes)
-        insert = (
-            "INSERT INTO votes SELECT %s, decode(md5(%s || n::text), 'hex'), %s, 1, n FROM generate_series(1, %s) AS n"
-        )
+        voters = "SELECT %s, decode(md5(%s || n::text), 'hex'), %s, 1, n FROM generate_series(1, %s) AS n"
+        insert = f"INSERT INTO votes {voters} ON CONFLICT DO NOTHING"
         self.owner(insert, box, choice, choice, votes)
 
     async def sweep(self) -> None:
