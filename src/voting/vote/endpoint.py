@@ -11,6 +11,7 @@ import time
 from starlette.types import Receive, Scope, Send
 
 from voting.broker.monitor import BrokerMonitor
+from voting.broker.poll_cache import BrokerAway, PollCache
 from voting.broker.producer import Refused, VoteProducer
 from voting.polls.poll import DEFAULT_POLL, Poll
 from voting.service.tracing import OFF, Recorder
@@ -47,10 +48,11 @@ class VoteEndpoint:
         self._ballots: dict[str, PreparedBallot] = {}
         url = functools.partial(settings.reread, "redis_url")
         self._producer = VoteProducer(url, max_in_flight=settings.max_in_flight, on_lost=metrics.interruptions.inc)
+        self._cache = PollCache(url, on_poll=self._prepare_ballot)
         self._monitor = BrokerMonitor(
             url,
             self._producer,
-            on_polls=self._prepare_ballots,
+            self._cache,
             on_in_flight=metrics.in_flight.set,
             on_memory=metrics.memory.set,
         )
@@ -61,20 +63,24 @@ class VoteEndpoint:
         return self._monitor.ready
 
     async def run(self) -> None:
-        """Keep the connection to Redis, and monitor Redis, until cancelled."""
+        """Keep the connections to Redis, and monitor Redis, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._producer.run())
+            tasks.create_task(self._cache.run())
             tasks.create_task(self._monitor.run())
 
-    def _prepare_ballots(self, polls: dict[str, Poll]) -> None:
-        self._ballots = {slug: PreparedBallot(poll, self._pages) for slug, poll in polls.items()}
+    def _prepare_ballot(self, slug: str, poll: Poll | None) -> None:
+        if poll is None:
+            self._ballots.pop(slug, None)
+        else:
+            self._ballots[slug] = PreparedBallot(poll, self._pages)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond to one request; see https://asgi.readthedocs.io/en/latest/specs/www.html."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
         is_post = scope["method"] == "POST"
         try:
-            ballot = self._find_ballot(scope.get("path_params", {}).get("poll", DEFAULT_POLL))
+            ballot = await self._find_ballot(scope.get("path_params", {}).get("poll", DEFAULT_POLL))
             if is_post:
                 voter, media_type, body = await self._post(ballot, scope, headers, receive)
             else:
@@ -92,11 +98,14 @@ class VoteEndpoint:
             response_headers.append((b"set-cookie", language.cookie(code)))
         await send_ok(scope, send, response_headers, body)
 
-    def _find_ballot(self, slug: str) -> PreparedBallot:
-        ballot = self._ballots.get(slug)
-        if ballot is not None:
-            return ballot
-        if not self._ballots:
+    async def _find_ballot(self, slug: str) -> PreparedBallot:
+        try:
+            if self._cache.find(slug) or await self._cache.load(slug):
+                return self._ballots[slug]
+        except BrokerAway:
+            message = translatable("The vote could not be stored just now. Please send it again in a moment.")
+            raise Problem(503, "broker_away", message) from None
+        if not self._cache.has_polls:
             raise Problem(503, "no_polls", translatable("Voting has not opened yet. Please try again in a moment."))
         raise Problem(404, "unknown_poll")
 
