@@ -61,6 +61,17 @@ def result() -> None:
 
 
 @cli.command()
+def admin() -> None:
+    """Serve the pages and the API of whoever runs polls (port 8082)."""
+    from voting.settings.services import AdminSettings
+
+    settings = load_settings("admin", AdminSettings)
+    from voting.admin import app
+
+    app.run(settings)
+
+
+@cli.command()
 @click.option("--data", type=click.Path(path_type=Path), default=Path(".voting"), help="Data directory.")
 @click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 for all networks of this machine.")
 @click.option("--vote-port", type=click.IntRange(1, 65535), default=8080, help="Port of the vote service.")
