@@ -168,6 +168,15 @@ SELECT (SELECT coalesce(sum(votes), 0) FROM tallies)::bigint AS counted,
        (SELECT coalesce(json_object_agg(name, extract(epoch FROM now() - seen)), '{}') FROM workers WHERE NOT stopped) AS workers
 
 
+-- name: latest_polls
+-- The polls that `voting status` lists: open ones first, then those that changed last.
+SELECT slug, state, round, (SELECT coalesce(sum(votes), 0) FROM tallies WHERE poll = poll_box(slug, round))::bigint AS votes,
+       (SELECT count(*) FROM polls) AS polls
+FROM polls
+ORDER BY state = 'open' DESC, changed DESC, slug
+LIMIT %(most)s
+
+
 -- name: grant_worker
 GRANT SELECT, INSERT, UPDATE ON votes, tallies TO voting_worker;
 GRANT SELECT, UPDATE (revision, entry_ms, entry_seq) ON polls TO voting_worker;
@@ -259,11 +268,34 @@ WHERE has_database_privilege('public', current_database(), 'TEMPORARY')
 ORDER BY role, relation, privilege
 
 
+-- name: announce_all
+-- Announces each poll and session, so that those which a restore removes are looked for, and not found.
+SELECT pg_notify('definitions', 'poll ' || slug) FROM polls
+UNION ALL
+SELECT pg_notify('definitions', 'session ' || code) FROM sessions
+
+
+-- name: clear_missed_openings
+-- A poll whose time to open passed before it was restored must not open by surprise.
+UPDATE polls SET opens_at = NULL WHERE state = 'draft' AND opens_at <= now() RETURNING slug
+
+
 -- name: restored
--- Sets the revision of every poll above those that open pages show, which may be newer than the backup. The new
+-- Sets the revisions of every poll above those that open pages show, which may be newer than the backup. The new
 -- revision comes from the clock, which grows faster than batches are counted.
-WITH raised AS (UPDATE polls SET revision = greatest(revision + 1, %(now)s) RETURNING slug)
+WITH raised AS (
+    UPDATE polls SET revision = greatest(revision + 1, %(now)s), defined = greatest(revision + 1, %(now)s) RETURNING slug
+)
 SELECT pg_notify('tallies', slug) FROM raised
+
+
+-- name: restored_deletions
+-- Workers read the deletions whose number is newer than the last one that they have seen.
+UPDATE deletions SET changed = next_change()
+
+
+-- name: restored_audit
+SELECT setval('audit_id_seq', max(id)) FROM audit HAVING max(id) > 0
 
 
 -- name: default_poll
