@@ -31,8 +31,27 @@ def same_site(headers: Mapping[bytes, bytes], allowed_origins: tuple[str, ...]) 
     return headers.get(b"sec-fetch-site", b"none") in {b"same-origin", b"none"}
 
 
-def other_service_url(request: Request, public_url: str, port: int) -> str:
-    """Return the URL of the same poll at the other web service.
+def from_service(headers: Mapping[bytes, bytes], public_url: str, port: int) -> bool:
+    """Whether a request comes from a page of another web service of this installation.
+
+    Args:
+        headers: of the request.
+        public_url: of the service; "" if it is at `port` of the host that the request names.
+        port: of the service.
+    """
+    scheme, _, netloc = headers.get(b"origin", b"").decode("latin-1").partition("://")
+    if public_url:
+        public_scheme, _, rest = public_url.partition("://")
+        return (scheme, netloc) == (public_scheme, rest.partition("/")[0].lower())
+    host = _HOST.fullmatch(headers.get(b"host", b"").decode("latin-1"))
+    if host is None:
+        return False
+    without_port = {"http": 80, "https": 443}.get(scheme) == port and netloc == host["name"]
+    return scheme in {"http", "https"} and (without_port or netloc == f"{host['name']}:{port}")
+
+
+def other_service_url(request: Request, public_url: str, port: int, path: str | None = None) -> str:
+    """Return the URL of a path at the other web service; by default that of the same poll.
 
     Without its public URL ("") it is at `port` of the host that the request names. A client, or a proxy that passes
     Host on, can put any host there; `voting doctor` warns of it.
@@ -43,7 +62,8 @@ def other_service_url(request: Request, public_url: str, port: int) -> str:
     if not public_url:
         public_url = f"{request.scope['scheme']}://{_host(request.headers.get('host', ''))}:{port}"
     slug = request.path_params.get("poll")
-    return public_url.rstrip("/") + (f"/p/{slug}" if slug else "/")
+    path = path or (f"/p/{slug}" if slug else "/")
+    return public_url.rstrip("/") + path
 
 
 def _host(header: str) -> str:
@@ -58,9 +78,12 @@ def _host(header: str) -> str:
     return host["name"]
 
 
-def redirect_to_other_service(request: Request, public_url: str, port: int) -> RedirectResponse:
+def redirect_to_other_service(
+    request: Request, public_url: str, port: int, path: str | None = None
+) -> RedirectResponse:
     """Return a redirect to `other_service_url`."""
-    return RedirectResponse(other_service_url(request, public_url, port), 302, headers={"cache-control": "no-store"})
+    url = other_service_url(request, public_url, port, path)
+    return RedirectResponse(url, 302, headers={"cache-control": "no-store"})
 
 
 def client_address(scope: Scope, hops: int) -> str:
