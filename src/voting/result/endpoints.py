@@ -84,14 +84,12 @@ class ResultEndpoints:
         return JSONResponse(found.feed.snapshot, headers=HEADERS)
 
     async def ballot(self, request: Request) -> Response:
-        code = request.path_params.get("code")
-        path = f"/{_code(code)}" if code else None
-        return redirect_to_other_service(request, self._settings.vote_url, self._settings.vote_port, path)
+        return redirect_to_other_service(
+            request, self._settings.vote_url, self._settings.vote_port, _session_path(request)
+        )
 
     def _vote_url(self, request: Request) -> str:
-        code = request.path_params.get("code")
-        path = f"/{_code(code)}" if code else None
-        return other_service_url(request, self._settings.vote_url, self._settings.vote_port, path)
+        return other_service_url(request, self._settings.vote_url, self._settings.vote_port, _session_path(request))
 
     async def _find(self, request: Request, query: str | None = None) -> Found:
         """Return what the path names, and read it first if it is not held; or raise a `Problem`.
@@ -133,6 +131,12 @@ class ResultEndpoints:
         if code := language.from_query(query):
             headers["set-cookie"] = language.cookie(code).decode()
         return Response(page, headers=headers)
+
+
+def _session_path(request: Request) -> str:
+    """Return the path of a session's ballot; "" if the request is for a poll."""
+    code = request.path_params.get("code")
+    return f"/{_code(code)}" if code else ""
 
 
 def _code(text: str) -> str:

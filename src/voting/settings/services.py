@@ -235,3 +235,13 @@ class StatusSettings(RedisSettings, DatabaseSettings):
 
     vote_url: PublicUrl = ""
     result_url: PublicUrl = ""
+    admin_url: PublicUrl = ""
+    admin_bind: str = "127.0.0.1"
+
+
+class AdminLinkSettings(Settings):
+    """Settings of `voting admin-link`."""
+
+    admin_key: str
+    admin_url: PublicUrl = ""
+    admin_port: Port = 8082
