@@ -44,7 +44,11 @@ function showMessage(text, { labels = [], problem = false, receipt = "", link = 
   if (receipt && isSeveral()) {
     const list = document.createElement("ol");
     list.className = `chosen ${page.dataset.kind}`;
-    for (const each of labels) list.append(Object.assign(document.createElement("li"), { textContent: each, dir: "auto" }));
+    for (const each of labels) {
+      const item = document.createElement("li");
+      setText(item, "{label}", { label: each });
+      list.append(item);
+    }
     message.append(list);
   }
   if (receipt) {
