@@ -35,12 +35,12 @@ OUTAGES = (
 )
 # The vote becomes a dead letter: it can never be stored. All other errors are bugs and end the process.
 DATA_ERRORS = (psycopg.DataError, psycopg.errors.CheckViolation, psycopg.errors.ForeignKeyViolation)
-NOTIFY_CHANNEL = "tallies"
+NOTIFY_CHANNEL = "tallies"  # payload: the slug of a poll with new tallies, and perhaps a traceparent
+DEFINITIONS_CHANNEL = "definitions"  # payload: `poll SLUG` or `session CODE`, which was defined, changed or deleted
 
 
-@asynccontextmanager
-async def connect(url: str, *, name: str, timeout: float) -> AsyncIterator[Connection]:
-    """Connect for the duration of the block.
+async def open_connection(url: str, *, name: str, timeout: float) -> Connection:
+    """Connect; the caller closes the connection.
 
     Args:
         url: libpq URI.
@@ -50,10 +50,15 @@ async def connect(url: str, *, name: str, timeout: float) -> AsyncIterator[Conne
     """
     milliseconds = int(timeout * 1000)
     options = f"-c statement_timeout={milliseconds} -c client_connection_check_interval=2s -c jit=off"
-    connection = await psycopg.AsyncConnection.connect(
+    return await psycopg.AsyncConnection.connect(
         url, autocommit=True, application_name=f"voting {name}", connect_timeout=max(2, int(timeout)), options=options
     )
-    async with connection:
+
+
+@asynccontextmanager
+async def connect(url: str, *, name: str, timeout: float) -> AsyncIterator[Connection]:
+    """Connect for the duration of the block; with the arguments of `open_connection`."""
+    async with await open_connection(url, name=name, timeout=timeout) as connection:
         yield connection
 
 

@@ -5,16 +5,17 @@ can be removed. Before that, a removed option is retired: votes for it may alrea
 What the settings do not define is not changed.
 """
 
-import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from voting.polls.labels import fold_label
+from voting.polls.options import KEYS, NoKeyLeft, change_options, find_option
 from voting.polls.poll import DEFAULT_POLL, MAX_OPTIONS, Option, Poll
 
 QUESTION = "Cats or dogs?"
 LABELS = ("Cats", "Dogs")
-KEYS = string.ascii_lowercase + string.digits
+MAX_NAMED = 10  # invalid polls that are listed
 _ANOTHER = "  For another poll, use another data directory (--data) or database."
 
 
@@ -54,7 +55,7 @@ def default_poll(definition: Definition, stored: Poll | None, votes: Mapping[str
 def _rename(poll: Poll, renames: Mapping[str, str]) -> Poll:
     """Return the poll with new labels; labels that have already been renamed are ignored."""
     for old, new in renames.items():
-        option, other = _find(poll.options, old), _find(poll.options, new)
+        option, other = find_option(poll.options, old), find_option(poll.options, new)
         if not option and not other:
             labels = ", ".join(each.label for each in poll.options)
             message = f"RENAME_OPTIONS={old}={new}: there is no option {old}. The options are: {labels}."
@@ -84,37 +85,26 @@ def _options(poll: Poll, labels: tuple[str, ...], votes: Mapping[str, int]) -> t
     if len(set(map(fold_label, labels))) < len(labels) or len(labels) > MAX_OPTIONS:
         message = f"A poll has at most {MAX_OPTIONS} options, which differ in more than case: {', '.join(labels)}."
         raise DefinitionConflict(message)
-    used = {option.key for option in poll.options} | votes.keys()
-    unused = iter(KEYS[max((KEYS.find(key) + 1 for key in used if len(key) == 1), default=0) :])
-    offered = []
-    for label in labels:
-        existing = _find(poll.options, label)
-        key = existing.key if existing else next(unused, None)
-        if key is None:
-            message = f"This poll has had {len(KEYS)} options, and there is no key for {label}.\n{_ANOTHER}"
-            raise DefinitionConflict(message)
-        offered.append(Option(key, label))
-    keys = {option.key for option in offered}
-    removed = [option for option in poll.options if option.key not in keys]
-    if lost := [option for option in removed if votes and not option.retired]:
+    try:
+        options = change_options(poll.options, labels, votes)
+    except NoKeyLeft as error:
+        message = f"This poll has had {len(KEYS)} options, and there is no key for {error}.\n{_ANOTHER}"
+        raise DefinitionConflict(message) from None
+    offered = {option.key for option in options if not option.retired}
+    if lost := [option for option in poll.options if votes and not option.retired and option.key not in offered]:
         raise DefinitionConflict(_explain(lost, votes))
-    return (*offered, *(replace(option, retired=True) for option in removed))
+    return options
 
 
 def poll_problems(polls: Iterable[Poll], bad: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return the problems of the polls that `read_definitions` has read, and the fix for each."""
-    problems = [
-        (f"the poll {slug} is left out: {reason}", "correct its row in the table polls") for slug, reason in bad.items()
-    ]
+    """Return the problems of the polls that `read_definitions` has read, and the fix for each; at most `MAX_NAMED`."""
+    fix = "correct its row in the table polls"
+    problems = [(f"the poll {slug} is left out: {reason}", fix) for slug, reason in islice(bad.items(), MAX_NAMED)]
+    if len(bad) > MAX_NAMED:
+        problems.append((f"{len(bad) - MAX_NAMED:,} more polls are left out", "correct their rows in the table polls"))
     if DEFAULT_POLL not in {*bad, *(poll.slug for poll in polls)}:
         problems.append(("the default poll is missing, so / answers 404", "create it with voting migrate"))
     return problems
-
-
-def _find(options: Iterable[Option], label: str) -> Option | None:
-    """Return the option with this label, else one whose folded label is the same, else None."""
-    same = [option for option in options if fold_label(option.label) == fold_label(label)]
-    return next((option for option in same if option.label == label), same[0] if same else None)
 
 
 def _explain(lost: list[Option], votes: Mapping[str, int]) -> str:

@@ -29,7 +29,7 @@ from voting.vote.prepared import PreparedBallot
 from voting.vote.voter import Voter, Voters
 from voting.web import language
 from voting.web.language import translatable
-from voting.web.origin import other_service, same_site
+from voting.web.origin import same_site, service_url
 from voting.web.problems import Problem
 from voting.web.rendering import Pages
 from voting.web.responses import OK_HEAD, OkHead, headers_for, ok_head, prefers_json, send_ok
@@ -110,7 +110,7 @@ class VoteEndpoint:
         """Return the headers of a page, which may open a WebSocket to the result service."""
         scheme = "https" if self._settings.https else "http"
         try:
-            url = other_service(scheme, host.decode("latin-1"), self._settings.result_url, self._settings.result_port)
+            url = service_url(scheme, host.decode("latin-1"), self._settings.result_url, self._settings.result_port)
         except Problem:
             return OK_HEAD
         parts = urlsplit(url)

@@ -9,12 +9,15 @@ from voting.web.language import Language, translatable
 
 TITLES = {
     400: translatable("Bad request"),
+    401: translatable("Not signed in"),
     403: translatable("Not allowed"),
     404: translatable("Page not found"),
     405: translatable("Method not allowed"),
     409: translatable("The poll has changed"),
+    412: translatable("Changed in the meantime"),
     413: translatable("Request too large"),
     415: translatable("Unsupported content type"),
+    422: translatable("Something is missing or wrong"),
     429: translatable("Too many requests"),
     503: translatable("Service unavailable"),
 }

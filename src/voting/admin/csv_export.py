@@ -1,0 +1,42 @@
+"""The result of a round as CSV for spreadsheets: UTF-8 with a byte order mark, and CRLF (RFC 4180).
+
+A cell that a spreadsheet would take for a formula gets an apostrophe in front.
+https://owasp.org/www-community/attacks/CSV_Injection
+"""
+
+import csv
+import io
+from typing import Any
+
+from voting.polls.tally import shares
+
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # noqa: RUF001 - some spreadsheets read the full-width forms too
+
+
+def csv_of(export: dict[str, Any]) -> bytes:
+    """Return the fields of `Export` as CSV, with a row for each option."""
+    options, runoff = export["options"], export["runoff"] or []
+    ranking = export["kind"] == "ranking"
+    header = ["poll", "round", "question", "key", "option", "votes", "voters", "percent"]
+    header += ["points"] * ranking + [f"runoff {number}" for number in range(1, len(runoff) + 1)]
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(header)
+    for option, percent in zip(options, _percent(export), strict=True):
+        row = [export["poll"], export["round"], export["question"], option["key"], option["label"], option["votes"]]
+        row += [export["total"], percent]
+        row += [option["points"]] * ranking + [each["votes"].get(option["key"], "") for each in runoff]
+        writer.writerow([_cell(value) for value in row])
+    return b"\xef\xbb\xbf" + out.getvalue().encode()
+
+
+def _percent(export: dict[str, Any]) -> list[float]:
+    """Return the share of each option: of all voters where one can choose several, else such that they add up."""
+    votes, total = [option["votes"] for option in export["options"]], export["total"]
+    if export["kind"] == "multiple":
+        return [round(100 * count / total, 1) if total else 0.0 for count in votes]
+    return shares(votes)
+
+
+def _cell(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

@@ -1,0 +1,162 @@
+"""What the API answers: models of polls, sessions and the audit log. The OpenAPI document is made from them."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from voting.polls.poll import Kind, Results
+from voting.polls.state import State
+
+
+class OptionOut(BaseModel):
+    """An option and its numbers."""
+
+    key: str
+    label: str
+    votes: int = Field(description="Voters who chose it; in a ranking, those who prefer it to all others.")
+    points: int | None = Field(None, description="Of a ranking: Borda points.")
+
+
+class RunoffOut(BaseModel):
+    """One round of the instant run-off of a ranking."""
+
+    votes: dict[str, int] = Field(description="Key of each option that is still in, and the ballots for it.")
+    exhausted: int = Field(description="Ballots that name no option that is still in.")
+    eliminated: str | None = Field(description="The key of the option that is out after this round.")
+
+
+class Numbers(BaseModel):
+    """The result of a round."""
+
+    options: list[OptionOut]
+    total: int = Field(description="The number of voters.")
+    mean: float | None = Field(None, description="Of a rating with votes.")
+    runoff: list[RunoffOut] | None = Field(None, description="Of a ranking.")
+    winner: str | None = Field(None, description="Of a ranking: the key that the run-off leaves.")
+
+
+class Urls(BaseModel):
+    """The addresses of a poll."""
+
+    vote_url: str
+    result_url: str
+    present_url: str
+    embed_url: str
+    control_url: str
+
+
+class PollSummary(Urls):
+    """A poll in a list."""
+
+    slug: str
+    question: str
+    kind: Kind
+    state: State
+    round: int
+    results: Results
+    access: Literal["open"] = "open"
+    max_choices: int | None
+    scale: int | None
+    opens_at: datetime | None
+    closes_at: datetime | None
+    timer: int | None = Field(description="Seconds.")
+    opened: datetime | None = Field(description="When this round was opened.")
+    closed: datetime | None = Field(description="When this round was closed.")
+    created: datetime
+    changed: int = Field(description="Grows with each change; the number in `ETag`.")
+    total: int = Field(description="The number of voters in this round.")
+
+
+class RoundOut(BaseModel):
+    """An earlier round."""
+
+    round: int
+    question: str
+    kind: Kind
+    opened: datetime | None
+    closed: datetime | None
+    total: int
+
+
+class PollOut(PollSummary, Numbers):
+    """A poll with its numbers, which are always shown here."""
+
+    waiting: int = Field(description="Votes of all polls that are accepted and not counted yet.")
+    rounds: list[RoundOut] = Field(description="The earlier rounds, the last first.")
+    sessions: list[str] = Field(description="The join codes of the sessions that it is in.")
+
+
+class PollPage(BaseModel):
+    """Polls, newest first."""
+
+    polls: list[PollSummary]
+    next: str | None = Field(description="The address of the next page; null on the last.")
+
+
+class Export(Numbers):
+    """The result of a round. `choices` is how many voters made exactly this choice, as the database has it."""
+
+    poll: str
+    round: int
+    question: str
+    kind: Kind
+    state: State
+    opened: datetime | None
+    closed: datetime | None
+    choices: dict[str, int]
+
+
+class SessionOut(BaseModel):
+    """A session."""
+
+    code: str
+    title: str
+    polls: list[str]
+    current: str | None
+    position: int | None = Field(description="Of the current poll, from 1.")
+    people: int = Field(description="People who have a page of the session open.")
+    created: datetime
+    changed: int
+    join_url: str
+    result_url: str
+    present_url: str
+    control_url: str
+
+
+class NewSessionOut(SessionOut):
+    """A new session. `host_url` is a secret, and is shown only here."""
+
+    host_url: str
+
+
+class SessionPage(BaseModel):
+    """Sessions, newest first."""
+
+    sessions: list[SessionOut]
+    next: str | None
+
+
+class HostLink(BaseModel):
+    """A new host link, which is a secret; the one before is not valid any more."""
+
+    host_url: str
+
+
+class AuditEntry(BaseModel):
+    """One change."""
+
+    id: int
+    at: datetime
+    actor: str = Field(description="admin, host (of the session) or schedule.")
+    action: str
+    poll: str | None
+    session: str | None
+    detail: dict[str, Any]
+
+
+class AuditPage(BaseModel):
+    """Changes, newest first."""
+
+    entries: list[AuditEntry]
+    next: str | None

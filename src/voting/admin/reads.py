@@ -1,0 +1,148 @@
+"""What is shown of polls, sessions and the audit log, read in one transaction (`Database.read`).
+
+The results are plain dictionaries with the fields of `outputs`, but for the addresses, which depend on the request.
+"""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from psycopg.rows import dict_row
+
+from voting.admin.identity import Identity
+from voting.admin.problems import invalid
+from voting.admin.sessions import read_session
+from voting.admin.stored_poll import StoredPoll, read_poll, require_poll
+from voting.database.connection import Connection
+from voting.database.queries import QUERIES
+from voting.polls.poll import BadPoll, Poll
+from voting.polls.session import parse_code
+from voting.polls.tally import evaluate
+from voting.web.language import translatable
+from voting.web.problems import Problem
+
+Fields = dict[str, Any]
+
+
+def numbers(poll: Poll, tallies: Mapping[str, int]) -> Fields:
+    """Return the result of a round; it includes a retired option only if that has votes."""
+    result = evaluate(poll, tallies)
+    options = [
+        {"key": option.key, "label": option.label, "votes": result.votes[option.key]}
+        | ({"points": result.points.get(option.key, 0)} if result.points is not None else {})
+        for option in poll.options
+        if not option.retired or result.votes[option.key]
+    ]
+    runoff = None if result.runoff is None else [each._asdict() for each in result.runoff]
+    more = {"mean": result.mean, "runoff": runoff, "winner": result.winner}
+    return {"options": options, "total": result.total} | more
+
+
+def _summary(stored: StoredPoll, total: int) -> Fields:
+    poll = stored.poll
+    names = ("slug", "question", "kind", "state", "round", "results", "max_choices", "scale", "changed")
+    times = ("opens_at", "closes_at", "timer", "opened", "closed", "created")
+    fields = {name: getattr(poll, name) for name in names} | {name: getattr(stored, name) for name in times}
+    return fields | {"total": total, "access": "open"}
+
+
+async def poll(connection: Connection, who: Identity, slug: str) -> Fields:
+    """Return the fields of `PollOut`."""
+    await require_poll(connection, who, slug)
+    stored = await read_poll(connection, slug)
+    result = numbers(stored.poll, stored.tallies)
+    rounds = await _rows(connection, "admin_rounds", slug=slug)
+    shown = stored.sessions if who.role == "admin" else [who.session]
+    more = {"waiting": stored.waiting, "sessions": list(shown)}
+    return _summary(stored, result["total"]) | result | more | {"rounds": rounds}
+
+
+async def poll_list(
+    connection: Connection, who: Identity, *, limit: int = 50, after: str | None = None
+) -> tuple[list[Fields], str | None]:
+    """Return the fields of `PollSummary` for some polls, newest first, and the cursor of the next page."""
+    who.require_admin()
+    rows = await _rows(connection, "admin_polls", limit=limit + 1, **_parse_cursor(after))
+    found = []
+    for row in rows[:limit]:
+        try:
+            found.append(_summary(StoredPoll.from_row(row), row["total"]))
+        except BadPoll:
+            continue  # a row that somebody has written with SQL; `voting doctor` reports it
+    return found, _cursor(rows[limit - 1], "slug") if len(rows) > limit else None
+
+
+async def export(connection: Connection, who: Identity, slug: str, round_: int | None = None) -> Fields:
+    """Return the fields of `Export` for a round, by default the current one."""
+    await require_poll(connection, who, slug)
+    stored = await read_poll(connection, slug)
+    poll, tallies, opened, closed = stored.poll, stored.tallies, stored.opened, stored.closed
+    if round_ is not None and round_ != poll.round:
+        rows = await _rows(connection, "admin_round", slug=slug, round=round_)
+        if not rows:
+            raise Problem(404, "unknown_round", translatable("This poll has no such round."))
+        row = rows[0]
+        more = {name: row[name] for name in ("kind", "max_choices", "scale")} | {"round": round_, "state": "closed"}
+        poll = replace(Poll.from_parts(slug, row["question"], row["options"], more))
+        tallies, opened, closed = row["tallies"], row["opened"], row["closed"]
+    fields = {"poll": slug, "round": poll.round, "question": poll.question, "kind": poll.kind, "state": poll.state}
+    choices = {choice: votes for choice, votes in sorted(tallies.items()) if votes}
+    return fields | {"opened": opened, "closed": closed, "choices": choices} | numbers(poll, tallies)
+
+
+async def session(connection: Connection, who: Identity, code: str) -> Fields:
+    """Return the fields of `SessionOut`."""
+    who.require_session(parse_code(code) or "")
+    return _session(await read_session(connection, code))
+
+
+async def session_list(
+    connection: Connection, who: Identity, *, limit: int = 50, after: str | None = None
+) -> tuple[list[Fields], str | None]:
+    """Return the fields of `SessionOut` for some sessions, newest first, and the cursor of the next page."""
+    who.require_admin()
+    rows = await _rows(connection, "admin_sessions", limit=limit + 1, **_parse_cursor(after))
+    return [_session(row) for row in rows[:limit]], _cursor(rows[limit - 1], "code") if len(rows) > limit else None
+
+
+def _session(row: Mapping[str, Any]) -> Fields:
+    slugs, current = row["polls"], row["current"]
+    return dict(row) | {"position": slugs.index(current) + 1 if current in slugs else None}
+
+
+async def audit_list(
+    connection: Connection, who: Identity, *, limit: int = 50, after: int | None = None
+) -> tuple[list[Fields], int | None]:
+    """Return the fields of `AuditEntry` for some changes, newest first, and the cursor of the next page."""
+    who.require_admin()
+    rows = await _rows(connection, "admin_audit", limit=limit + 1, after=after)
+    return rows[:limit], rows[limit - 1]["id"] if len(rows) > limit else None
+
+
+async def _rows(connection: Connection, query: str, **values: Any) -> list[Fields]:
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(QUERIES[query], values)
+        return await cursor.fetchall()
+
+
+def _cursor(row: Mapping[str, Any], name: str) -> str:
+    """Return a cursor that points behind a row, also if the row is deleted meanwhile."""
+    text = f"{row['created'].astimezone(UTC).isoformat()} {row[name]}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _parse_cursor(cursor: str | None) -> Fields:
+    if cursor is None:
+        return {"created": None, "slug": None}
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
+        created, _, name = text.partition(" ")
+        time: datetime | None = datetime.fromisoformat(created)
+    except (ValueError, binascii.Error):
+        time, name = None, ""
+    if time is None or time.tzinfo != UTC or not name.isprintable():
+        raise invalid("after", translatable("This is not a cursor that this service has given."))
+    return {"created": time, "slug": name}

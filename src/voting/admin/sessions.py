@@ -1,0 +1,114 @@
+"""Operations on sessions: make, change, step on, replace the host link, delete.
+
+Like those on polls, each works in the transaction that it is given and raises `Problem` if it is refused.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from psycopg.rows import dict_row
+
+from voting.admin import polls
+from voting.admin.change import Change
+from voting.admin.identity import new_token, token_hash
+from voting.admin.inputs import NewSession, SessionChange
+from voting.admin.problems import invalid
+from voting.database.connection import Connection
+from voting.database.queries import QUERIES
+from voting.polls.session import new_code, parse_code
+from voting.web.language import translatable
+from voting.web.problems import Problem
+
+Row = Mapping[str, Any]
+
+
+def unknown_session() -> Problem:
+    """Return the refusal of a code that no session has."""
+    return Problem(404, "unknown_session", translatable("There is no such session."))
+
+
+async def read_session(connection: Connection, code: str) -> Row:
+    """Return the row of a session with the number of people here, or raise the 404."""
+    parsed = parse_code(code)
+    if parsed is None:
+        raise unknown_session()
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(QUERIES["admin_session"], {"code": parsed})
+        row = await cursor.fetchone()
+    if row is None:
+        raise unknown_session()
+    return row
+
+
+async def create(change: Change, new: NewSession) -> tuple[str, str]:
+    """Make a session; return its join code and the secret of its host link, which is stored only as a hash."""
+    change.who.require_admin()
+    await polls.require_polls(change, new.polls, "polls")
+    code = new_code()
+    while await polls.is_taken(change, code):
+        code = new_code()
+    token = new_token()
+    row = {"code": code, "title": new.title, "polls": new.polls, "host_hash": token_hash(token)}
+    await change.execute("admin_insert_session", **row)
+    await change.record("create_session", session=code, title=new.title)
+    return code, token
+
+
+async def edit(change: Change, code: str, wanted: SessionChange) -> None:
+    """Change the title, the list of polls, or the current poll of a session; a host may change only the last."""
+    before = await _read(change, code)
+    values = {name: getattr(wanted, name) for name in wanted.model_fields_set}
+    values = {name: value for name, value in values.items() if value is not None or name == "current"}
+    if values.keys() - {"current"}:
+        change.who.require_admin()
+    if "polls" in values:
+        await polls.require_polls(change, values["polls"], "polls")
+    after = {name: before[name] for name in ("code", "title", "polls", "current")} | values
+    if after["current"] is not None and after["current"] not in after["polls"]:
+        if "current" in values:
+            raise invalid("current", translatable("This poll is not in the list of the session."))
+        after["current"] = None
+    await _update(change, before, after, "edit_session")
+
+
+async def step_on(change: Change, code: str) -> None:
+    """Close the current poll if it is open, and make the next one in the list the current one."""
+    before = await _read(change, code)
+    slugs, current = before["polls"], before["current"]
+    position = slugs.index(current) + 1 if current in slugs else 0
+    if position >= len(slugs):
+        raise Problem(409, "last_poll", translatable("This was the last poll of the session."))
+    if current:
+        await polls.close(change, current)
+    after = {name: before[name] for name in ("code", "title", "polls")} | {"current": slugs[position]}
+    await _update(change, before, after, "next")
+
+
+async def replace_host_link(change: Change, code: str) -> str:
+    """Return the secret of a new host link; the one before is not valid any more."""
+    change.who.require_admin()
+    row = await _read(change, code)
+    token = new_token()
+    await change.execute("admin_replace_host", code=row["code"], host_hash=token_hash(token))
+    await change.record("replace_host_link", session=row["code"])
+    return token
+
+
+async def delete(change: Change, code: str) -> None:
+    """Delete a session; its polls stay."""
+    change.who.require_admin()
+    row = await _read(change, code)
+    await change.execute("admin_delete_session", code=row["code"])
+    await change.record("delete_session", session=row["code"])
+
+
+async def _read(change: Change, code: str) -> Row:
+    change.who.require_session(parse_code(code) or "")
+    return await read_session(change.connection, code)
+
+
+async def _update(change: Change, before: Row, after: Row, action: str) -> None:
+    changes = {name: value for name, value in after.items() if value != before[name]}
+    if changes:
+        await change.execute("admin_update_session", **after)
+        await change.record(action, session=before["code"], **changes)

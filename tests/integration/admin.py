@@ -1,0 +1,70 @@
+"""The admin service with a real PostgreSQL, as the role `voting_admin`."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import psycopg
+from prometheus_client import CollectorRegistry
+
+from tests.waiting import background, until
+from voting.admin.app import create_app, make_services
+from voting.admin.metrics import AdminMetrics
+from voting.admin.services import Services
+from voting.database.connection import connect
+from voting.database.roles import define_role
+from voting.service.lifecycle import Stop
+from voting.settings.services import AdminSettings
+
+KEY = "admin-key-" + "k" * 32
+PASSWORD = "p" * 32
+BASE = "http://admin.test"
+
+
+async def as_admin(url: str) -> str:
+    """Make the role and return the URL that it uses."""
+    async with connect(url, name="test", timeout=10) as connection:
+        await define_role(connection, "admin", PASSWORD)
+    return url.replace("//voting@", f"//voting_admin:{PASSWORD}@")
+
+
+class Admin:
+    """Clients of a running application."""
+
+    def __init__(self, url: str, services: Services, app: Any, stack: contextlib.AsyncExitStack) -> None:
+        self.url, self.services, self.app, self._stack = url, services, app, stack
+
+    async def client(self, key: str | None = KEY, **options: Any) -> httpx.AsyncClient:
+        """Return a client with a key, or with its own cookie jar only."""
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        made = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url=BASE, headers=headers, **options)
+        return await self._stack.enter_async_context(made)
+
+    def owner(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Run a statement as the owner of the database."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            cursor = connection.execute(statement.encode(), values)
+            return cursor.fetchall() if cursor.description else []
+
+    def count(self, box: str, choice: str, votes: int) -> None:
+        """Let the database have counted votes, as a worker would."""
+        row = "INSERT INTO tallies VALUES (%s, %s, %s) ON CONFLICT (poll, choice) DO UPDATE SET votes = excluded.votes"
+        self.owner(row, box, choice, votes)
+        insert = (
+            "INSERT INTO votes SELECT %s, decode(md5(%s || n::text), 'hex'), %s, 1, n FROM generate_series(1, %s) AS n"
+        )
+        self.owner(insert, box, choice, choice, votes)
+
+
+@asynccontextmanager
+async def serving(url: str, **given: Any) -> AsyncIterator[Admin]:
+    """Run the application and its connection to the database."""
+    values = {"database_url": await as_admin(url), "admin_key": KEY} | given
+    services = make_services(AdminSettings.model_validate(values), AdminMetrics(CollectorRegistry()))
+    stop = Stop()
+    async with contextlib.AsyncExitStack() as stack, background(services.database.run(stop)):
+        await until(lambda: services.database.ready)
+        stack.push_async_callback(services.database.close)
+        yield Admin(url, services, create_app(services, stop), stack)
