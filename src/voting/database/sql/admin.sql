@@ -127,7 +127,7 @@ ORDER BY id DESC LIMIT %(limit)s
 
 
 -- name: admin_in_session
-SELECT FROM sessions WHERE code = %(code)s AND polls @> ARRAY[%(slug)s]
+SELECT code FROM sessions WHERE code = %(code)s AND polls @> ARRAY[%(slug)s]
 
 
 -- name: admin_sweep
