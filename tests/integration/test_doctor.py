@@ -12,10 +12,10 @@ import redis
 
 from tests.integration.broker import Broker
 from tests.integration.cluster import Cluster
+from tests.published import publish_polls
 from tests.waiting import eventually
 from voting.broker import stream
 from voting.broker.connection import redis_client
-from voting.broker.poll_hash import publish_polls
 from voting.database.connection import connect
 from voting.database.poll_state import read_definitions
 from voting.operate.addresses import Addresses

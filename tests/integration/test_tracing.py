@@ -20,10 +20,10 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import NonRecordingSpan, SpanContext
 
+from tests.published import publish_polls
 from tests.waiting import until
 from voting.broker import stream
 from voting.broker.connection import redis_client
-from voting.broker.poll_hash import publish_polls
 from voting.broker.stream import STREAM
 from voting.database.connection import NOTIFY_CHANNEL, connect
 from voting.database.poll_state import poll_states

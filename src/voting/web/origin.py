@@ -31,24 +31,23 @@ def same_site(headers: Mapping[bytes, bytes], allowed_origins: tuple[str, ...]) 
     return headers.get(b"sec-fetch-site", b"none") in {b"same-origin", b"none"}
 
 
-def service_url(request: Request, public_url: str, port: int) -> str:
+def service_url(scheme: str, host: str, public_url: str, port: int) -> str:
     """Return the URL of a web service, without a slash at its end.
 
-    Without its public URL ("") it is at `port` of the host that the request names. A client, or a proxy that passes
-    Host on, can put any host there; `voting doctor` warns of it.
+    Without its public URL ("") it is at `port` of the host that the request names (`host`: its header Host). A client,
+    or a proxy that passes Host on, can put any host there; `voting doctor` warns of it.
 
     Raises:
         Problem: Host is needed, and is missing or not valid (RFC 9110, section 7.2).
     """
-    if not public_url:
-        public_url = f"{request.scope['scheme']}://{_host(request.headers.get('host', ''))}:{port}"
-    return public_url.rstrip("/")
+    return public_url.rstrip("/") or f"{scheme}://{_host(host)}:{port}"
 
 
-def other_service_url(request: Request, public_url: str, port: int) -> str:
-    """Return the URL of the same poll at the other web service; see `service_url`."""
+def other_service_url(request: Request, public_url: str, port: int, path: str = "") -> str:
+    """Return the URL of a path at another web service, by default of the same poll; see `service_url`."""
     slug = request.path_params.get("poll")
-    return service_url(request, public_url, port) + (f"/p/{slug}" if slug else "/")
+    base = service_url(request.scope["scheme"], request.headers.get("host", ""), public_url, port)
+    return base + (path or (f"/p/{slug}" if slug else "/"))
 
 
 def _host(header: str) -> str:
@@ -63,9 +62,10 @@ def _host(header: str) -> str:
     return host["name"]
 
 
-def redirect_to_other_service(request: Request, public_url: str, port: int) -> RedirectResponse:
+def redirect_to_other_service(request: Request, public_url: str, port: int, path: str = "") -> RedirectResponse:
     """Return a redirect to `other_service_url`."""
-    return RedirectResponse(other_service_url(request, public_url, port), 302, headers={"cache-control": "no-store"})
+    url = other_service_url(request, public_url, port, path)
+    return RedirectResponse(url, 302, headers={"cache-control": "no-store"})
 
 
 def client_address(scope: Scope, hops: int) -> str:

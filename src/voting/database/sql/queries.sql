@@ -63,6 +63,54 @@ SELECT pg_notify('tallies', slug || %(trace)s::text), (SELECT count(*) FROM coun
 SELECT slug, question, options, poll_fields(polls) FROM polls ORDER BY slug
 
 
+-- name: newest_change
+SELECT greatest(0, (SELECT max(changed) FROM polls), (SELECT max(changed) FROM sessions), (SELECT max(changed) FROM deletions))
+
+
+-- name: changes
+-- Polls and sessions that were changed, made or deleted after the change number `seen`, in order. Numbers are unique.
+SELECT * FROM (
+    (SELECT 'poll', slug, changed FROM polls WHERE changed > %(seen)s ORDER BY changed LIMIT %(limit)s)
+    UNION ALL
+    (SELECT 'session', code, changed FROM sessions WHERE changed > %(seen)s ORDER BY changed LIMIT %(limit)s)
+    UNION ALL
+    (SELECT kind, name, changed FROM deletions WHERE changed > %(seen)s ORDER BY changed LIMIT %(limit)s)
+) AS changes (kind, name, changed)
+ORDER BY changed
+LIMIT %(limit)s
+
+
+-- name: count_definitions
+SELECT (SELECT count(*) FROM polls), (SELECT count(*) FROM sessions)
+
+
+-- name: poll_names
+SELECT slug FROM polls WHERE slug > %(after)s ORDER BY slug LIMIT %(limit)s
+
+
+-- name: session_names
+SELECT code FROM sessions WHERE code > %(after)s ORDER BY code LIMIT %(limit)s
+
+
+-- name: polls_by_slug
+SELECT slug, question, options, poll_fields(polls) FROM polls WHERE slug = ANY(%(slugs)s)
+
+
+-- name: sessions_by_code
+SELECT code, title, polls, current, changed FROM sessions WHERE code = ANY(%(codes)s)
+
+
+-- name: rounds_of_boxes
+-- What the votes of some boxes mean. The same row numbers of `slugs` and `rounds` are one box.
+SELECT 'current', slug, question, options, poll_fields(polls) FROM polls WHERE slug = ANY(%(slugs)s)
+UNION ALL
+SELECT 'earlier', poll, question, options,
+       jsonb_build_object('kind', kind, 'max_choices', max_choices, 'scale', scale, 'round', round)
+FROM rounds JOIN unnest(%(slugs)s::text[], %(rounds)s::int[]) AS box (poll, round) USING (poll, round)
+UNION ALL
+SELECT 'deleted', name, NULL, NULL, NULL FROM deletions WHERE kind = 'poll' AND name = ANY(%(slugs)s)
+
+
 -- name: newest_entry
 -- The newest entry id that was counted or became a dead letter, up to a limit. One dead letter is read, by primary key.
 SELECT entry_ms, entry_seq FROM (
