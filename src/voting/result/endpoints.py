@@ -14,12 +14,12 @@ from voting.result.demand import Key
 from voting.result.feed import Feed
 from voting.result.hub import Hub
 from voting.result.page_context import page_context
-from voting.result.qr import QrCodes
 from voting.result.session_channel import SessionChannel
 from voting.result.visibility import audience, is_ticket, ticket_cookie
 from voting.settings.services import ResultSettings
 from voting.web import language
 from voting.web.origin import other_service_url, redirect_to_other_service
+from voting.web.qr import QrCodes
 from voting.web.rendering import Pages
 from voting.web.responses import HEADERS
 
