@@ -70,6 +70,6 @@ Renames = Annotated[tuple[tuple[str, str], ...], BeforeValidator(parse_renames)]
 HostUrl = Annotated[str, Field(pattern=r"^(redis|rediss|unix)://.+"), AfterValidator(check_host_and_port)]
 PublicUrl = Annotated[
     str,
-    Field(pattern=r"^(https?://[^/?#@\s]+(/[^?#\s]*)?)?$", max_length=500, examples=["https://vote.example.org"]),
+    Field(pattern=r"^(https?://[^/?#@\s]+(/[^?#\s]*)?)?\Z", max_length=500, examples=["https://vote.example.org"]),
     AfterValidator(check_host_and_port),
 ]

@@ -33,7 +33,7 @@ class ProbeSettings(Settings):
     """Settings of a health check."""
 
     metrics_listen: Annotated[
-        str, Field(pattern=r"^(unix:/.+|.+:\d+)$", examples=["0.0.0.0:9100", "unix:/run/voting.sock"])
+        str, Field(pattern=r"^(unix:/.+|.+:\d+)\Z", examples=["0.0.0.0:9100", "unix:/run/voting.sock"])
     ] = "0.0.0.0:9100"
     """The private address for probes and metrics; never read from Parameter Store, since health checks are frequent."""
 
@@ -174,7 +174,7 @@ class WorkerSettings(ServiceSettings, TraceSettings, RedisSettings, DatabaseSett
     """Settings of the worker."""
 
     worker_name: Annotated[
-        str, Field(pattern=r"^[\w.-]{1,100}$", examples=["worker-1"], default_factory=socket.gethostname)
+        str, Field(pattern=r"^[\w.-]{1,100}\Z", examples=["worker-1"], default_factory=socket.gethostname)
     ]
     """The worker's name in the consumer group: different for each worker, and the same after a restart."""
     batch_size: Annotated[int, Field(ge=1, le=50_000)] = 5000
