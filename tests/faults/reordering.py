@@ -87,8 +87,7 @@ async def open_counter(stack: contextlib.AsyncExitStack, redis_url: str, databas
     database = await stack.enter_async_context(connect(database_url, name=f"w{number}", timeout=20))
     client = await stack.enter_async_context(redis_client(redis_url, timeout=20))
     measures = WorkerMetrics(metrics.registry("worker"))
-    counter = VoteCounter(database, client, f"w{number}", measures, lambda _: None, parser=VoteParser())
-    return counter
+    return VoteCounter(database, client, f"w{number}", measures, lambda _: None, parser=VoteParser())
 
 
 def main(redis_url: str, database_url: str, seed: int, cases: int) -> None:

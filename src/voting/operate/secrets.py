@@ -29,9 +29,10 @@ HOST, CA = "database_host", "database_ca.pem"
 # The rights of each Redis user: https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/
 _HANDSHAKE = "+ping +client|setinfo"
 ACL = {
-    # hgetall: for a vote service of an earlier version, while it is being updated
-    "vote": f"%W~votes %R~polls %R~sessions &definitions -@all {_HANDSHAKE} +xadd +hmget +hlen +subscribe +info +hgetall",
-    "worker": f"~votes ~polls ~sessions &definitions -@all {_HANDSHAKE} +multi +exec +discard +watch +unwatch +exists +time "
+    "vote": f"%W~votes %R~polls %R~sessions &definitions -@all {_HANDSHAKE} +xadd +hmget +hlen +subscribe +info "
+    "+hgetall",  # for a vote service of an earlier version, while it is being updated
+    "worker": f"~votes ~polls ~sessions &definitions -@all {_HANDSHAKE} "
+    "+multi +exec +discard +watch +unwatch +exists +time "
     "+info +config|get "  # `voting doctor`; no password is among the parameters
     "+hgetall +hmget +hkeys +hlen +hset +hdel +publish "
     "+xreadgroup +xautoclaim +xack +xdel +xpending +xinfo|stream +xinfo|groups +xgroup|create +xsetid "
