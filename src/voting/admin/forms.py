@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 
 from voting.polls.poll import MAX_OPTIONS
+from voting.web.language import translatable
 from voting.web.problems import Problem
 
 MAX_FIELDS = 200
@@ -45,12 +46,12 @@ async def read_form(request: Request) -> Form:
     """Return the form in the body of a request; raise the 415 or 400 if there is none that can be read."""
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type not in {"", "application/x-www-form-urlencoded"}:
-        raise Problem(415, "content_type", "Send a form as application/x-www-form-urlencoded.")
+        raise Problem(415, "content_type", translatable("Send a form as application/x-www-form-urlencoded."))
     body = (await request.body()).decode("latin-1")
     try:
         return Form(parse_qsl(body, keep_blank_values=True, max_num_fields=MAX_FIELDS))
     except ValueError:
-        raise Problem(400, "form", "This form has too many fields.") from None
+        raise Problem(400, "form", translatable("This form has too many fields.")) from None
 
 
 @dataclass
