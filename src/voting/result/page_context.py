@@ -9,6 +9,8 @@ from voting.polls.tally import shares
 from voting.result.channel import Channel
 from voting.result.snapshot import Snapshot
 
+_WITHOUT_POLL: Snapshot = {"revision": 0, "total": None, "paused_since": None, "waiting": 0, "state": "", "kind": ""}
+
 
 def page_context(
     snapshot: Snapshot, channel: Channel | None, path: Mapping[str, str], view: str = ""
@@ -24,7 +26,8 @@ def page_context(
     prefix = f"/s/{path['code']}" if "code" in path else f"/p/{path['poll']}" if "poll" in path else ""
     is_shown = snapshot.get("total") is not None and channel is not None
     return {
-        "snapshot": snapshot,
+        "snapshot": _WITHOUT_POLL | snapshot,
+        "session": snapshot.get("session"),
         "about": _about(snapshot),
         "ws_path": f"{prefix}/ws{view}",
         "vote_href": f"{prefix}/vote",
