@@ -104,7 +104,7 @@ Frames = Callable[..., None]
 def with_socket(page: Page) -> Frames:
     """Take the place of the result service; return a function that sends a frame to the page."""
     routes: list[WebSocketRoute] = []
-    page.route_web_socket(SOCKET, routes.append)
+    page.route_web_socket(SOCKET, lambda route: routes.append(route))  # noqa: PLW0108 - Playwright marks its handler
 
     def send(**frame: Any) -> None:
         expect(page.locator("#page")).to_be_attached()
@@ -122,7 +122,8 @@ def test_what_a_frame_says_is_shown_at_once_and_an_older_page_is_fetched_again(
     send = with_socket(page)
     page.goto(stack.vote_url + path)
     version = int(page.get_attribute("#page", "data-version") or 0)
-    old, fetched = page.content(), []
+    old = page.content()
+    fetched: list[int] = []
 
     def answer_with_the_old_page(route: Route) -> None:
         if route.request.resource_type == "fetch" and len(fetched) < 4:

@@ -32,8 +32,8 @@ def publish(broker: Broker, *published: Poll | Session) -> None:
         for each in published:
             is_poll = isinstance(each, Poll)
             name = each.slug if isinstance(each, Poll) else each.code
-            client.hset(POLLS if is_poll else SESSIONS, name, each.to_json())  # type: ignore[arg-type]
-            client.publish(CHANNEL, f"{'poll' if is_poll else 'session'} {name}")  # type: ignore[arg-type]
+            client.hset(POLLS if is_poll else SESSIONS, name, each.to_json())
+            client.publish(CHANNEL, f"{'poll' if is_poll else 'session'} {name}")
 
 
 def votes(broker: Broker) -> list[tuple[bytes, bytes]]:

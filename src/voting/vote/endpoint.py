@@ -95,7 +95,7 @@ class VoteEndpoint:
             if is_post:
                 self._metrics.refused.labels(problem.reason).inc()
             back = f"/{session.code}" if session else scope["path"]  # the page links to this ballot
-            back = "/" if problem.reason in {"unknown_poll", "not_found"} else back
+            back = "/" if problem.status == 404 else back
             await self._pages.refusal(problem, scope, back)(scope, receive, send)
             return
         response_headers = [(b"content-type", media_type), (b"content-length", b"%d" % len(body))]
