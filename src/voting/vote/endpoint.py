@@ -94,7 +94,8 @@ class VoteEndpoint:
         except Problem as problem:
             if is_post:
                 self._metrics.refused.labels(problem.reason).inc()
-            back = f"/{session.code}" if session else scope["path"]  # the page links to this ballot
+            # The page links to this ballot; a form that sends the vote again leads there too.
+            back = f"{scope['path']}?s={session.code}" if session and is_post else scope["path"]
             back = "/" if problem.status == 404 else back
             await self._pages.refusal(problem, scope, back)(scope, receive, send)
             return
