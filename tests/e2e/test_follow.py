@@ -166,6 +166,21 @@ def test_a_vote_that_arrives_after_the_end_is_refused_and_the_page_says_so(
     expect(page.locator(".state-card")).to_have_text("Voting is closed.")
 
 
+def test_a_vote_without_an_answer_is_not_called_uncounted_when_the_poll_has_closed_meanwhile(
+    stack: Stack, open_browser: OpenBrowser
+) -> None:
+    browser = open_browser()
+    browser.route_web_socket(SOCKET, lambda socket: socket.close())
+    page = open_page(stack, browser, make_poll(stack, "f-unsure"))
+    page.route("**/p/f-unsure", lambda route: route.abort())
+    page.get_by_role("button", name="Soup").click()
+    expect(page.locator("#status")).to_contain_text("will be sent again")
+    change_poll(stack, "f-unsure", "state = 'closed'")
+    eventually(lambda: "Voting is closed" in httpx.get(f"{stack.vote_url}/p/f-unsure").text)
+    page.unroute("**/p/f-unsure")
+    expect(page.locator("#status")).to_contain_text("It is not known whether it was counted.", timeout=15_000)
+
+
 def test_without_javascript_a_voter_stays_in_the_session(stack: Stack, open_browser: OpenBrowser) -> None:
     for slug in ("f-plain1", "f-plain2"):
         make_poll(stack, slug)
