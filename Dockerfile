@@ -1,4 +1,4 @@
-# One image for every service: `voting vote`, `voting worker`, `voting result`, `voting migrate`, `voting secrets`.
+# One image for every service: `voting vote`, `voting worker`, `voting result`, `voting admin`, `voting migrate`, …
 
 FROM python:3.13-slim AS build
 WORKDIR /build
@@ -24,7 +24,7 @@ LABEL org.opencontainers.image.title="voting" \
 # /volumes. Caddy's data is among them so that it belongs to this user, because Caddy's own image has only root.
 RUN groupadd --gid 10001 voting \
  && useradd --uid 10001 --gid voting --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin voting \
- && for name in secrets vote worker result migrate db redis grafana caddy cloudwatch; do install -d -o voting -g voting "/volumes/$name"; done
+ && for name in secrets vote worker result admin migrate db redis grafana caddy cloudwatch; do install -d -o voting -g voting "/volumes/$name"; done
 COPY --from=build /opt/voting /opt/voting
 ENV PATH=/opt/voting/bin:$PATH PYTHONUNBUFFERED=1
 USER 10001:10001

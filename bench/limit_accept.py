@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from voting.service.lifecycle import Stop
 from voting.vote.prefork import ProcessManager
-from voting.web.responses import RAW_HEADERS
+from voting.web.responses import OK_HEAD
 from voting.web.server import listen, serve
 
 
@@ -23,7 +23,7 @@ def main(port: int, processes: int, page: bytes) -> None:
         if scope["type"] == "http":
             while (await receive()).get("more_body"):
                 pass
-            await send({"type": "http.response.start", "status": 200, "headers": RAW_HEADERS + extra})
+            await send({"type": "http.response.start", "status": 200, "headers": OK_HEAD.fields + extra})
             await send({"type": "http.response.body", "body": page})
 
     sock = listen(f"127.0.0.1:{port}")

@@ -4,8 +4,9 @@
 #
 # 1. Pull the image if .env has VOTING_IMAGE, otherwise build it. A pulled image has the digest DIGEST, or that in the file `digest`
 #    of a packed release; if both are given, they must be equal.
-# 2. Migrate the schema. A release's migration must leave the schema usable for the previous release.
-# 3. Replace worker, result and vote one after another, each when the one before is healthy. Votes wait on the stream meanwhile.
+# 2. Generate secrets that are new in this release, and restart Redis if its rights or image have changed.
+# 3. Migrate the schema. A release's migration must leave the schema usable for the previous release.
+# 4. Replace worker, result, admin and vote one after another, each when the one before is healthy. Votes wait on the stream meanwhile.
 #
 # If anything fails, or `voting status` finds a problem for longer than DEPLOY_PATIENCE seconds (120), the previous release is started
 # again and the exit code is 1. Dead letters from before the deployment do not count as a problem.
@@ -17,7 +18,7 @@ packed=$(cat "$new/deploy/digest" 2>/dev/null || true)
 digest=${2:-$packed}
 patience=${DEPLOY_PATIENCE-120}
 began=$(date +%s)
-services='worker result vote'
+services='worker result admin vote'
 counts=''
 unset VOTING_IMAGE VOTING_VERSION # .env decides; in Compose the environment would take precedence
 
@@ -76,6 +77,8 @@ replace() { # with the new release; any step may fail
         counts="$counts --scale $service=$(running "$service")"
     done
     if [ -n "$old" ]; then
+        compose run --rm -T --no-deps secrets || return
+        start --no-deps redis || return
         compose run --rm -T --no-deps migrate || return
         for service in $services; do
             say "replacing $service"

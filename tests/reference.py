@@ -1,6 +1,6 @@
-"""The section on settings of docs/reference.md, made from the settings classes.
+"""Sections of the docs that are made from the code: the settings, and the picture of a poll's states.
 
-`python -m tests.reference` writes it; with `--check` it exits with 1 if the section is out of date.
+`python -m tests.reference` writes them; with `--check` it exits with 1 if one is out of date.
 """
 
 import ast
@@ -12,12 +12,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from voting.polls.state import TRANSITIONS
 from voting.settings import services, tracing
 from voting.settings.environment import SET_BY_UP
 from voting.settings.sources import Settings
 
-PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
-BEGIN, END = "<!-- settings: made by python -m tests.reference -->\n", "<!-- end of settings -->\n"
+DOCS = Path(__file__).parents[1] / "docs"
 INTRODUCTION = """
 ## Settings
 
@@ -128,15 +128,29 @@ def section() -> str:
     return text + "\n"
 
 
+def states() -> str:
+    """Return the picture of a poll's states, in Mermaid's language."""
+    arrows = "".join(f"    {before} --> {after} : {action}\n" for (before, after), action in TRANSITIONS.items())
+    return f"\n```mermaid\nstateDiagram-v2\n    direction LR\n    [*] --> draft : create\n{arrows}```\n\n"
+
+
+SECTIONS = (("reference.md", "settings", section), ("architecture.md", "states", states))
+
+
 def main(arguments: list[str]) -> int:
-    """Write the section, or compare it; return the exit code."""
-    page = PAGE.read_text(encoding="utf-8")
-    before, _, rest = page.partition(BEGIN)
-    made = f"{before}{BEGIN}{section()}{END}{rest.partition(END)[2]}"
-    if arguments == ["--check"]:
-        return int(made != page)
-    PAGE.write_text(made, encoding="utf-8")
-    return 0
+    """Write the sections, or compare them; return the exit code."""
+    outdated = 0
+    for name, title, make in SECTIONS:
+        page = DOCS / name
+        text = page.read_text(encoding="utf-8")
+        begin, end = f"<!-- {title}: made by python -m tests.reference -->\n", f"<!-- end of {title} -->\n"
+        before, _, rest = text.partition(begin)
+        made = f"{before}{begin}{make()}{end}{rest.partition(end)[2]}"
+        if arguments == ["--check"]:
+            outdated |= made != text
+        else:
+            page.write_text(made, encoding="utf-8")
+    return int(outdated)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The `voting` command. Each command imports what it needs when it runs, so a process loads only its own code."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -74,16 +75,22 @@ def admin() -> None:
 @cli.command()
 @click.option("--data", type=click.Path(path_type=Path), default=Path(".voting"), help="Data directory.")
 @click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 for all networks of this machine.")
+@click.option(
+    "--admin-host", default="127.0.0.1", envvar="ADMIN_BIND", show_envvar=True, help="Address that admin listens on."
+)
 @click.option("--vote-port", type=click.IntRange(1, 65535), default=8080, help="Port of the vote service.")
 @click.option("--result-port", type=click.IntRange(1, 65535), default=8081, help="Port of the result service.")
+@click.option("--admin-port", type=click.IntRange(1, 65535), default=8082, help="Port of the admin service.")
 @click.option("--workers", type=click.IntRange(1, 64), default=2, help="Number of worker processes.")
-def up(data: Path, host: str, vote_port: int, result_port: int, workers: int) -> None:
+def up(**options: Any) -> None:
     """Run all services and both stores here, without Docker."""
     from voting.local import app
 
-    if vote_port == result_port:
-        raise click.BadParameter(f"--vote-port and --result-port are both {vote_port}; they need two different ports")
-    click.get_current_context().exit(app.up(data, app.Options(host, vote_port, result_port, workers)))
+    data: Path = options.pop("data")
+    ports = {flag: options[flag] for flag in ("vote_port", "result_port", "admin_port")}
+    if len(set(ports.values())) < len(ports):
+        raise click.BadParameter("--vote-port, --result-port and --admin-port must be three different ports")
+    click.get_current_context().exit(app.up(data, app.Options(**options)))
 
 
 for command in COMMANDS:

@@ -44,6 +44,7 @@ class Installation:
             "BIND": "127.0.0.1",
             "VOTE_PORT": self.compose.vote_port,
             "RESULT_PORT": self.compose.result_port,
+            "ADMIN_PORT": self.compose.admin_port,
         } | different
         (release / ".env").write_text("".join(f"{name}='{value}'\n" for name, value in settings.items()))
         return release
@@ -66,7 +67,7 @@ class Installation:
 
     def images(self) -> set[str]:
         """The versions that run."""
-        services = ("vote", "result", "worker")
+        services = ("vote", "result", "admin", "worker")
         return {
             inspect(each, "{{.Config.Image}}").split(":")[1]
             for service in services

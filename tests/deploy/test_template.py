@@ -17,6 +17,7 @@ from voting.web.connection import KEEP_ALIVE_SECONDS
 
 RESOURCES: dict[str, Any] = load()["Resources"]
 HOSTS = {"VoteHost": "vote.example.org", "ResultHost": "result.example.org"}
+ADMIN = {"AdminHost": "admin.example.org"}
 GITHUB = "arn:aws:iam::123456789012:oidc-provider/token.actions.githubusercontent.com"
 
 
@@ -141,6 +142,32 @@ def test_with_host_names_caddy_gets_its_ports_and_settings(aws: Aws, tmp_path: P
         "VOTE_HOST": "vote.example.org",
         "RESULT_HOST": "result.example.org",
     }
+
+
+def test_admin_cannot_be_reached_from_outside_unless_it_has_a_host_name(aws: Aws, tmp_path: Path) -> None:
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    assert services["admin"]["ports"] == ["${ADMIN_BIND:-127.0.0.1}:${ADMIN_PORT-8082}:${ADMIN_PORT:-8082}"]
+    stack = create(aws, tmp_path, **HOSTS, **ADMIN)
+    assert {port for _, port, _, _ in open_ports(aws, stack)} == {80, 443}
+    assert parameters(aws, stack) == {
+        "COMPOSE_PROFILES": "https",
+        "VOTE_HOST": "vote.example.org",
+        "RESULT_HOST": "result.example.org",
+        "ADMIN_HOST": "admin.example.org",
+    }
+    certificate = aws("acm", "request-certificate", "--domain-name", "vote.example.org")["CertificateArn"]
+    stack = create(aws, tmp_path, **HOSTS, **ADMIN, CertificateArn=certificate)
+    assert open_ports(aws, stack) == {("tcp", 8080, 8082, resource(aws, stack, "BalancerGroup"))}
+    found = parameters(aws, stack)
+    assert (found["ADMIN_URL"], found["ADMIN_BIND"]) == ("https://admin.example.org", "0.0.0.0")  # noqa: S104
+    rules = aws("elbv2", "describe-rules", "--listener-arn", resource(aws, stack, "HttpsListener"))["Rules"]
+    hosts = {
+        name: rule["Actions"][0]["TargetGroupArn"]
+        for rule in rules
+        for condition in rule["Conditions"]
+        for name in condition["HostHeaderConfig"]["Values"]
+    }
+    assert hosts["admin.example.org"] == resource(aws, stack, "AdminTargets")
 
 
 def test_with_cloudwatch_its_agent_runs_and_may_write_to_its_own_log_group_alone(aws: Aws, tmp_path: Path) -> None:

@@ -20,11 +20,13 @@ class Compose:
         self, name: str, *, files: tuple[str, ...] = ("tests/e2e/quick-probes.yaml",), **environment: str
     ) -> None:
         self.name = name
-        self.vote_port, self.result_port = free_port(), free_port()
+        self.vote_port, self.result_port, self.admin_port = free_port(), free_port(), free_port()
         self.vote_url, self.result_url = f"http://127.0.0.1:{self.vote_port}", f"http://127.0.0.1:{self.result_port}"
-        ports = {"BIND": "127.0.0.1", "VOTE_PORT": str(self.vote_port), "RESULT_PORT": str(self.result_port)}
+        self.admin_url = f"http://127.0.0.1:{self.admin_port}"
+        ports = {"VOTE_PORT": self.vote_port, "RESULT_PORT": self.result_port, "ADMIN_PORT": self.admin_port}
+        settings = {"BIND": "127.0.0.1"} | {name: str(port) for name, port in ports.items()}
         project = {"COMPOSE_FILE": ":".join(["compose.yaml", *files])}
-        self._environment = os.environ | ports | project | environment  # noqa: TID251
+        self._environment = os.environ | settings | project | environment  # noqa: TID251
         self.image = f"voting:{self._environment.get('VOTING_VERSION', '0.1.0')}"
 
     def run(self, *arguments: str, check: bool = True, timeout: float = 300) -> str:

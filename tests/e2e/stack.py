@@ -49,8 +49,9 @@ class Stack:
 
     def __init__(self, data: Path, *, workers: int = 2, **environment: str) -> None:
         self.data = data
-        self.vote_port, self.result_port = free_port(), free_port()
+        self.vote_port, self.result_port, self.admin_port = free_port(), free_port(), free_port()
         self.vote_url, self.result_url = f"http://127.0.0.1:{self.vote_port}", f"http://127.0.0.1:{self.result_port}"
+        self.admin_url = f"http://127.0.0.1:{self.admin_port}"
         self._workers = workers
         self._environment = os.environ | environment  # noqa: TID251 - what a user's shell would pass on
         self.output = data.with_suffix(".out")
@@ -58,7 +59,8 @@ class Stack:
     def launch(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Run `voting up` without waiting for it."""
         command = [sys.executable, "-m", "voting", "up", "--data", str(self.data), "--workers", str(self._workers)]
-        command += ["--vote-port", str(self.vote_port), "--result-port", str(self.result_port), *arguments]
+        command += ["--vote-port", str(self.vote_port), "--result-port", str(self.result_port)]
+        command += ["--admin-port", str(self.admin_port), *arguments]
         with self.output.open("wb") as output:
             return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=self._environment)
 
@@ -114,6 +116,11 @@ class Stack:
         """Return what `up` writes for `voting status`."""
         found: dict[str, Any] = json.loads((self.data / "run" / "state.json").read_text())
         return found
+
+    @property
+    def admin_key(self) -> str:
+        """Return the key of the admin service."""
+        return (self.data / "admin_key").read_text()
 
     def results(self) -> dict[str, Any]:
         """Return the current snapshot of the result service."""

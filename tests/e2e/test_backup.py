@@ -29,7 +29,7 @@ from voting.operate.backup import CannotRestore
 from voting.polls.vote import EntryId
 
 TABLES = {
-    "polls": "slug, question, options, entry_ms, entry_seq, created",  # a revision may only grow
+    "polls": "slug, question, options, entry_ms, entry_seq, created, state, ticket",  # a revision may only grow
     "votes": "*",
     "tallies": "*",
     "dead_letters": "*",

@@ -14,8 +14,8 @@ from tests.e2e.load import LoadGenerator
 from tests.waiting import PLAIN, eventually
 
 IMAGE = "voting:0.1.0"
-SERVICES = ["vote", "result", "worker", "redis", "db"]
-OURS = ["vote", "result", "worker"]
+SERVICES = ["vote", "result", "admin", "worker", "redis", "db"]
+OURS = ["vote", "result", "admin", "worker"]
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_the_stores_cannot_be_reached_from_the_front_tier_and_the_back_tier_has_
     assert back[outside] != "reached"
 
 
-def test_only_the_two_ports_are_published(compose: Compose) -> None:
+def test_only_three_ports_are_published_and_that_of_admin_for_this_machine_alone(compose: Compose) -> None:
     published = {
         service: inspect(compose.containers(service)[0], "{{json .HostConfig.PortBindings}}") for service in SERVICES
     }
@@ -125,6 +125,9 @@ def test_only_the_two_ports_are_published(compose: Compose) -> None:
         assert published[service] in {"{}", "null"}
     assert list(json.loads(published["vote"])) == ["8080/tcp"]
     assert list(json.loads(published["result"])) == ["8081/tcp"]
+    ((port, bindings),) = json.loads(published["admin"]).items()
+    assert port == f"{compose.admin_port}/tcp"
+    assert [binding["HostIp"] for binding in bindings] == ["127.0.0.1"]
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -145,6 +148,7 @@ def test_each_container_holds_only_its_own_secrets(compose: Compose) -> None:
         "vote": {"secret_key", "secret_key_old", "redis_url"},
         "worker": {"redis_url", "database_url"},
         "result": {"database_url"},
+        "admin": {"database_url", "admin_key", "webhook_key"},
         "redis": {"users.acl", "health_password"},
         "db": {"password"},
     }
@@ -153,6 +157,7 @@ def test_each_container_holds_only_its_own_secrets(compose: Compose) -> None:
     values = [
         compose.execute("vote", "cat", "/run/secrets/secret_key"),
         compose.execute("db", "cat", "/run/secrets/password"),
+        compose.execute("admin", "cat", "/run/secrets/admin_key"),
     ]
     for service in held:
         shown = docker("inspect", compose.containers(service)[0])
@@ -218,6 +223,13 @@ with psycopg.connect(pathlib.Path('/run/secrets/database_url').read_text(), auto
             ["SELECT * FROM tallies", "SELECT * FROM polls", "SELECT * FROM workers", "LISTEN tallies"],
             ["SELECT * FROM votes", "SELECT * FROM dead_letters", "INSERT INTO tallies VALUES ('default', 'a', 1)",
              "UPDATE tallies SET votes = 0", "DELETE FROM workers", "CREATE TABLE x ()", "CREATE ROLE x"],
+        ),
+        (
+            "admin",
+            ["SELECT * FROM polls", "SELECT * FROM tallies", "SELECT * FROM audit", "SELECT apply_schedule()"],
+            ["SELECT * FROM votes", "DELETE FROM votes", "UPDATE tallies SET votes = 0", "SELECT * FROM dead_letters",
+             "DELETE FROM audit", "UPDATE polls SET revision = 1", "UPDATE polls SET changed = 1", "CREATE TABLE x ()",
+             "CREATE ROLE x"],
         ),
         (
             "worker",
@@ -305,7 +317,7 @@ def test_restarting_worker_and_vote_under_load_loses_no_acknowledged_vote(compos
 
 def test_dependants_wait_for_a_slow_store_and_do_not_crash(compose: Compose) -> None:
     signal_redis = "kill -$0 $(grep -lx redis-server /proc/[0-9]*/comm | cut -d/ -f3)"
-    compose.run("stop", "vote", "worker", "result")
+    compose.run("stop", *OURS)
     container = compose.containers("redis")[0]
     compose.execute("redis", "sh", "-c", signal_redis, "STOP")
     try:
@@ -326,6 +338,26 @@ def test_a_missing_or_wrong_secret_is_named(compose: Compose) -> None:
     output = compose.run("run", "--rm", "--no-deps", "-e", "DATABASE_URL_FILE=", "-e", "DATABASE_URL=postgresql://voting:no@db/voting",
                        "migrate", check=False)  # fmt: skip
     assert "password authentication failed" in output
+
+
+def test_the_link_to_admin_is_printed_where_compose_runs_and_its_key_is_in_no_log(compose: Compose) -> None:
+    link = compose.execute("admin", "voting", "admin-link").strip()
+    key = compose.execute("admin", "cat", "/run/secrets/admin_key").strip()
+    assert link == f"http://localhost:{compose.admin_port}/?key={key}"
+    with httpx.Client() as browser:
+        assert browser.get(link).status_code == 303
+        assert browser.get(f"http://localhost:{compose.admin_port}/api/polls").status_code == 200
+    assert httpx.get(compose.admin_url).status_code == 401
+    headers = {"authorization": f"Bearer {key}"}
+    assert httpx.get(f"{compose.admin_url}/api/polls", headers=headers).status_code == 200
+    assert key not in compose.run("logs")
+
+
+def test_a_key_of_admin_in_the_environment_is_refused_with_the_file_where_it_belongs(compose: Compose) -> None:
+    wrong = Compose(compose.name, ADMIN_KEY="k" * 32, WEBHOOK_KEY="w" * 32)
+    output = wrong.run("run", "--rm", "--no-deps", "admin", check=False)
+    for name in ("ADMIN_KEY", "WEBHOOK_KEY"):
+        assert f"{name}_FILE: /run/secrets/{name.lower()}:-move-{name}-into-this-file cannot be read" in output
 
 
 def test_secrets_of_ones_own_are_used_and_bad_ones_refused(compose: Compose, tmp_path: Path) -> None:
@@ -381,8 +413,12 @@ def test_an_image_of_the_next_major_version_is_not_counted_into_until_a_backup_i
     eventually(compose.drained, within=30)
     tally = compose.tally()
     (tmp_path / "next.yaml").write_text(NEXT_MAJOR)
-    ports = {"VOTE_PORT": str(compose.vote_port), "RESULT_PORT": str(compose.result_port)}
-    upgraded = Compose(compose.name, files=("tests/e2e/quick-probes.yaml", f"{tmp_path}/next.yaml"), **ports)
+    ports = {"VOTE_PORT": compose.vote_port, "RESULT_PORT": compose.result_port, "ADMIN_PORT": compose.admin_port}
+    upgraded = Compose(
+        compose.name,
+        files=("tests/e2e/quick-probes.yaml", f"{tmp_path}/next.yaml"),
+        **{name: str(port) for name, port in ports.items()},
+    )
 
     upgraded.run("up", "-d", check=False)
     eventually(lambda: "installation.mismatch" in compose.run("logs", "worker"), within=120)
@@ -413,7 +449,7 @@ def test_an_image_of_the_next_major_version_is_not_counted_into_until_a_backup_i
 def test_every_password_is_rotated_without_recreating_a_service(compose: Compose, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     started = {service: time_of(compose, service, "StartedAt") for service in OURS}
-    for name in ("redis_vote", "redis_worker", "redis_health", "postgres_worker", "postgres_result"):
+    for name in ("redis_vote", "redis_worker", "redis_health", "postgres_worker", "postgres_result", "postgres_admin"):
         (tmp_path / f"{name}_password").write_text(f"rotated-{os.urandom(16).hex()}")
     rotating = Compose(compose.name, SECRETS_DIR=str(tmp_path))
     assert "new: redis_vote_password" in rotating.run("run", "--rm", "secrets")
@@ -424,6 +460,8 @@ def test_every_password_is_rotated_without_recreating_a_service(compose: Compose
     compose.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename LIKE 'voting_%'")
     assert votes(compose, "a")
     eventually(lambda: sum(compose.tally().values()) > total, within=60)
+    headers = {"authorization": f"Bearer {compose.execute('admin', 'cat', '/run/secrets/admin_key').strip()}"}
+    eventually(lambda: httpx.get(f"{compose.admin_url}/api/polls", headers=headers).status_code == 200)
     eventually(compose.drained, within=30)
     for service in OURS:
         assert time_of(compose, service, "StartedAt") == started[service]

@@ -19,7 +19,8 @@ from tests.e2e.load import VOTES, LoadGenerator
 from tests.e2e.stack import Stack
 from tests.waiting import eventually
 
-PARTS = ["valkey", "postgres", "worker-1", "worker-2", "vote", "result"]
+PARTS = ["valkey", "postgres", "worker-1", "worker-2", "vote", "result", "admin"]
+PORTS = ("--vote-port", "50123", "--result-port", "50124", "--admin-port", "50125")
 
 
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -51,7 +52,7 @@ def test_killing_a_worker_valkey_and_postgres_under_votes_loses_and_doubles_noth
     load = LoadGenerator(own.vote_url, voters=12)
     with load.running():
         load.wait_for_votes()
-        for name in ("worker-1", "valkey", "postgres", "worker-2", "valkey", "result", "vote"):
+        for name in ("worker-1", "valkey", "postgres", "worker-2", "admin", "valkey", "result", "vote"):
             dead = own.kill(name)
             eventually(lambda name=name, dead=dead: own.pid(name) != dead, within=20)  # type: ignore[misc]
             load.wait_for_votes()
@@ -161,7 +162,7 @@ def test_files_of_another_major_version_of_postgresql_are_refused_with_the_steps
     files = tmp_path / "data" / "postgres" / "data"
     files.mkdir(parents=True)
     (files / "PG_VERSION").write_text("17\n")
-    run = command("up", "--data", str(tmp_path / "data"), "--vote-port", "50123", "--result-port", "50124")
+    run = command("up", "--data", str(tmp_path / "data"), *PORTS)
     assert run.returncode == 1
     assert f"{files} was made by PostgreSQL 17, and this is PostgreSQL 18" in run.stdout
     assert "./voting restore" in run.stdout
@@ -181,13 +182,13 @@ def test_a_valkey_without_a_known_process_is_not_started_twice(own: Stack) -> No
 
 def test_a_second_run_with_the_same_data_directory_is_refused_and_changes_nothing(stack: Stack) -> None:
     before = [stack.pid(name) for name in PARTS]
-    second = command("up", "--data", str(stack.data), "--vote-port", "50123", "--result-port", "50124")
+    second = command("up", "--data", str(stack.data), *PORTS)
     assert second.returncode == 1
     assert f"process {stack.process.pid}" in second.stdout
     assert [stack.pid(name) for name in PARTS] == before
 
 
-@pytest.mark.parametrize("flag", ["--vote-port", "--result-port"])
+@pytest.mark.parametrize("flag", ["--vote-port", "--result-port", "--admin-port"])
 def test_a_port_in_use_is_found_before_anything_starts_and_the_message_names_the_flag(
     tmp_path: Path, flag: str
 ) -> None:
@@ -198,10 +199,12 @@ def test_a_port_in_use_is_found_before_anything_starts_and_the_message_names_the
     assert not (tmp_path / "data" / "log" / "valkey.log").exists()
 
 
-def test_two_services_on_one_port_are_refused_at_once() -> None:
-    run = command("up", "--vote-port", "50123", "--result-port", "50123")
+@pytest.mark.parametrize("flags", [("--vote-port", "--result-port"), ("--result-port", "--admin-port")])
+def test_two_services_on_one_port_are_refused_at_once(flags: tuple[str, str]) -> None:
+    run = command("up", *(word for flag in flags for word in (flag, "50123")))
     assert run.returncode == 2
-    assert "--vote-port" in run.stderr
+    for flag in flags:
+        assert flag in run.stderr
 
 
 def test_the_launcher_works_if_cdpath_is_set() -> None:
@@ -288,11 +291,44 @@ def test_browser_policy_counts_only_browsers_that_were_given_the_page(tmp_path: 
 
 
 def test_files_and_sockets_are_private_to_the_user(stack: Stack) -> None:
-    for place in (stack.data / "log", stack.data / "valkey", stack.data / "postgres", stack.data / "secret_key"):
-        assert place.stat().st_mode & 0o077 == 0, place
+    for name in ("log", "valkey", "postgres", "secret_key", "admin_key"):
+        assert (stack.data / name).stat().st_mode & 0o077 == 0, name
     for sock in (stack.data / "run").glob("*.sock"):
         assert sock.stat().st_mode & 0o077 == 0, sock
     assert stack.data.stat().st_mode & 0o066 == 0
+
+
+def test_the_link_to_admin_opens_it_stays_the_same_and_is_in_no_log(own: Stack) -> None:
+    link = f"http://localhost:{own.admin_port}/?key={own.admin_key}"
+    assert f"\n  Admin   {link}\n" in own.output.read_text()
+    assert command("admin-link", "--data", str(own.data)).stdout == f"{link}\n"
+    with httpx.Client() as browser:
+        opened = browser.get(link)
+        assert opened.status_code == 303
+        assert own.admin_key not in opened.headers["location"]
+        assert browser.get(f"http://localhost:{own.admin_port}/api/polls").status_code == 200
+    assert httpx.get(own.admin_url).status_code == 401
+    dead = own.kill("admin")
+    eventually(lambda: own.pid("admin") != dead and httpx.get(own.admin_url).status_code == 401, within=20)
+    assert own.stop() == 0
+    assert not [log for log in (own.data / "log").iterdir() if own.admin_key in log.read_text()]
+    own.start()
+    assert f"  Admin   {link}\n" in own.output.read_text()
+
+
+def test_admin_listens_on_this_machine_alone_unless_it_is_told_otherwise(tmp_path: Path) -> None:
+    bind = {"ADMIN_BIND": "127.0.0.2"}
+    stack = Stack(tmp_path / "data", workers=1, **bind)
+    stack.process = stack.launch("--host", "0.0.0.0")  # noqa: S104
+    eventually(lambda: "Ready in" in stack.output.read_text(), within=60)
+    try:
+        assert httpx.get(f"http://127.0.0.2:{stack.admin_port}").status_code == 401
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(stack.admin_url)
+        assert f"  Admin   http://127.0.0.2:{stack.admin_port}/?key=" in stack.output.read_text()
+        assert f"  Vote    http://localhost:{stack.vote_port}\n" in stack.output.read_text()
+    finally:
+        assert stack.stop() == 0
 
 
 def test_status_exits_with_0_without_a_problem(stack: Stack) -> None:
@@ -300,7 +336,7 @@ def test_status_exits_with_0_without_a_problem(stack: Stack) -> None:
     run = command("status", "--data", str(stack.data))
     assert run.returncode == 0, run.stdout
     assert "All is well." in run.stdout
-    for part in ("broker", "database", "worker-1", "worker-2", "vote", "result"):
+    for part in ("broker", "database", "worker-1", "worker-2", "vote", "result", "admin"):
         assert part in run.stdout
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies
 from voting.broker import stream
 from voting.broker.connection import redis_client
 from voting.database.connection import Connection, connect
-from voting.polls.vote import EntryId
+from voting.polls.vote import EntryId, VoteParser
 from voting.service import metrics
 from voting.worker.counter import VoteCounter
 from voting.worker.metrics import WorkerMetrics
@@ -87,9 +87,7 @@ async def open_counter(stack: contextlib.AsyncExitStack, redis_url: str, databas
     database = await stack.enter_async_context(connect(database_url, name=f"w{number}", timeout=20))
     client = await stack.enter_async_context(redis_client(redis_url, timeout=20))
     measures = WorkerMetrics(metrics.registry("worker"))
-    counter = VoteCounter(database, client, f"w{number}", measures, lambda _: None)
-    await counter._polls.sync()
-    return counter
+    return VoteCounter(database, client, f"w{number}", measures, lambda _: None, parser=VoteParser())
 
 
 def main(redis_url: str, database_url: str, seed: int, cases: int) -> None:

@@ -132,7 +132,7 @@ class SystemUnderTest:
     @property
     def secret_key(self) -> str:
         """Return the key that signs the voters' cookies."""
-        return self.data.secret_key_file().read_text()
+        return self.data.key_file("secret_key").read_text()
 
     def _run(self, name: str, failpoint: str = "", **environment: str) -> subprocess.Popen[bytes]:
         module = ("tests.faults.failpoints", failpoint) if failpoint else ("voting",)

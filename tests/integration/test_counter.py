@@ -72,7 +72,9 @@ async def working(*settings: WorkerSettings) -> AsyncIterator[list[Worker]]:
     """Run workers; at the end stop them as SIGTERM does, and wait until they have ended."""
     stop = asyncio.Event()
     workers = [Worker(each, WorkerMetrics(metrics.registry("worker"))) for each in settings]
-    tasks = [asyncio.create_task(loop(stop)) for worker in workers for loop in (worker.count, worker.report)]
+    tasks = [
+        asyncio.create_task(loop(stop)) for worker in workers for loop in (worker.count, worker.report, worker.publish)
+    ]
     try:
         yield workers
     finally:

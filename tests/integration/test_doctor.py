@@ -12,10 +12,10 @@ import redis
 
 from tests.integration.broker import Broker
 from tests.integration.cluster import Cluster
+from tests.published import publish_polls
 from tests.waiting import eventually
 from voting.broker import stream
 from voting.broker.connection import redis_client
-from voting.broker.poll_hash import publish_polls
 from voting.database.connection import connect
 from voting.database.poll_state import read_definitions
 from voting.operate.addresses import Addresses
@@ -34,7 +34,7 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     started = Cluster(tmp_path_factory.mktemp("postgres"))
-    started.migrate(("worker", "password"), ("result", "password"))
+    started.migrate(("worker", "password"), ("result", "password"), ("admin", "password"))
     yield started
     started.stop()
 
@@ -89,6 +89,32 @@ def test_addresses_that_are_not_set_are_advice_and_no_finding(addresses: Address
     assert "advice     addresses: not set here" in report.as_text()
     assert report.as_text().endswith("Nothing found.")
     assert examine(addresses).advice == []
+
+
+@pytest.mark.parametrize(
+    ("bind", "url", "words"),
+    [
+        ("0.0.0.0", "", "it listens on 0.0.0.0: without a proxy for HTTPS"),  # noqa: S104
+        ("0.0.0.0", "https://admin.test:1", ""),  # noqa: S104 - behind a proxy
+        ("127.0.0.1", "http://admin.test:1", "http://admin.test:1 is not HTTPS"),
+        ("127.0.0.1", "http://localhost:1", ""),
+        ("::1", "", ""),
+        ("127.0.0.2", "unix:/run/admin.sock", ""),
+    ],
+)
+def test_an_admin_service_that_can_be_reached_without_https_is_advice(
+    addresses: Addresses, bind: str, url: str, words: str
+) -> None:
+    services = {"admin": url} if url else {}
+    advice = [each.what for each in examine(addresses._replace(services=services, admin_bind=bind)).advice]
+    assert [each[: len(words)] for each in advice] == ([words] if words else [])
+
+
+def test_a_webhook_without_a_key_is_found(addresses: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"ADMIN_KEY": "k" * 32, "WEBHOOK_URL": "https://hooks.test/"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("DATABASE_URL", addresses.database_url)
+    one(addresses, "settings: WEBHOOK_URL needs WEBHOOK_KEY")
 
 
 def test_a_key_that_has_ended_is_advice(addresses: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,6 +244,16 @@ def test_a_database_that_may_forget_is_found(addresses: Addresses, postgres: Clu
             "voting_result has SELECT on votes, which it does not need",
         ),
         (
+            "REVOKE INSERT ON audit FROM voting_admin",
+            "GRANT INSERT ON audit TO voting_admin",
+            "voting_admin lacks INSERT on audit",
+        ),
+        (
+            "GRANT SELECT ON votes TO voting_admin",
+            "REVOKE SELECT ON votes FROM voting_admin",
+            "voting_admin has SELECT on votes, which it does not need",
+        ),
+        (
             "GRANT TEMPORARY ON DATABASE voting TO PUBLIC",
             "REVOKE TEMPORARY ON DATABASE voting FROM PUBLIC",
             "PUBLIC has TEMPORARY on DATABASE voting, which it does not need",
@@ -271,7 +307,12 @@ def test_a_database_that_is_a_replica_is_found(addresses: Addresses, tmp_path: P
         replica.migrate()
         replica.stop()
         replica.demote()
-        one(addresses._replace(database_url=replica.url), "it is a replica", "DATABASE_URL")
+        first, second = examine(addresses._replace(database_url=replica.url)).findings
+        assert (first.what, first.fix) == (
+            "it is a replica, which accepts no votes",
+            "use the primary in DATABASE_URL",
+        )
+        assert second.what == "its polls are not those of the database"  # which is another database
     finally:
         replica.stop()
 

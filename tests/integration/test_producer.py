@@ -4,18 +4,19 @@ import asyncio
 import functools
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 
 import pytest
 import redis
 
 from tests.integration.broker import Broker
+from tests.published import publish_polls
 from tests.waiting import background, until
 from voting.broker import stream
 from voting.broker.connection import redis_client
 from voting.broker.monitor import BrokerMonitor
-from voting.broker.poll_hash import publish_polls
+from voting.broker.poll_cache import PollCache
 from voting.broker.producer import Refused, VoteProducer
 from voting.polls.poll import Option, Poll
 from voting.polls.vote import EntryId, max_entry_ms
@@ -34,23 +35,25 @@ async def open_poll(url: str) -> None:
 class Publisher:
     """A producer and its monitor, as the vote service runs them."""
 
-    def __init__(self, url: str, limit: int, on_polls: Callable[[dict[str, Poll]], None]) -> None:
+    def __init__(self, url: str, limit: int) -> None:
         redis_url = functools.partial(RedisSettings(redis_url=url).reread, "redis_url")
         self.producer = VoteProducer(redis_url, max_in_flight=limit)
-        self.monitor = BrokerMonitor(redis_url, self.producer, on_polls=on_polls)
+        self.cache = PollCache(redis_url)
+        self.monitor = BrokerMonitor(redis_url, self.producer, self.cache)
 
     @property
     def ready(self) -> bool:
         return self.monitor.ready
 
+    def tasks(self) -> list[Coroutine[object, object, None]]:
+        return [each.run() for each in (self.producer, self.cache, self.monitor)]
+
 
 @asynccontextmanager
-async def running(
-    url: str, limit: int = 1000, on_polls: Callable[[dict[str, Poll]], None] | None = None
-) -> AsyncIterator[Publisher]:
-    publisher = Publisher(url, limit, on_polls or (lambda _: None))
-    async with background(publisher.producer.run(), publisher.monitor.run()):
-        if on_polls is None:
+async def running(url: str, limit: int = 1000, *, wait: bool = True) -> AsyncIterator[Publisher]:
+    publisher = Publisher(url, limit)
+    async with background(*publisher.tasks()):
+        if wait:
             await until(lambda: publisher.ready)
         yield publisher
 
@@ -197,20 +200,18 @@ async def test_after_redis_has_refused_a_write_votes_are_refused_until_the_next_
 
 
 async def test_it_is_not_ready_until_polls_are_published(broker: Broker) -> None:
-    seen: list[dict[str, Poll]] = []
-    async with running(broker.url, on_polls=seen.append) as publisher:
+    async with running(broker.url, wait=False) as publisher:
         await until(lambda: publisher.monitor._checked > 0)
         assert not publisher.ready
         await open_poll(broker.url)
         await until(lambda: publisher.ready)
-        assert seen == [{"default": POLL}]
+        assert publisher.cache.find("default") == POLL
 
 
 async def test_it_ends_whenever_it_is_cancelled(broker: Broker) -> None:
     await open_poll(broker.url)
     for turns in range(200):  # of the event loop, so that each step of connecting and checking is hit
-        publisher = Publisher(broker.url, 1, lambda _: None)
-        tasks = [asyncio.create_task(each.run()) for each in (publisher.producer, publisher.monitor)]
+        tasks = [asyncio.create_task(each) for each in Publisher(broker.url, 1).tasks()]
         for _ in range(turns):
             await asyncio.sleep(0)
         for task in tasks:
@@ -228,15 +229,3 @@ async def test_a_vote_with_a_forged_id_is_not_acknowledged(broker: Broker, forge
         outcomes = await publish(publisher, 1)
         assert (reasons(outcomes), were_sent(outcomes)) == ({"broker_clock"}, {True})
         assert not publisher.ready
-
-
-async def test_an_unreadable_poll_stays_as_it_was_and_votes_go_on(broker: Broker) -> None:
-    await open_poll(broker.url)
-    async with running(broker.url) as publisher:
-        with redis.Redis.from_url(broker.url) as client:
-            client.hset("polls", mapping={b"default": b"\xff{", b"\xff": b"[]", b"lunch": b'{"question": 1}'})
-        checked = publisher.monitor._checked
-        await until(lambda: publisher.monitor._checked > checked)
-        assert publisher.monitor._polls == {"default": POLL}
-        assert await publish(publisher, 1) != []
-        assert publisher.ready

@@ -1,5 +1,8 @@
 """`voting status` on real stores."""
 
+import json
+import time
+
 import pytest
 
 from voting.broker.connection import redis_client
@@ -52,3 +55,43 @@ async def test_bad_polls_and_a_read_only_database_are_named(redis_url: str, data
         "The poll odd is left out",
         "The default poll is missing",
     ]
+
+
+async def test_a_few_of_many_polls_are_listed_open_ones_and_new_changes_first_and_it_stays_quick(
+    redis_url: str, database_url: str
+) -> None:
+    options = '[{"key": "a", "label": "A"}, {"key": "b", "label": "B"}]'
+    async with connect(database_url, name="test", timeout=60) as connection:
+        await connection.execute(
+            "INSERT INTO polls (slug, question, options, state) SELECT 'p' || n, '?', %s, 'draft' "
+            "FROM generate_series(1, 10000) AS n",
+            [options],
+        )
+        await connection.execute("UPDATE polls SET state = 'closed', round = 3 WHERE slug = 'p7'")
+        await connection.execute("UPDATE polls SET state = 'open' WHERE slug = 'p8'")
+        await connection.execute("INSERT INTO tallies VALUES ('p7', 'a', 5), ('p7#3', 'a', 1200), ('p7#3', 'b', 34)")
+    began = time.monotonic()
+    found = await status.check(redis_url, database_url, {})
+    assert time.monotonic() - began < status.TIMEOUT_SECONDS
+    assert "does not answer" not in str(found.problems)
+    assert found.polls[:3] == [
+        {"slug": "p8", "state": "open", "round": 1, "votes": 0},
+        {"slug": "default", "state": "open", "round": 1, "votes": 0},
+        {"slug": "p7", "state": "closed", "round": 3, "votes": 1234},
+    ]
+    assert len(found.polls) == 20
+    assert json.loads(found.as_json())["more_polls"] == 9981
+    text = found.as_text()
+    assert "p7       closed      3  1,234" in text
+    assert "and 9,981 more" in text
+
+
+async def test_of_many_invalid_polls_only_some_are_named(redis_url: str, database_url: str) -> None:
+    async with connect(database_url, name="test", timeout=60) as connection:
+        await connection.execute("ALTER TABLE polls DISABLE TRIGGER USER")
+        await connection.execute(
+            "INSERT INTO polls (slug, question, options) SELECT 'p' || n, '?', '[]' FROM generate_series(1, 30) AS n"
+        )
+    found = await status.check(redis_url, database_url, {})
+    assert sum("is left out" in problem for problem in found.problems) == 10
+    assert "20 more polls are left out; correct their rows in the table polls." in found.problems

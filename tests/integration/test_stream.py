@@ -10,9 +10,7 @@ from redis.exceptions import ResponseError
 
 from voting.broker import removals, stream
 from voting.broker.connection import redis_client
-from voting.broker.poll_hash import publish_polls, read_polls
 from voting.broker.stream import GROUP, STREAM, Backlog, Consumer
-from voting.polls.poll import Option, Poll
 from voting.polls.vote import EntryId, max_entry_ms
 
 pytestmark = pytest.mark.anyio
@@ -122,15 +120,6 @@ async def test_the_backlog_has_the_age_of_its_oldest_entry(redis: Redis) -> None
     found = await stream.backlog(redis)
     assert found is not None
     assert 59 < found.oldest < 70
-
-
-async def test_published_polls_are_exactly_those_defined(redis: Redis) -> None:
-    one = Poll("default", "?", (Option("a", "A"), Option("b", "B")))
-    two = Poll("lunch", "What?", (Option("a", "Süß 🍰"), Option("b", "B")))
-    await publish_polls(redis, (one, two))
-    assert await read_polls(redis) == ({"default": one, "lunch": two}, {})
-    await publish_polls(redis, (two,))
-    assert await read_polls(redis) == ({"lunch": two}, {})
 
 
 FORGED = "18446744073709551615-18446744073709551615"

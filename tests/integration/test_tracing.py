@@ -20,10 +20,10 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import NonRecordingSpan, SpanContext
 
+from tests.published import publish_polls
 from tests.waiting import until
 from voting.broker import stream
 from voting.broker.connection import redis_client
-from voting.broker.poll_hash import publish_polls
 from voting.broker.stream import STREAM
 from voting.database.connection import NOTIFY_CHANNEL, connect
 from voting.database.poll_state import poll_states
@@ -189,7 +189,7 @@ async def test_a_worker_counts_traced_votes_whether_it_traces_or_not(
             with redis.Redis.from_url(both[0]) as broker:
                 broker.xadd(STREAM, {"poll": "default", "voter": "v" * 16, "choice": "a", "traceparent": FOREIGN})
             heard = [notice.payload async for notice in database.notifies(timeout=60, stop_after=1)]
-        assert {state.votes["a"] for state in (await poll_states(database))[0]} == {1}
+        assert {state.votes["a"] for state in (await poll_states(database, ["default"]))[0]} == {1}
     counts = [context(span) for span in named(recorded, "count")]
     assert heard == ([f"default {spans.inject(NonRecordingSpan(counts[0]))}"] if collector else ["default"])
     assert [f"{count.trace_id:x}" for count in counts] == (["a" * 32] if collector else [])

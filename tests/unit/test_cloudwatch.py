@@ -7,6 +7,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from tests.e2e.compose import ROOT
+from voting.admin.metrics import AdminMetrics
 from voting.operate.certificate import CertificateMetrics
 from voting.result.metrics import ResultMetrics
 from voting.vote.metrics import VoteMetrics
@@ -19,6 +20,7 @@ EVERY = {
     "vote": VoteMetrics,
     "worker": WorkerMetrics,
     "result": ResultMetrics,
+    "admin": AdminMetrics,
     "certificate": CertificateMetrics,
 }
 

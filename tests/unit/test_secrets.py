@@ -29,7 +29,13 @@ def test_each_service_has_only_what_it_needs_and_redis_only_hashes(tmp_path: Pat
     secrets.write_secrets(tmp_path, tmp_path / "given")
     files = read_files(tmp_path)
     passwords = {name: files[f"secrets/{name}"] for name in secrets.GIVEN}
-    assert passwords["postgres_password"] not in files["worker/database_url"] + files["result/database_url"]
+    urls = [files[f"{service}/database_url"] for service in ("worker", "result", "admin")]
+    assert passwords["postgres_password"] not in "".join(urls)
+    for key, service in {"secret_key": "vote", "admin_key": "admin", "webhook_key": "admin"}.items():
+        assert {name for name, text in files.items() if passwords[key] in text} == {
+            f"secrets/{key}",
+            f"{service}/{key}",
+        }
     for name in ("vote", "worker", "health"):
         password = passwords[f"redis_{name}_password"]
         assert password not in files["redis/users.acl"]
@@ -90,6 +96,13 @@ def test_a_given_secret_that_is_not_valid_in_a_url_is_refused_by_name(tmp_path: 
         secrets.write_secrets(tmp_path / "kept", given)
 
 
+@pytest.mark.parametrize("name", ["secret_key", "admin_key", "webhook_key"])
+def test_a_given_key_that_its_service_would_refuse_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("k" * 31)
+    with pytest.raises(secrets.BadSecret, match=f"{name}: use at least 32"):
+        secrets.write_secrets(tmp_path / "kept", tmp_path)
+
+
 def test_connections_to_an_external_database_use_tls_and_verify_its_certificate(tmp_path: Path) -> None:
     given, kept = tmp_path / "given", tmp_path / "kept"
     given.mkdir()
@@ -102,7 +115,7 @@ def test_connections_to_an_external_database_use_tls_and_verify_its_certificate(
     )
     (given / "database_ca.pem").write_text("certificates")
     secrets.write_secrets(kept, given)
-    for service in ("worker", "result", "migrate"):
+    for service in ("worker", "result", "admin", "migrate"):
         url = (kept / service / "database_url").read_text()
         assert url.endswith("?sslmode=verify-full&sslrootcert=/run/secrets/database_ca.pem")
         assert (kept / service / "database_ca.pem").read_text() == "certificates"

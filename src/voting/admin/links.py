@@ -11,9 +11,10 @@ class Links:
     """Makes addresses for the answer to one request; without public URLs in the settings, from the host in it."""
 
     def __init__(self, request: Request, settings: AdminSettings) -> None:
-        self.vote = service_url(request, settings.vote_url, settings.vote_port)
-        self.result = service_url(request, settings.result_url, settings.result_port)
-        self.admin = service_url(request, settings.admin_url, settings.admin_port)
+        host = request.scope["scheme"], request.headers.get("host", "")
+        self.vote = service_url(*host, settings.vote_url, settings.vote_port)
+        self.result = service_url(*host, settings.result_url, settings.result_port)
+        self.admin = service_url(*host, settings.admin_url, settings.admin_port)
 
     def of_poll(self, slug: str) -> dict[str, str]:
         path = "" if slug == DEFAULT_POLL else f"/p/{slug}"

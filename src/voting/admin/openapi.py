@@ -117,7 +117,8 @@ class OpenApi:
 
     async def _send_page(self, request: Request) -> Response:
         reader = language.negotiate(dict(request.scope["headers"]), request.scope["query_string"])
-        url = service_url(request, self._settings.admin_url, self._settings.admin_port)
+        host = request.scope["scheme"], request.headers.get("host", "")
+        url = service_url(*host, self._settings.admin_url, self._settings.admin_port)
         shown = sections(self.document, url)
         return HTMLResponse(self._pages.render("docs.html", reader, api=self.document, sections=shown))
 

@@ -8,6 +8,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+RIGHTS_FIX = "restart Redis: it then reads its users again"  # when a user has the rights of an earlier version
+
 
 def new_client(url: str, *, timeout: float) -> Redis:
     """Return a client whose commands fail after `timeout` seconds. There are no retries: callers have their own.

@@ -7,6 +7,7 @@ What the settings do not define is not changed.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from voting.polls.labels import fold_label
 from voting.polls.options import KEYS, NoKeyLeft, change_options, find_option
@@ -14,6 +15,7 @@ from voting.polls.poll import DEFAULT_POLL, MAX_OPTIONS, Option, Poll
 
 QUESTION = "Cats or dogs?"
 LABELS = ("Cats", "Dogs")
+MAX_NAMED = 10  # invalid polls that are listed
 _ANOTHER = "  For another poll, use another data directory (--data) or database."
 
 
@@ -95,10 +97,11 @@ def _options(poll: Poll, labels: tuple[str, ...], votes: Mapping[str, int]) -> t
 
 
 def poll_problems(polls: Iterable[Poll], bad: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return the problems of the polls that `read_definitions` has read, and the fix for each."""
-    problems = [
-        (f"the poll {slug} is left out: {reason}", "correct its row in the table polls") for slug, reason in bad.items()
-    ]
+    """Return the problems of the polls that `read_definitions` has read, and the fix for each; at most `MAX_NAMED`."""
+    fix = "correct its row in the table polls"
+    problems = [(f"the poll {slug} is left out: {reason}", fix) for slug, reason in islice(bad.items(), MAX_NAMED)]
+    if len(bad) > MAX_NAMED:
+        problems.append((f"{len(bad) - MAX_NAMED:,} more polls are left out", "correct their rows in the table polls"))
     if DEFAULT_POLL not in {*bad, *(poll.slug for poll in polls)}:
         problems.append(("the default poll is missing, so / answers 404", "create it with voting migrate"))
     return problems

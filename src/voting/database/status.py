@@ -32,6 +32,18 @@ async def report_stopped(connection: Connection, worker: str) -> None:
     await connection.execute(QUERIES["retire"], {"name": worker})
 
 
+async def latest_polls(connection: Connection, most: int) -> tuple[list[dict[str, Any]], int]:
+    """Return slug, state, round and votes of `most` polls, and the number of all. Open ones and new changes come first.
+
+    It needs the rights of a worker or the owner.
+    """
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(QUERIES["latest_polls"], {"most": most})
+        rows = await cursor.fetchall()
+    number = rows[0]["polls"] if rows else 0
+    return [{name: row[name] for name in ("slug", "state", "round", "votes")} for row in rows], number
+
+
 async def read_status(connection: Connection, within: float | None = None) -> dict[str, Any]:
     """Return the data of `voting status`; it needs the rights of a worker or the owner.
 

@@ -1,7 +1,7 @@
 """`voting up`: run both stores and all services on this machine, without Docker.
 
 It starts the parts in order, restarts those that end, and stops them in reverse order. Each part gets only the settings
-that it needs: only vote gets the key, only result and the workers get the database.
+that it needs: only vote gets the key of cookies, only admin its own, and vote does not get the database.
 """
 
 import asyncio
@@ -34,8 +34,10 @@ class Options:
     """The options of the command line."""
 
     host: str
+    admin_host: str
     vote_port: int
     result_port: int
+    admin_port: int
     workers: int
 
 
@@ -57,7 +59,7 @@ def up(data: Path, options: Options) -> int:
         directory.close()
 
 
-def _check_free(host: str, port: int, flag: str) -> None:
+def _check_free(host: str, port: int, flag: str, host_flag: str) -> None:
     """Raise `CannotRun` if the port cannot be used."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -65,7 +67,7 @@ def _check_free(host: str, port: int, flag: str) -> None:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise CannotRun(f"port {port} on {host} is in use; choose another with {flag}") from None
-        message = f"cannot listen on {host}, port {port} ({error.strerror}); choose others with --host and {flag}"
+        message = f"cannot listen on {host}, port {port} ({error.strerror}); choose others with {host_flag} and {flag}"
         raise CannotRun(message) from None
 
 
@@ -107,18 +109,21 @@ async def _start(data: DataDir, supervisor: Supervisor, options: Options) -> Non
     for name in data.orphans():
         write_line(f"Stopping {name} (process {data.pid(name)}), left over from a run that was killed …")
         await stop_orphan(data, name)
-    for flag, port in (("--vote-port", options.vote_port), ("--result-port", options.result_port)):
-        _check_free(options.host, port, flag)
+    _check_free(options.host, options.vote_port, "--vote-port", "--host")
+    _check_free(options.host, options.result_port, "--result-port", "--host")
+    _check_free(options.admin_host, options.admin_port, "--admin-port", "--admin-host")
     write_line("Starting Valkey and PostgreSQL …")
     valkey, redis_url = servers.valkey(data)
     if await valkey.is_ready():  # a run was killed before it wrote the pid file
         raise CannotRun(f"another Valkey runs with {data.valkey}, and two would damage its files: stop it first")
-    postgres, database_url = await asyncio.to_thread(servers.postgres, data)
+    postgres, database_url = await asyncio.to_thread(servers.postgres, data, options.workers)
     await supervisor.start(valkey, postgres)
 
-    addresses = {"HOST": options.host, "VOTE_PORT": str(options.vote_port), "RESULT_PORT": str(options.result_port)}
+    ports = {"VOTE_PORT": options.vote_port, "RESULT_PORT": options.result_port, "ADMIN_PORT": options.admin_port}
+    addresses = {"HOST": options.host} | {name: str(port) for name, port in ports.items()}
     redis, database = {"REDIS_URL": redis_url}, {"DATABASE_URL": database_url}
-    key = {"SECRET_KEY_FILE": str(data.secret_key_file())}
+    key = {"SECRET_KEY_FILE": str(data.key_file("secret_key"))}
+    admin = database | addresses | {"HOST": options.admin_host, "ADMIN_KEY_FILE": str(data.key_file("admin_key"))}
     await supervisor.run_once(_service(data, "migrate", database))
     if foreign := await servers.foreign_installation(data):
         write_line(
@@ -127,20 +132,33 @@ async def _start(data: DataDir, supervisor: Supervisor, options: Options) -> Non
             f"  put back the files of that database, or restore a backup of it:  ./voting restore FILE{data_option}\n"
             f"  or abandon that database and count into this one:  ./voting adopt {foreign}{data_option}\n"
         )
-    write_line(f"Starting {options.workers} worker{'s' if options.workers > 1 else ''}, vote and result …")
+    write_line(f"Starting {options.workers} worker{'s' if options.workers > 1 else ''}, vote, result and admin …")
     names = [f"worker-{number}" for number in range(1, options.workers + 1)]
     workers = [_service(data, name, redis | database | {"WORKER_NAME": name}) for name in names]
     if foreign:
         workers = [dataclasses.replace(worker, is_ready=_always_ready) for worker in workers]
-    parts = [*workers, _service(data, "result", database | addresses), _service(data, "vote", redis | key | addresses)]
+    parts = [
+        *workers,
+        _service(data, "result", database | addresses),
+        _service(data, "admin", admin),
+        _service(data, "vote", redis | key | addresses),
+    ]
     await supervisor.start(*parts)
-    host = {"127.0.0.1": "localhost", "0.0.0.0": "localhost", "::": "[::1]"}.get(options.host, options.host)  # noqa: S104
-    vote_url, result_url = f"http://{host}:{options.vote_port}", f"http://{host}:{options.result_port}"
+    vote_url, result_url = _url(options.host, options.vote_port), _url(options.host, options.result_port)
+    admin_url = _url(options.admin_host, options.admin_port)
     sockets = {part.name: str(data.sockets / f"{part.name}.sock") for part in parts}
-    data.write_state({"redis_url": redis_url, "database_url": database_url, "parts": sockets})
+    stores = {"redis_url": redis_url, "database_url": database_url}
+    data.write_state({**stores, "parts": sockets, "admin_url": admin_url, "admin_host": options.admin_host})
+    link = f"{admin_url}/?key={data.key_file('admin_key').read_text(encoding='ascii')}"
     write_line(f"Ready in {time.monotonic() - began:.1f} s.\n")
-    write_line(f"  Vote    {vote_url}\n  Result  {result_url}\n")
+    write_line(f"  Vote    {vote_url}\n  Result  {result_url}\n  Admin   {link}\n")
     write_line(f"State: ./voting status{data_option}    Logs: {data.log}    Stop: Ctrl-C")
+
+
+def _url(host: str, port: int) -> str:
+    """Return the address at which a browser on this machine reaches a service."""
+    name = {"127.0.0.1": "localhost", "0.0.0.0": "localhost", "::": "[::1]"}.get(host, host)  # noqa: S104
+    return f"http://{name}:{port}"
 
 
 async def _always_ready() -> bool:

@@ -26,7 +26,8 @@ class DirectoryInUse(Exception):
 class DataDir:
     """The data directory.
 
-    run/: process ids, sockets, the lock. log/: a file for each part. valkey/, postgres/: the stores. secret_key.
+    run/: process ids, sockets, the lock. log/: a file for each part. valkey/, postgres/: the stores. secret_key,
+    admin_key: see `key_file`.
     """
 
     def __init__(self, root: Path) -> None:
@@ -71,9 +72,9 @@ class DataDir:
         directory.chmod(mode)
         return directory
 
-    def secret_key_file(self) -> Path:
-        """Return the file with the key that signs cookies; it is created at first use."""
-        path = self.root / "secret_key"
+    def key_file(self, name: str) -> Path:
+        """Return the file of a key: `secret_key` signs cookies, `admin_key` opens admin. It is created at first use."""
+        path = self.root / name
         if not path.exists():
             _write(path, secrets.token_hex(32))
         return path

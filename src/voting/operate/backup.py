@@ -1,8 +1,8 @@
-"""`voting backup` and `voting restore`: all votes, tallies, polls and dead letters in one file.
+"""`voting backup` and `voting restore`: polls, sessions, votes, tallies, dead letters and the audit log in one file.
 
 A backup is one REPEATABLE READ snapshot. It needs only a worker's rights and blocks nothing. It does not include votes
 that wait on the stream. A restore is one transaction. Before it commits, it checks the totals of the file, and each
-poll's tally against its votes.
+poll's tally against its votes. A draft that was to open in the meantime stays a draft, without `opens_at`.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,16 +27,28 @@ from voting.database.queries import QUERIES
 from voting.operate.archive import PIECE, BadArchive, Reader, Totals, Writer
 from voting.polls.vote import max_entry_ms
 
-# In this order, because tallies reference polls. Columns that a later version adds get their defaults.
-TABLES = {
-    "polls": ("slug", "question", "options", "revision", "entry_ms", "entry_seq", "created"),
+# The columns of each table, which backup.json lists; others get their defaults, or are set by triggers.
+COLUMNS = {
+    "polls": (
+        *("slug", "question", "options", "revision", "entry_ms", "entry_seq", "created"),
+        *("kind", "max_choices", "scale", "state", "round", "results", "opens_at", "closes_at"),
+        *("timer", "opened", "closed", "ticket"),
+    ),
+    "rounds": ("poll", "round", "question", "options", "kind", "max_choices", "scale", "opened", "closed"),
     "votes": ("poll", "voter", "choice", "entry_ms", "entry_seq"),
     "tallies": ("poll", "choice", "votes"),
     "dead_letters": ("entry_ms", "entry_seq", "reason", "fields", "arrived"),
+    "sessions": ("code", "title", "polls", "current", "host_hash", "created"),
+    "deletions": ("kind", "name", "rounds", "changed", "entry_ms", "entry_seq", "deleted"),
+    "audit": ("id", "at", "actor", "action", "poll", "session", "detail"),
 }
+# Those of a file that does not list them: before the migration 0005_admin.sql.
+FIRST_COLUMNS = {"polls": COLUMNS["polls"][:7]} | {name: COLUMNS[name] for name in ("votes", "tallies", "dead_letters")}
+CLEARED = ("webhook_events",)  # a restore also deletes these: they announce changes of the polls that it replaces
 CONNECT_SECONDS = 10
 LOCK_SECONDS = 30
 LOCK_TRIES = 5
+MAX_NAMED = 5  # polls that a message names
 
 
 class CannotRestore(Exception):
@@ -44,16 +56,24 @@ class CannotRestore(Exception):
 
 
 class Summary(NamedTuple):
-    """What was written or restored."""
+    """What was written or restored. `missed` are the drafts that were to open before they were restored."""
 
     polls: int
     votes: int
     dead_letters: int
     newest: str
+    missed: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         letters = f", {self.dead_letters:,} dead letters" if self.dead_letters else ""
-        return f"{self.votes:,} votes in {self.polls:,} polls{letters}; newest entry {self.newest}"
+        return f"{self.votes:,} votes in {self.polls:,} polls{letters}; newest entry {self.newest}{self._missed()}"
+
+    def _missed(self) -> str:
+        if not self.missed:
+            return ""
+        more = ", …" if len(self.missed) > MAX_NAMED else ""
+        names = ", ".join(self.missed[:MAX_NAMED])
+        return f"; still drafts, though their time to open has passed: {names}{more} (open them in admin)"
 
 
 @asynccontextmanager
@@ -81,9 +101,10 @@ async def dump(url: str, file: BinaryIO) -> Summary:
             "version": __version__,
             "migrations": await migrations.applied_migrations(connection),
             "installations": await installations(connection),
+            "columns": COLUMNS,
         }
         writer = Writer(file, about)
-        for table in TABLES:
+        for table in COLUMNS:
             await _copy_out(connection, table, writer)
         writer.finish()
         return await _summary(connection)
@@ -92,7 +113,7 @@ async def dump(url: str, file: BinaryIO) -> Summary:
 async def _copy_out(connection: Connection, table: str, writer: Writer) -> None:
     piece = bytearray()
     async with connection.cursor() as cursor:
-        async with cursor.copy(_copy("COPY {} ({}) TO STDOUT", table)) as rows:
+        async with cursor.copy(_copy("COPY {} ({}) TO STDOUT", table, COLUMNS[table])) as rows:
             async for row in rows:
                 piece += row
                 if len(piece) >= PIECE:
@@ -102,9 +123,8 @@ async def _copy_out(connection: Connection, table: str, writer: Writer) -> None:
         writer.end_table(table, cursor.rowcount)
 
 
-def _copy(form: str, table: str) -> sql.Composed:
-    columns = sql.SQL(", ").join(map(sql.Identifier, TABLES[table]))
-    return sql.SQL(form).format(sql.Identifier(table), columns)
+def _copy(form: str, table: str, columns: Sequence[str]) -> sql.Composed:
+    return sql.SQL(form).format(sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns)))
 
 
 async def restore(url: str, file: BinaryIO, *, replace: bool) -> Summary:
@@ -124,21 +144,35 @@ async def restore(url: str, file: BinaryIO, *, replace: bool) -> Summary:
     if unknown := set(reader.about["migrations"]) - set(migrations.known_migrations()):
         message = f"voting {reader.about['version']} made this backup (with {max(unknown)}): update voting first"
         raise CannotRestore(message)
+    columns = _columns(reader)
     async with _connect(url, "restore") as connection, connection.transaction():
         await migrations.migrate(connection, None)
-        tables = sql.SQL(", ").join(map(sql.Identifier, TABLES))
+        tables = sql.SQL(", ").join(map(sql.Identifier, (*COLUMNS, *CLEARED)))
         await _lock(connection, tables)
         existing = await _summary(connection)
         if (existing.votes or existing.dead_letters) and not replace:
             raise CannotRestore(f"the database holds {existing}; --replace deletes them")
+        await connection.execute(QUERIES["announce_all"])  # polls that the backup does not have are gone
         await connection.execute(sql.SQL("TRUNCATE {}").format(tables))
         await connection.execute("ALTER TABLE polls DISABLE TRIGGER check_poll")  # a backup may have older polls
         await add_installations(connection, reader.about.get("installations", []))  # version 0.1 has none
-        await _copy_in(connection, reader)
+        await _copy_in(connection, reader, columns)
         await connection.execute("ALTER TABLE polls ENABLE TRIGGER check_poll")
         await _check_tallies(connection)
-        await connection.execute(QUERIES["restored"], {"now": int(time.time() * 1000)})
-        return await _summary(connection)
+        cursor = await connection.execute(QUERIES["clear_missed_openings"])
+        missed = tuple(sorted([slug for (slug,) in await cursor.fetchall()]))
+        for name in ("restored", "restored_deletions", "restored_audit"):
+            await connection.execute(QUERIES[name], {"now": int(time.time() * 1000)})
+        return (await _summary(connection))._replace(missed=missed)
+
+
+def _columns(reader: Reader) -> dict[str, tuple[str, ...]]:
+    """Return the columns of each table in the file; or raise `BadArchive` if this version does not have one."""
+    columns = {table: tuple(names) for table, names in reader.about.get("columns", FIRST_COLUMNS).items()}
+    for table, names in columns.items():
+        if unknown := set(names) - set(COLUMNS.get(table, ())):
+            raise BadArchive(f"it has an unexpected column: {table}.{min(unknown)}")
+    return columns
 
 
 async def _lock(connection: Connection, tables: sql.Composed) -> None:
@@ -146,6 +180,7 @@ async def _lock(connection: Connection, tables: sql.Composed) -> None:
     for attempt in range(LOCK_TRIES):
         try:
             async with connection.transaction():  # a savepoint: a deadlock releases the locks taken so far
+                await connection.execute("SELECT lock_definitions()")
                 await connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(tables))
         except psycopg.errors.DeadlockDetected:
             if attempt + 1 == LOCK_TRIES:
@@ -154,8 +189,8 @@ async def _lock(connection: Connection, tables: sql.Composed) -> None:
             return
 
 
-async def _copy_in(connection: Connection, reader: Reader) -> None:
-    totals = {table: Totals() for table in TABLES}
+async def _copy_in(connection: Connection, reader: Reader, columns: Mapping[str, Sequence[str]]) -> None:
+    totals = {table: Totals() for table in columns}
     found = {}
     pieces = reader.pieces()
     table, data = next(pieces, ("", b""))
@@ -165,7 +200,7 @@ async def _copy_in(connection: Connection, reader: Reader) -> None:
         async with connection.cursor() as cursor:
             current = table
             try:
-                async with cursor.copy(_copy("COPY {} ({}) FROM STDIN", table)) as rows:
+                async with cursor.copy(_copy("COPY {} ({}) FROM STDIN", table, columns[table])) as rows:
                     while table == current:
                         totals[current].add(data)
                         await rows.write(data)
@@ -173,7 +208,7 @@ async def _copy_in(connection: Connection, reader: Reader) -> None:
             except (psycopg.DataError, psycopg.IntegrityError) as error:
                 raise BadArchive(f"its rows of {current} cannot be read ({error.diag.message_primary})") from None
             found[current] = totals[current].entry(cursor.rowcount)
-    if found != reader.manifest or set(found) != set(TABLES):
+    if found != reader.manifest or set(found) != set(columns):
         raise BadArchive("its contents do not match its manifest: the file was damaged or changed")
 
 

@@ -182,6 +182,22 @@ def _use_database(command: str, run: Callable[[str], object], data: Path) -> Non
 
 
 @click.command()
+@_data_option
+def admin_link(data: Path) -> None:
+    """Print the link that opens the admin service.
+
+    Whoever has it can do everything there. Reads ADMIN_KEY and ADMIN_URL if the key is set, else what `voting up` made.
+    """
+    from voting.operate.addresses import read_admin_link
+    from voting.settings.sources import BadSettings
+
+    try:
+        click.echo(read_admin_link(data))
+    except BadSettings as bad:
+        _fail("admin-link", "\n  ".join(bad.problems), BAD_SETTINGS)
+
+
+@click.command()
 @click.argument("folder", type=_path)
 @click.option("--given", type=_path, default=Path("secrets"), help="Directory of files to use, not random values.")
 def secrets(folder: Path, given: Path) -> None:
@@ -213,4 +229,4 @@ def certificate(address: str, hosts: tuple[str, ...]) -> None:
     certificate.run(load_settings("certificate", ServiceSettings), address, list(hosts))
 
 
-COMMANDS = (migrate, status, doctor, backup, restore, adopt, secrets, certificate)
+COMMANDS = (migrate, status, doctor, backup, restore, adopt, admin_link, secrets, certificate)

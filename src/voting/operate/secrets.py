@@ -16,8 +16,10 @@ from voting.settings import keys
 
 GIVEN = (
     *("secret_key", "redis_vote_password", "redis_worker_password", "redis_health_password"),
-    *("postgres_password", "postgres_worker_password", "postgres_result_password", "grafana_admin_password"),
+    *("postgres_password", "postgres_worker_password", "postgres_result_password", "postgres_admin_password"),
+    *("admin_key", "webhook_key", "grafana_admin_password"),
 )
+LONG = ("secret_key", "admin_key", "webhook_key")  # at least keys.MIN_LENGTH characters; others have 12
 
 OLD_KEYS = "secret_key_old"  # empty unless given
 _OLD_KEYS_HEAD = "# Further keys that vote accepts, as SECRET_KEY_OLD; see docs/operations.md, Secrets\n"
@@ -27,10 +29,12 @@ HOST, CA = "database_host", "database_ca.pem"
 # The rights of each Redis user: https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/
 _HANDSHAKE = "+ping +client|setinfo"
 ACL = {
-    "vote": f"%W~votes %R~polls -@all {_HANDSHAKE} +xadd +hgetall +info",
-    "worker": f"~votes ~polls -@all {_HANDSHAKE} +multi +exec +discard +watch +unwatch +exists +time "
+    "vote": f"%W~votes %R~polls %R~sessions &definitions -@all {_HANDSHAKE} +xadd +hmget +hlen +subscribe +info "
+    "+hgetall",  # for a vote service of an earlier version, while it is being updated
+    "worker": f"~votes ~polls ~sessions &definitions -@all {_HANDSHAKE} "
+    "+multi +exec +discard +watch +unwatch +exists +time "
     "+info +config|get "  # `voting doctor`; no password is among the parameters
-    "+hgetall +hset +hdel "
+    "+hgetall +hmget +hkeys +hlen +hset +hdel +publish "
     "+xreadgroup +xautoclaim +xack +xdel +xpending +xinfo|stream +xinfo|groups +xgroup|create +xsetid "
     "+del "  # replaces a stream whose next ids are unusable
     "(~{votes}:* -@all +get +set +incrby +expire) (~votes ~{votes}:* -@all +eval) "  # broker/removals.py
@@ -57,16 +61,20 @@ def write_secrets(folder: Path, given: Path) -> list[str]:
         "worker/redis_url": f"redis://worker:{worker}@redis:6379/0",
         "worker/database_url": database.format(role="voting_worker", password=values["postgres_worker_password"]),
         "result/database_url": database.format(role="voting_result", password=values["postgres_result_password"]),
+        "admin/database_url": database.format(role="voting_admin", password=values["postgres_admin_password"]),
+        "admin/admin_key": values["admin_key"],
+        "admin/webhook_key": values["webhook_key"],
         "migrate/database_url": database.format(role="voting", password=owner),
         "migrate/worker_database_password": values["postgres_worker_password"],
         "migrate/result_database_password": values["postgres_result_password"],
+        "migrate/admin_database_password": values["postgres_admin_password"],
         "db/password": owner,
         "redis/health_password": health,
         "grafana/admin_password": values["grafana_admin_password"],
         "redis/users.acl": _acl({"vote": vote, "worker": worker, "health": health}),
     }
     if (given / CA).exists():
-        files |= {f"{service}/{CA}": (given / CA).read_text() for service in ("worker", "result", "migrate")}
+        files |= {f"{service}/{CA}": (given / CA).read_text() for service in ("worker", "result", "admin", "migrate")}
     existing = {name: _content(folder / "secrets" / name) for name in GIVEN}
     for name, content in (values | {OLD_KEYS: old_keys}).items():
         _write(folder / "secrets" / name, content, 0o400)
@@ -82,7 +90,7 @@ def _content(path: Path) -> str | None:
 def _value(name: str, existing: Path, given: Path) -> str:
     if given.exists():
         value = given.read_text(encoding="utf-8").strip()
-        least = 32 if name == "secret_key" else 12
+        least = keys.MIN_LENGTH if name in LONG else 12
         if len(value) < least or not value.isascii() or not value.replace("-", "").replace("_", "").isalnum():
             raise BadSecret(f"{given}: use at least {least} letters, digits, - and _")
         return value

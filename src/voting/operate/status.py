@@ -1,13 +1,14 @@
 """`voting status`: show whether each part is up, and how many votes are accepted, waiting and counted.
 
-It queries both stores and the readiness of the web services. Their addresses are REDIS_URL, DATABASE_URL, VOTE_URL and
-RESULT_URL, or those of `voting up` (`addresses`).
+It queries both stores and the readiness of the web services. Their addresses are REDIS_URL, DATABASE_URL, VOTE_URL,
+RESULT_URL and ADMIN_URL, or those of `voting up` (`addresses`).
 """
 
 import asyncio
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from redis.exceptions import RedisError
@@ -17,7 +18,7 @@ from voting.broker.connection import redis_client
 from voting.database.connection import connect, deadline
 from voting.database.definition import poll_problems
 from voting.database.poll_state import read_definitions
-from voting.database.status import read_status
+from voting.database.status import latest_polls, read_status
 from voting.operate import addresses, installation
 from voting.service import probe
 from voting.settings.urls import redacted
@@ -26,6 +27,7 @@ TIMEOUT_SECONDS = 3.0
 WORKER_SECONDS = 3.0  # a worker reports every second
 OLDEST_SECONDS = 10.0
 RECHECK_SECONDS = 2.0  # two reports of a worker
+MAX_POLLS = 20  # in the list
 
 
 @dataclass
@@ -40,6 +42,8 @@ class Status:
     counted: int | None = None
     dead_letters: int | None = None
     last_count_seconds: float | None = None
+    polls: list[dict[str, Any]] = field(default_factory=list)  # slug, state, round, votes of at most MAX_POLLS
+    more_polls: int = 0  # that are not listed
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -68,7 +72,17 @@ class Status:
         ]
         width = max(len(name) for name, _ in rows)
         lines = [f"{name:<{width}}  {value}".rstrip() for name, value in rows]
-        return "\n".join([*lines, "", *(self.problems or ["All is well."])])
+        return "\n".join([*lines, *self._poll_lines(), "", *(self.problems or ["All is well."])])
+
+    def _poll_lines(self) -> list[str]:
+        if not self.polls:
+            return []
+        rows = [("poll", "state", "round", "votes")]
+        rows += [(poll["slug"], poll["state"], str(poll["round"]), f"{poll['votes']:,}") for poll in self.polls]
+        slugs, states, rounds, votes = (max(map(len, column)) for column in zip(*rows, strict=True))
+        lines = [f"{slug:<{slugs}}  {state:<{states}}  {number:>{rounds}}  {count:>{votes}}"
+                 for slug, state, number, count in rows]  # fmt: skip
+        return ["", *lines, *([f"and {self.more_polls:,} more"] if self.more_polls else [])]
 
 
 def _seconds(value: float | None, suffix: str = "") -> str:
@@ -142,6 +156,8 @@ async def _check_database(status: Status, url: str, within: float | None) -> Non
             deadline(connection, TIMEOUT_SECONDS),
         ):
             found = await read_status(connection, within)
+            status.polls, number = await latest_polls(connection, MAX_POLLS)
+            status.more_polls = number - len(status.polls)
             polls, bad_polls = await read_definitions(connection)
     except psycopg.Error as error:
         reason = str(error).splitlines()[0]

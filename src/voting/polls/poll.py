@@ -31,7 +31,11 @@ class BadPoll(ValueError):
 
 
 class BadChoice(ValueError):
-    """The keys are not a choice that the poll allows; the message is the reason."""
+    """The keys are not a choice that the poll allows: none, an unknown one, one twice, or too many."""
+
+    def __init__(self, message: str, reason: Literal["none", "unknown", "twice", "many"]) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +134,13 @@ class Poll:
         if self.kind in {"multiple", "ranking"}:
             named = list("".join(named))
         if not named:
-            raise BadChoice("it names no option")
+            raise BadChoice("it names no option", "none")
         if unknown := set(named) - set(keys):
-            raise BadChoice(f"it names an option that the poll does not have: {min(unknown)[:20]!a}")
+            raise BadChoice(f"it names an option that the poll does not have: {min(unknown)[:20]!a}", "unknown")
         if len(set(named)) < len(named):
-            raise BadChoice("it names an option twice")
+            raise BadChoice("it names an option twice", "twice")
         if len(named) > (len(keys) if retired else self.limit):
-            raise BadChoice(f"it names {len(named)} options, and at most {self.limit} can be chosen")
+            raise BadChoice(f"it names {len(named)} options, and at most {self.limit} can be chosen", "many")
         return "".join(sorted(named, key=keys.index) if self.kind == "multiple" else named)
 
     def accepts(self, choice: str) -> bool:

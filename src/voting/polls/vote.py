@@ -14,6 +14,7 @@ VOTER_BYTES = 16
 MAX_AHEAD_SECONDS = 24 * 3600
 MAX_SEQ = 2**62  # largest sequence number of an entry id: the database stores it as a bigint, and Redis increments it
 CACHED_CHOICES = 50_000
+KNOWN_POLLS = 1000  # rounds that a parser keeps
 
 
 class EntryId(NamedTuple):
@@ -59,19 +60,54 @@ def vote_fields(poll: bytes, voter: bytes, choice: bytes, traceparent: bytes = b
 
 
 class Malformed(Exception):
-    """The stream entry can never become a vote; the message is the reason."""
+    """The stream entry cannot become a vote; the message is the reason."""
+
+
+class Undefined(Malformed):
+    """It cannot become one by the definitions that are known: it may by the current definition of its `box`."""
+
+    def __init__(self, reason: str, box: bytes) -> None:
+        super().__init__(reason)
+        self.box = box
+
+
+class Deleted(Undefined):
+    """The vote's poll was deleted, so the vote is dropped."""
 
 
 class VoteParser:
     """Parses stream entries and validates them against the known polls."""
 
-    def __init__(self, polls: Iterable[Poll]) -> None:
+    def __init__(self, polls: Iterable[Poll] = ()) -> None:
         self._polls = {poll.box.encode(): poll for poll in polls}
         self._choices: dict[tuple[bytes, bytes], tuple[str, str]] = {}  # box and choice -> the same as text
+        self._deleted: frozenset[bytes] = frozenset()
+        self.forgotten = 0  # how often `forget` was called: what was read before the last call may be outdated
 
-    def add(self, poll: Poll) -> None:
-        """Accept votes of a round, as it is defined now."""
-        self._polls[poll.box.encode()] = poll
+    def define(self, polls: Iterable[Poll], deleted: Iterable[str] = ()) -> None:
+        """Accept votes of these rounds, as they are defined now, and drop votes for these deleted polls only.
+
+        Polls that were known before stay known, unless there are very many.
+        """
+        if len(self._polls) >= KNOWN_POLLS:
+            self._polls.clear()
+        self._polls |= {poll.box.encode(): poll for poll in polls}
+        self._choices.clear()
+        self._deleted = frozenset(slug.encode() for slug in deleted)
+
+    def forget(self, slug: str) -> None:
+        """Forget a poll that has changed."""
+        self.forgotten += 1
+        changed = [box for box in self._polls if box.partition(b"#")[0] == slug.encode()]
+        for box in changed:
+            del self._polls[box]
+        if changed:
+            self._choices.clear()
+
+    def forget_all(self) -> None:
+        """Forget all polls."""
+        self.forgotten += 1
+        self._polls.clear()
         self._choices.clear()
 
     def read(self, entry: EntryId, fields: list[bytes]) -> Vote:
@@ -91,10 +127,12 @@ class VoteParser:
     def _check(self, box: bytes, choice: bytes) -> tuple[str, str]:
         poll = self._polls.get(box)
         if poll is None:
-            raise Malformed("unknown poll")
+            if box.partition(b"#")[0] in self._deleted:
+                raise Deleted("deleted poll", box)
+            raise Undefined("unknown poll", box)
         text = choice.decode(errors="replace")
         if not poll.accepts(text):
-            raise Malformed("choice is not an option of the poll")
+            raise Undefined("choice is not an option of the poll", box)
         if len(self._choices) >= CACHED_CHOICES:
             self._choices.clear()
         self._choices[box, choice] = known = (poll.box, text)

@@ -8,8 +8,6 @@ import asyncio
 import time
 from socket import socket
 
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -20,7 +18,7 @@ from voting.settings.services import VoteSettings
 from voting.vote.endpoint import VoteEndpoint
 from voting.vote.metrics import VoteMetrics
 from voting.vote.prefork import ProcessManager, available_cores
-from voting.web.origin import redirect_to_other_service
+from voting.vote.redirects import join_route, result_routes
 from voting.web.rate_limit import with_rate_limit
 from voting.web.rendering import Pages, application
 from voting.web.server import connection_limit, listen, serve
@@ -36,18 +34,16 @@ def create_app(
     """Return the application of the public port; run `endpoint.run()` as a task while it serves."""
     ballot = recorder.trace_posts(endpoint)
 
-    async def results(request: Request) -> Response:
-        return redirect_to_other_service(request, settings.result_url, settings.result_port)
-
     router = application(
         pages,
         [
             Route("/", ballot, methods=["GET", "POST"]),  # responds to other methods with 405
             Route("/p/{poll}", ballot, methods=["GET", "POST"]),
-            Route("/results", results),
-            Route("/p/{poll}/results", results),
+            join_route(pages),
             pages.route(),
             *health.probes(lambda: endpoint.ready and not stop.is_set()),
+            *result_routes(settings),
+            Route("/{code}", ballot),  # after every other path of one segment
         ],
     )
 

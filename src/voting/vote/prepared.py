@@ -1,55 +1,48 @@
-"""A poll's ballot, prepared so that a request renders no template, and a plain form is not parsed."""
+"""A poll's ballot, prepared so that a plain form is not parsed."""
 
-import json
+import time
 from urllib.parse import parse_qsl
 
-from voting.polls.poll import Poll
-from voting.web.language import Language, translatable
+from voting.polls.poll import BadChoice, Poll
+from voting.polls.state import State
+from voting.vote.opening import state_at
+from voting.web.language import translatable
 from voting.web.problems import Problem
-from voting.web.rendering import Pages
-
-PLACEHOLDER = "0000000000000-receipt"  # stands for the receipt (an entry id) in prepared responses
 
 
 class PreparedBallot:
-    """The pages of a poll, its JSON receipts, and the choice of each plain form.
+    """The choice of each plain form that votes in a poll, and its JSON receipts.
 
-    `digest` identifies the poll's question and options; the page sends it back in the form field `ballot`.
+    `digest` identifies what a vote means; the page sends it back in the form field `ballot`.
     """
 
-    def __init__(self, poll: Poll, pages: Pages) -> None:
-        self.slug = poll.slug.encode()
+    def __init__(self, poll: Poll) -> None:
+        self.poll = poll
+        self.box = poll.box.encode()
         self.digest = poll.digest
-        self._keys = {option.key: option.key.encode() for option in poll.offered}
+        self._has_times = poll.opens_at is not None or poll.closes_at is not None
+        # Only one option is named: a choice of several is parsed.
         self.plain_forms = {
-            f"{ballot}vote={key}".encode(): choice
-            for key, choice in self._keys.items()
+            f"{ballot}vote={option.key}".encode(): option.key.encode()
+            for option in poll.offered
             for ballot in ("", f"ballot={self.digest}&")
         }
-        self._receipts = {
-            choice: json.dumps({"poll": poll.slug, "choice": key, "receipt": PLACEHOLDER}).encode()
-            for key, choice in self._keys.items()
-        }
-        self._expected = ", ".join(f"{option.key} ({option.label})" for option in poll.offered)
-        self._context = {"poll": poll, "action": poll.path or "/", "results_href": f"{poll.path}/results"}
-        self._context["ballot"] = self.digest
-        self._pages = pages
-        self._rendered: dict[tuple[str, bytes | None], list[bytes]] = {}
+        self.ticket = poll.ticket if poll.results == "after_vote" else ""
+        # In the address of the page that says "Your vote is in"; with the ticket, since that page leads to the result.
+        self.voted_token = f"{self.digest}-{self.ticket}" if self.ticket else self.digest
+        ticket = f', "ticket": "{self.ticket}"' if self.ticket else ""
+        self._receipt = f'{{"poll": "{poll.slug}", "choice": "%b", "receipt": "%b"{ticket}}}'.encode()
 
-    def page(self, reader: Language, choice: bytes | None = None, receipt: bytes = b"") -> bytes:
-        """Return the ballot in the reader's language, with the accepted choice and its receipt, if any."""
-        parts = self._rendered.get((reader.code, choice))
-        if parts is None:
-            key, placeholder = (choice.decode(), PLACEHOLDER) if choice else (None, None)
-            page = self._pages.render("ballot.html", reader, choice=key, receipt=placeholder, **self._context)
-            parts = self._rendered[reader.code, choice] = page.split(PLACEHOLDER.encode())
-        return receipt.join(parts)
+    def state_now(self) -> State:
+        """Return the state of the poll by the clock of this process."""
+        return state_at(self.poll, time.time()) if self._has_times else self.poll.state
 
     def receipt(self, choice: bytes, receipt: bytes) -> bytes:
-        return self._receipts[choice].replace(PLACEHOLDER.encode(), receipt)
+        """Return the JSON for a program. Keys need no escape: see `Poll.from_parts`."""
+        return self._receipt % (choice, receipt)
 
     def parse_choice(self, form: bytes) -> bytes:
-        """Return the key of the option that a form chooses, or raise a `Problem`."""
+        """Return the choice that a form makes, or raise a `Problem`."""
         try:
             fields = parse_qsl(form.decode(), keep_blank_values=True)
         except UnicodeDecodeError:
@@ -57,8 +50,26 @@ class PreparedBallot:
         if any(name == "ballot" and value != self.digest for name, value in fields):
             message = translatable("This poll has changed since you opened it. Open it again and vote.")
             raise Problem(409, "poll_changed", message)
-        chosen = [value for name, value in fields if name == "vote"]
-        if len(chosen) != 1 or chosen[0] not in self._keys:
-            message = translatable("Choose exactly one option: send the form field vote as one of {expected}.")
-            raise Problem(400, "bad_choice", message, expected=self._expected)
-        return self._keys[chosen[0]]
+        try:
+            return self.poll.parse_choice([value for name, value in fields if name == "vote"]).encode()
+        except BadChoice as bad:
+            raise _bad_choice(self.poll, bad.reason) from None
+
+
+def _bad_choice(poll: Poll, reason: str) -> Problem:
+    """Return the 400 for a choice that the poll does not allow."""
+    if poll.kind == "rating":
+        message = translatable("Choose one number from {low} to {high}, and send it as the form field vote.")
+    elif poll.kind == "single":
+        message = translatable("Choose exactly one option: send the form field vote as one of {expected}.")
+    elif reason == "none":
+        message = translatable("Your vote names no option. Choose at least one: {expected}.")
+    elif reason == "unknown":
+        message = translatable("Your vote names an option that this poll does not have. Choose from {expected}.")
+    elif reason == "twice":
+        message = translatable("Your vote names an option twice. Name each one only once.")
+    else:
+        message = translatable("Your vote names too many options: at most {limit} can be chosen.")
+    expected = ", ".join(f"{option.key} ({option.label})" for option in poll.offered)
+    low, high = poll.offered[0].key, poll.offered[-1].key
+    return Problem(400, "bad_choice", message, expected=expected, low=low, high=high, limit=poll.limit)

@@ -9,10 +9,12 @@ import io
 import re
 from collections.abc import Mapping
 from copy import copy
+from datetime import UTC, datetime
 from gettext import NullTranslations
 from importlib import resources
 
 from babel import Locale, negotiate_locale
+from babel.dates import format_skeleton
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from babel.numbers import format_decimal
@@ -48,6 +50,15 @@ class Language:
 
     def percent(self, value: float) -> str:
         return str(self._percent.apply(value / 100, self._locale))
+
+    def moment(self, seconds: float) -> str:
+        """Return a time (since the epoch) in UTC, with the day unless it is within the next twelve hours."""
+        at = datetime.fromtimestamp(seconds, UTC)
+        text = format_skeleton("Hm", at, locale=self._locale)
+        if not 0 <= (at - datetime.now(UTC)).total_seconds() < 12 * 3600:
+            day = format_skeleton("MMMd", at, locale=self._locale)
+            text = str(self._locale.datetime_formats["medium"]).replace("{0}", text).replace("{1}", day)
+        return f"{text} UTC"
 
     def count(self, one: str, many: str, number: int) -> str:
         """Return the plural form of a text for a number, which replaces {n} in it."""

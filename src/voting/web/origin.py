@@ -31,24 +31,42 @@ def same_site(headers: Mapping[bytes, bytes], allowed_origins: tuple[str, ...]) 
     return headers.get(b"sec-fetch-site", b"none") in {b"same-origin", b"none"}
 
 
-def service_url(request: Request, public_url: str, port: int) -> str:
+def from_service(headers: Mapping[bytes, bytes], public_url: str, port: int) -> bool:
+    """Whether a request comes from a page of another web service of this installation.
+
+    Args:
+        headers: of the request.
+        public_url: of the service; "" if it is at `port` of the host that the request names.
+        port: of the service.
+    """
+    scheme, _, netloc = headers.get(b"origin", b"").decode("latin-1").partition("://")
+    if public_url:
+        public_scheme, _, rest = public_url.partition("://")
+        return (scheme, netloc) == (public_scheme, rest.partition("/")[0].lower())
+    host = _HOST.fullmatch(headers.get(b"host", b"").decode("latin-1"))
+    if host is None:
+        return False
+    without_port = {"http": 80, "https": 443}.get(scheme) == port and netloc == host["name"]
+    return scheme in {"http", "https"} and (without_port or netloc == f"{host['name']}:{port}")
+
+
+def service_url(scheme: str, host: str, public_url: str, port: int) -> str:
     """Return the URL of a web service, without a slash at its end.
 
-    Without its public URL ("") it is at `port` of the host that the request names. A client, or a proxy that passes
-    Host on, can put any host there; `voting doctor` warns of it.
+    Without its public URL ("") it is at `port` of the host that the request names (`host`: its header Host). A client,
+    or a proxy that passes Host on, can put any host there; `voting doctor` warns of it.
 
     Raises:
         Problem: Host is needed, and is missing or not valid (RFC 9110, section 7.2).
     """
-    if not public_url:
-        public_url = f"{request.scope['scheme']}://{_host(request.headers.get('host', ''))}:{port}"
-    return public_url.rstrip("/")
+    return public_url.rstrip("/") or f"{scheme}://{_host(host)}:{port}"
 
 
-def other_service_url(request: Request, public_url: str, port: int) -> str:
-    """Return the URL of the same poll at the other web service; see `service_url`."""
+def other_service_url(request: Request, public_url: str, port: int, path: str = "") -> str:
+    """Return the URL of a path at another web service, by default of the same poll; see `service_url`."""
     slug = request.path_params.get("poll")
-    return service_url(request, public_url, port) + (f"/p/{slug}" if slug else "/")
+    base = service_url(request.scope["scheme"], request.headers.get("host", ""), public_url, port)
+    return base + (path or (f"/p/{slug}" if slug else "/"))
 
 
 def _host(header: str) -> str:
@@ -63,9 +81,10 @@ def _host(header: str) -> str:
     return host["name"]
 
 
-def redirect_to_other_service(request: Request, public_url: str, port: int) -> RedirectResponse:
+def redirect_to_other_service(request: Request, public_url: str, port: int, path: str = "") -> RedirectResponse:
     """Return a redirect to `other_service_url`."""
-    return RedirectResponse(other_service_url(request, public_url, port), 302, headers={"cache-control": "no-store"})
+    url = other_service_url(request, public_url, port, path)
+    return RedirectResponse(url, 302, headers={"cache-control": "no-store"})
 
 
 def client_address(scope: Scope, hops: int) -> str:

@@ -1,6 +1,7 @@
 """The headers of every response, and a fast way to send a 200."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from starlette.types import Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -12,22 +13,40 @@ require_attributes(
 )
 require_attributes(RequestResponseCycle, "response_complete", "response_started")
 
-HEADERS = {
-    "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "same-origin",
-    "cross-origin-opener-policy": "same-origin",
-    "cache-control": "no-store",
-}
-RAW_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+
+def headers_for(connect: str = "'self'") -> dict[str, str]:
+    """Return the headers of a response whose scripts may connect to these sources (CSP `connect-src`)."""
+    return {
+        "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
+        f"connect-src {connect}; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "same-origin",
+        "cross-origin-opener-policy": "same-origin",
+        "cache-control": "no-store",
+    }
 
 
-def _encode(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+HEADERS = headers_for()
+
+
+class OkHead(NamedTuple):
+    """The headers of a 200, also encoded with its status line."""
+
+    fields: list[tuple[bytes, bytes]]
+    encoded: bytes
+
+
+def _encode(headers: list[tuple[bytes, bytes]]) -> bytes:
     return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
-_OK = b"HTTP/1.1 200 OK\r\n" + _encode(RAW_HEADERS)
+def ok_head(headers: Mapping[str, str] = HEADERS) -> OkHead:
+    """Return these headers for `send_ok`."""
+    fields = [(name.encode(), value.encode()) for name, value in headers.items()]
+    return OkHead(fields, b"HTTP/1.1 200 OK\r\n" + _encode(fields))
+
+
+OK_HEAD = ok_head()
 
 
 def prefers_json(headers: Mapping[bytes, bytes]) -> bool:
@@ -40,7 +59,7 @@ def _write_directly(send: Send, head: bytes, body: bytes) -> bool:
     """Send a response in one write and return True; return False if `send` is not Uvicorn's own, or would have to wait.
 
     Uvicorn's `send` writes head and body separately, and searches each header for line ends: a fifth of the work for a
-    vote. So `head`, status line and encoded headers, must hold no value from the request.
+    vote. So `head`, status line and encoded headers, must hold no value from the request that was not validated.
     """
     cycle = getattr(send, "__self__", None)
     if not isinstance(cycle, RequestResponseCycle) or cycle.flow.write_paused or cycle.disconnected:
@@ -54,10 +73,12 @@ def _write_directly(send: Send, head: bytes, body: bytes) -> bool:
     return True
 
 
-async def send_ok(scope: Scope, send: Send, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    """Respond with 200, `RAW_HEADERS` and these headers, which must hold no value from the request."""
+async def send_ok(
+    scope: Scope, send: Send, headers: list[tuple[bytes, bytes]], body: bytes, head: OkHead = OK_HEAD
+) -> None:
+    """Respond with 200, `head` and these headers. A value that comes from the request must have been validated."""
     if scope["method"] == "HEAD":
         body = b""
-    if not _write_directly(send, _OK + _encode(headers), body):
-        await send({"type": "http.response.start", "status": 200, "headers": RAW_HEADERS + headers})
+    if not _write_directly(send, head.encoded + _encode(headers), body):
+        await send({"type": "http.response.start", "status": 200, "headers": head.fields + headers})
         await send({"type": "http.response.body", "body": body})

@@ -7,20 +7,23 @@ Redis until they are counted, so none is lost if a worker dies.
 import asyncio
 import time
 
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from voting.broker import stream
-from voting.broker.connection import redis_client
+from voting.broker.connection import RIGHTS_FIX, redis_client
 from voting.broker.stream import Backlog
 from voting.database.connection import OUTAGES, Connection, connect, deadline
 from voting.database.status import report_backlog, report_stopped
+from voting.polls.vote import VoteParser
 from voting.service import health, lifecycle, logs, metrics, tracing
 from voting.service.lifecycle import Backoff, Stop, pause
 from voting.service.tracing import OFF, Recorder
 from voting.settings.services import WorkerSettings
 from voting.settings.urls import redacted
 from voting.web.server import listen, serve
+from voting.worker import definitions
 from voting.worker.counter import DATABASE_TIMEOUT, VoteCounter
+from voting.worker.definitions import DefinitionPublisher
 from voting.worker.installation import wait_for_match
 from voting.worker.metrics import WorkerMetrics
 
@@ -34,10 +37,11 @@ log = logs.get()
 
 
 class Worker:
-    """The two loops of a worker, counting and reporting, and its readiness."""
+    """The loops of a worker, which count, report, and publish definitions; and its readiness."""
 
     def __init__(self, settings: WorkerSettings, worker_metrics: WorkerMetrics, recorder: Recorder = OFF) -> None:
         self._settings, self._metrics, self._recorder = settings, worker_metrics, recorder
+        self._parser = VoteParser()
         self._processed = 0
         self._last_batch = self._last_report = float("-inf")
 
@@ -79,7 +83,13 @@ class Worker:
                     return
                 log.info("worker.counting", redis=redacted(settings.redis_url))
                 counter = VoteCounter(
-                    database, client, name, self._metrics, self._on_batch_done, recorder=self._recorder
+                    database,
+                    client,
+                    name,
+                    self._metrics,
+                    self._on_batch_done,
+                    parser=self._parser,
+                    recorder=self._recorder,
                 )
                 await counter.run(stop, batch_size, settings.batch_size, settings.reclaim_seconds)
 
@@ -124,6 +134,30 @@ class Worker:
         self._metrics.removed.set(backlog.removed)
         self._last_report = time.monotonic()
 
+    async def publish(self, stop: Stop) -> None:
+        """Publish definitions and keep the schedule, on separate connections; after an outage connect again."""
+        backoff = Backoff(0.1, 2)
+        while not stop.is_set():
+            started = time.monotonic()
+            try:
+                await self._publish_until_outage(stop)
+            except STORE_OUTAGES as error:
+                if time.monotonic() - started > READY_SECONDS:
+                    backoff.reset()
+                wait = backoff.next()
+                fix = {"fix": RIGHTS_FIX} if isinstance(error, NoPermissionError) else {}
+                cause = f"{type(error).__name__}: {error}"
+                log.warning("definitions.interrupted", error=cause, retry_in=round(wait, 2), **fix)
+                await pause(stop, wait)
+
+    async def _publish_until_outage(self, stop: Stop) -> None:
+        settings, name = self._settings, self._settings.worker_name
+        async with redis_client(await settings.reread("redis_url"), timeout=definitions.TIMEOUT) as client:
+            url = await settings.reread("database_url")
+            async with connect(url, name=f"{name} definitions", timeout=definitions.TIMEOUT) as database:
+                if await wait_for_match(stop, database, client):
+                    await DefinitionPublisher(database, client, self._parser).run(stop)
+
 
 def run(settings: WorkerSettings) -> None:
     """Run the worker until SIGTERM or SIGINT."""
@@ -131,7 +165,7 @@ def run(settings: WorkerSettings) -> None:
 
 
 async def main(settings: WorkerSettings, stop: Stop) -> None:
-    """Count and report until `stop` is set; then finish the current batches."""
+    """Count, report and publish until `stop` is set; then finish the current batches."""
     registry = metrics.registry("worker")
     recorder = tracing.start(settings, "worker")
     worker = Worker(settings, WorkerMetrics(registry), recorder)
@@ -140,6 +174,7 @@ async def main(settings: WorkerSettings, stop: Stop) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(worker.count(stop))
         tasks.create_task(worker.report(stop))
+        tasks.create_task(worker.publish(stop))
         tasks.create_task(serve(private_app, listen(settings.metrics_listen), stop))
     recorder.close()
     log.info("worker.stopped")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from voting.broker.stream import Entry
 from voting.database.counting import DeadLetter
-from voting.polls.vote import MAX_SEQ, Malformed, Vote, VoteParser, max_entry_ms
+from voting.polls.vote import MAX_SEQ, Deleted, Malformed, Undefined, Vote, VoteParser, max_entry_ms
 
 
 class Batch(NamedTuple):
@@ -18,6 +18,8 @@ class Batch(NamedTuple):
     votes: list[Vote]  # the newest vote of each voter, in the order in which rows are locked
     dead: list[DeadLetter]
     vanished: int  # number of pending entries that other clients removed, a part of those in `removals`
+    dropped: int  # number of votes for deleted polls
+    undefined: set[bytes]  # boxes of votes that are dead or dropped by the definitions that are known
 
 
 def parse_entries(parser: VoteParser, entries: list[Entry]) -> Batch:
@@ -26,7 +28,8 @@ def parse_entries(parser: VoteParser, entries: list[Entry]) -> Batch:
     limit = max_entry_ms()
     votes: list[Vote] = []
     dead: list[DeadLetter] = []
-    vanished = 0
+    vanished = dropped = 0
+    undefined: set[bytes] = set()
     for entry, fields in entries:
         if not fields:
             vanished += 1
@@ -36,8 +39,13 @@ def parse_entries(parser: VoteParser, entries: list[Entry]) -> Batch:
             try:
                 votes.append(parser.read(entry, fields))
             except Malformed as malformed:
-                dead.append(DeadLetter(entry, str(malformed), fields))
-    return Batch(entries, parsed_ns, newest_per_voter(votes), dead, vanished)
+                if isinstance(malformed, Undefined):
+                    undefined.add(malformed.box)
+                if isinstance(malformed, Deleted):
+                    dropped += 1
+                else:
+                    dead.append(DeadLetter(entry, str(malformed), fields))
+    return Batch(entries, parsed_ns, newest_per_voter(votes), dead, vanished, dropped, undefined)
 
 
 def newest_per_voter(votes: Iterable[Vote]) -> list[Vote]:

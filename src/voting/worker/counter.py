@@ -15,13 +15,14 @@ from voting.broker.stream import Consumer, Entry
 from voting.database import counting
 from voting.database.connection import DATA_ERRORS, Connection, deadline
 from voting.database.counting import DeadLetter
-from voting.polls.vote import Vote
+from voting.polls.vote import Vote, VoteParser
 from voting.service import logs
 from voting.service.lifecycle import Stop
 from voting.service.tracing import OFF, Recorder
 from voting.worker.batch import Batch, parse_entries
+from voting.worker.known_polls import KnownPolls
 from voting.worker.metrics import WorkerMetrics
-from voting.worker.poll_sync import PollSync
+from voting.worker.stream_check import StreamCheck
 
 BLOCK_SECONDS = 0.5  # longest wait for a first entry; a stop is noticed after it
 BATCH_INTERVAL_SECONDS = 0.008  # between two starts, for larger batches; not after a full batch or a single entry
@@ -39,6 +40,7 @@ class VoteCounter:
         name: the consumer's name in its group.
         metrics: the worker's metrics.
         on_batch_done: called after each batch, also an empty one, with its number of entries.
+        parser: knows some polls; other definitions are read when votes need them.
         recorder: records the spans of traced votes.
     """
 
@@ -50,11 +52,14 @@ class VoteCounter:
         metrics: WorkerMetrics,
         on_batch_done: Callable[[int], None],
         *,
+        parser: VoteParser,
         recorder: Recorder = OFF,
     ) -> None:
         self._database = database
         self._stream = Consumer(redis, name)
-        self._polls = PollSync(database, redis, self._stream, DATABASE_TIMEOUT)
+        self._parser = parser
+        self._polls = KnownPolls(database, redis, parser, DATABASE_TIMEOUT)
+        self._check = StreamCheck(database, redis, self._stream, DATABASE_TIMEOUT)
         self._metrics = metrics
         self._on_batch_done = on_batch_done
         self._recorder = recorder
@@ -73,7 +78,7 @@ class VoteCounter:
         Raises:
             redis.RedisError, psycopg.Error, OSError: a store failed.
         """
-        await self._polls.start()
+        await self._check.start()
         try:
             await self._count_own_pending(batch_size)
             await self._count_new(stop, batch_size, max_batch_size, reclaim_seconds)
@@ -120,15 +125,16 @@ class VoteCounter:
         return self._parse(await self._stream.read_new(batch_size, BLOCK_SECONDS))
 
     def _parse(self, entries: list[Entry]) -> Batch:
-        return parse_entries(self._polls.parser, entries)
+        return parse_entries(self._parser, entries)
 
     async def _handle_batch(self, batch: Batch) -> None:
         """Commit a batch, then start to acknowledge it."""
-        if batch.dead:  # a poll may be new: read the polls, and parse again
-            await self._polls.sync()
-            batch = self._parse(batch.entries)
+        if batch.undefined:  # a poll may be new, or have changed
+            batch = await self._polls.resolve(batch)
+        if batch.dead:
+            await self._check.check()
         else:
-            await self._polls.sync_if_due()
+            await self._check.check_if_due()
         if batch.entries:
             await self._write_batch(batch)
         await self._wait_for_acknowledgement()
@@ -153,6 +159,7 @@ class VoteCounter:
         self._metrics.batch_seconds.observe(time.perf_counter() - started)
         self._metrics.batch_size.observe(len(batch.entries))
         self._metrics.vanished.inc(batch.vanished)
+        self._metrics.dropped.inc(batch.dropped)
 
     async def _write_or_split(self, votes: list[Vote], dead: list[DeadLetter], traceparent: str) -> None:
         """Count votes; if the database rejects their data, halve the batch until only the rejected vote is left."""

@@ -3,6 +3,7 @@
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
+from voting.broker.connection import RIGHTS_FIX
 from voting.broker.installation import InstallationMismatch, check_installation
 from voting.database.connection import Connection, deadline
 from voting.database.installations import installations
@@ -27,7 +28,7 @@ async def wait_for_match(stop: Stop, database: Connection, redis: Redis) -> bool
             log.error("installation.mismatch", error=str(mismatch), retry_in=round(wait, 2))
             await pause(stop, wait)
         except NoPermissionError as error:
-            log.warning("installation.unchecked", error=str(error), fix="restart Redis: it then reads its users again")
+            log.warning("installation.unchecked", error=str(error), fix=RIGHTS_FIX)
             return True
         else:
             return True

@@ -1,4 +1,4 @@
-"""One stack behind Caddy with HTTPS for two host names: three vote, two result services, Prometheus."""
+"""One stack behind Caddy with HTTPS for three host names: three vote, two result services, admin, Prometheus."""
 
 import os
 import ssl
@@ -12,10 +12,10 @@ import pytest
 from tests.e2e.compose import Compose
 from tests.e2e.stack import free_port
 
-VOTE, RESULT = "vote.test", "result.test"
+VOTE, RESULT, ADMIN = "vote.test", "result.test", "admin.test"
 NEW_VOTERS = 20  # of one address in an hour, at each replica
 # Not Grafana: its files are checked, the program is not run.
-SERVICES = ["vote", "result", "worker", "caddy", "certificate", "prometheus"]
+SERVICES = ["vote", "result", "admin", "worker", "caddy", "certificate", "prometheus"]
 
 
 class LocalTransport(httpx.HTTPTransport):
@@ -49,6 +49,8 @@ class Edge(Compose):
             RESULT_PORT="",
             VOTE_HOST=VOTE,
             RESULT_HOST=RESULT,
+            ADMIN_PORT="",
+            ADMIN_HOST=ADMIN,
             CERTIFICATES="internal",
             HTTPS_BIND="127.0.0.1",
             HTTP_PORT=str(self.http_port),
@@ -65,7 +67,7 @@ class Edge(Compose):
         return ssl.create_default_context(cafile=str(self.authority))
 
     def client(self, host: str, verify: ssl.SSLContext | None = None) -> httpx.Client:
-        """Return a client of one of the two host names."""
+        """Return a client of one of the host names."""
         transport = LocalTransport(self.https_port, verify or self.tls())
         return httpx.Client(base_url=f"https://{host}", transport=transport, timeout=10)
 

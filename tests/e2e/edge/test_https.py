@@ -16,7 +16,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
 from tests.e2e.compose import ROOT, Compose, docker, inspect
-from tests.e2e.edge.conftest import NEW_VOTERS, RESULT, VOTE, Edge
+from tests.e2e.edge.conftest import ADMIN, NEW_VOTERS, RESULT, VOTE, Edge
 from tests.e2e.load import LoadGenerator
 from tests.waiting import eventually
 
@@ -278,8 +278,8 @@ def test_without_any_ballot_there_is_a_clear_no_and_the_result_goes_on(edge: Edg
         docker("start", *ballots)
 
 
-def test_vote_and_result_are_published_for_this_machine_alone(edge: Edge) -> None:
-    for service in ("vote", "result"):
+def test_the_services_are_published_for_this_machine_alone(edge: Edge) -> None:
+    for service in ("vote", "result", "admin"):
         for container in edge.containers(service):
             bindings = json.loads(inspect(container, "{{json .HostConfig.PortBindings}}"))
             assert [binding["HostIp"] for ports in bindings.values() for binding in ports] == ["127.0.0.1"]
@@ -312,17 +312,42 @@ def test_nothing_of_a_voter_is_in_the_log_of_the_proxy(edge: Edge) -> None:
         assert trace not in output
 
 
+def test_admin_has_a_host_name_of_its_own_and_its_key_is_in_no_log_also_while_it_is_away(edge: Edge) -> None:
+    key = edge.execute("admin", "cat", "/run/secrets/admin_key").strip()
+    assert edge.execute("admin", "voting", "admin-link").strip() == f"https://{ADMIN}/?key={key}"
+    (container,) = edge.containers("admin")
+    with edge.client(ADMIN) as client:
+        opened = client.get("/", params={"key": key})
+        assert opened.status_code == 303
+        assert key not in opened.headers["location"]
+        assert "Secure" in opened.headers["set-cookie"]
+        assert client.get("/api/polls").status_code == 200
+        docker("stop", container)
+        try:
+            assert client.get("/", params={"key": key}, headers={"authorization": f"Bearer {key}"}).status_code == 503
+        finally:
+            docker("start", container)
+        eventually(lambda: client.get("/api/polls").status_code == 200, within=60)
+    logs = edge.run("logs")
+    assert "no such host" in logs  # from the request while it was away
+    assert key not in logs
+
+
 CADDY = ["run", "--rm", "-v", f"{ROOT}/deploy/caddy:/etc/caddy:ro"]
 
 
 @pytest.mark.usefixtures("engine")
 def test_the_caddyfile_is_valid_also_for_public_certificates_and_formatted() -> None:
     hosts = ["-e", f"VOTE_HOST={VOTE}", "-e", f"RESULT_HOST={RESULT}"]
-    for issuer in ("acme", "internal"):
-        command = [*CADDY, *hosts, "-e", f"CERTIFICATES={issuer}", "caddy:2-alpine", "caddy"]
+    admin = ["-e", "ADMIN_SITE=admin", "-e", f"ADMIN_HOST={ADMIN}", "-e", "ADMIN_PORT=8082"]
+    for issuer, names in (("acme", hosts), ("internal", hosts), ("acme", hosts + admin)):
+        command = [*CADDY, *names, "-e", f"CERTIFICATES={issuer}", "caddy:2-alpine", "caddy"]
         docker(*command, "validate", "--config", "/etc/caddy/Caddyfile")
-    formatted = docker(*CADDY, "caddy:2-alpine", "caddy", "fmt", "/etc/caddy/Caddyfile")
-    assert formatted == (ROOT / "deploy/caddy/Caddyfile").read_text()
+        adapted = docker(*command, "adapt", "--config", "/etc/caddy/Caddyfile")
+        assert (ADMIN in adapted) == (admin[0:2] == names[4:6])
+    for file in ("Caddyfile", "admin.caddy"):
+        formatted = docker(*CADDY, "caddy:2-alpine", "caddy", "fmt", f"/etc/caddy/{file}")
+        assert formatted == (ROOT / "deploy/caddy" / file).read_text()
 
 
 @pytest.mark.usefixtures("engine")

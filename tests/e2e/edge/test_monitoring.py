@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.compose import ROOT, Compose, docker, inspect
-from tests.e2e.edge.conftest import RESULT, VOTE, Edge
+from tests.e2e.edge.conftest import ADMIN, RESULT, VOTE, Edge
 from tests.e2e.edge.test_https import open_viewer
 from tests.e2e.load import LoadGenerator
 from tests.waiting import eventually
@@ -30,8 +30,14 @@ QUERIES = sorted({target["expr"] for panel in panels() for target in panel["targ
 
 @pytest.fixture(scope="module")
 def loaded(edge: Edge) -> Iterator[Edge]:
-    """The stack under load: voters, and a viewer."""
+    """The stack under load: voters, a viewer, and a host who has made a poll."""
     stop = threading.Event()
+    key = edge.execute("admin", "cat", "/run/secrets/admin_key").strip()
+    with edge.client(ADMIN) as host:
+        made = host.post(
+            "/api/polls", json={"question": "?", "options": ["A", "B"]}, headers={"authorization": f"Bearer {key}"}
+        )
+        assert made.status_code == 201, made.text
 
     def watch() -> None:
         with edge.client(RESULT) as client, open_viewer(edge) as viewer:
@@ -52,7 +58,7 @@ def test_every_replica_of_every_service_is_watched(loaded: Edge) -> None:
     def watched() -> dict[str, float]:
         return {labels["job"]: value for labels, value in loaded.query("sum by (job) (up)")}
 
-    expected = {"vote": 3, "result": 2, "worker": 1, "caddy": 1, "certificate": 1, "prometheus": 1}
+    expected = {"vote": 3, "result": 2, "worker": 1, "admin": 1, "caddy": 1, "certificate": 1, "prometheus": 1}
     eventually(lambda: watched() == expected, within=90)
 
 
@@ -94,7 +100,7 @@ def test_numbers_are_those_of_the_stack(loaded: Edge) -> None:
     eventually(lambda: loaded.query("sum(voting_votes_accepted_total)")[0][1] >= accepted, within=30)
     assert loaded.query("sum(voting_viewers)")[0][1] == 1
     lasts = loaded.query("voting_certificate_not_after_timestamp_seconds - time()")
-    assert {labels["host"] for labels, _ in lasts} == {VOTE, RESULT}
+    assert {labels["host"] for labels, _ in lasts} == {VOTE, RESULT, ADMIN}
     assert all(3600 < seconds < 24 * 3600 for _, seconds in lasts)  # Caddy's own authority gives twelve hours
 
 

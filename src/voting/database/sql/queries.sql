@@ -63,6 +63,54 @@ SELECT pg_notify('tallies', slug || %(trace)s::text), (SELECT count(*) FROM coun
 SELECT slug, question, options, poll_fields(polls) FROM polls ORDER BY slug
 
 
+-- name: newest_change
+SELECT greatest(0, (SELECT max(changed) FROM polls), (SELECT max(changed) FROM sessions), (SELECT max(changed) FROM deletions))
+
+
+-- name: changes
+-- Polls and sessions that were changed, made or deleted after the change number `seen`, in order. Numbers are unique.
+SELECT * FROM (
+    (SELECT 'poll', slug, changed FROM polls WHERE changed > %(seen)s ORDER BY changed LIMIT %(limit)s)
+    UNION ALL
+    (SELECT 'session', code, changed FROM sessions WHERE changed > %(seen)s ORDER BY changed LIMIT %(limit)s)
+    UNION ALL
+    (SELECT kind, name, changed FROM deletions WHERE changed > %(seen)s ORDER BY changed LIMIT %(limit)s)
+) AS changes (kind, name, changed)
+ORDER BY changed
+LIMIT %(limit)s
+
+
+-- name: count_definitions
+SELECT (SELECT count(*) FROM polls), (SELECT count(*) FROM sessions)
+
+
+-- name: poll_names
+SELECT slug FROM polls WHERE slug > %(after)s ORDER BY slug LIMIT %(limit)s
+
+
+-- name: session_names
+SELECT code FROM sessions WHERE code > %(after)s ORDER BY code LIMIT %(limit)s
+
+
+-- name: polls_by_slug
+SELECT slug, question, options, poll_fields(polls) FROM polls WHERE slug = ANY(%(slugs)s)
+
+
+-- name: sessions_by_code
+SELECT code, title, polls, current, changed FROM sessions WHERE code = ANY(%(codes)s)
+
+
+-- name: rounds_of_boxes
+-- What the votes of some boxes mean. The same row numbers of `slugs` and `rounds` are one box.
+SELECT 'current', slug, question, options, poll_fields(polls) FROM polls WHERE slug = ANY(%(slugs)s)
+UNION ALL
+SELECT 'earlier', poll, question, options,
+       jsonb_build_object('kind', kind, 'max_choices', max_choices, 'scale', scale, 'round', round)
+FROM rounds JOIN unnest(%(slugs)s::text[], %(rounds)s::int[]) AS box (poll, round) USING (poll, round)
+UNION ALL
+SELECT 'deleted', name, NULL, NULL, NULL FROM deletions WHERE kind = 'poll' AND name = ANY(%(slugs)s)
+
+
 -- name: newest_entry
 -- The newest entry id that was counted or became a dead letter, up to a limit. One dead letter is read, by primary key.
 SELECT entry_ms, entry_seq FROM (
@@ -78,14 +126,43 @@ LIMIT 1
 
 
 -- name: snapshot
--- Everything that viewers see, at one moment. The cost does not depend on the number of votes.
+-- Everything that viewers of some polls see, at one moment. The cost does not depend on the number of votes.
 SELECT p.slug, p.question, p.options, poll_fields(p), p.revision, p.defined,
-       (SELECT coalesce(json_object_agg(choice, votes), '{}') FROM tallies WHERE poll = poll_box(p.slug, p.round)) AS votes,
+       (SELECT coalesce(json_object_agg(choice, votes), '{}') FROM tallies WHERE poll = poll_box(p.slug, p.round))::text AS tallies,
        coalesce(w.waiting, 0) AS waiting,
        CASE WHEN w.seen > now() - interval '3 seconds' THEN NULL ELSE coalesce(w.seen, p.created) END AS paused_since
 FROM polls AS p
 LEFT JOIN (SELECT seen, lag + pending AS waiting FROM workers ORDER BY seen DESC LIMIT 1) AS w ON true
+WHERE p.slug = ANY(%(slugs)s)
 ORDER BY p.slug
+
+
+-- name: revisions
+-- Whether some polls must be read again, and what `snapshot` has that changes without a new revision.
+SELECT p.slug, p.revision, coalesce(w.waiting, 0) AS waiting,
+       CASE WHEN w.seen > now() - interval '3 seconds' THEN NULL ELSE coalesce(w.seen, p.created) END AS paused_since
+FROM polls AS p
+LEFT JOIN (SELECT seen, lag + pending AS waiting FROM workers ORDER BY seen DESC LIMIT 1) AS w ON true
+WHERE p.slug = ANY(%(slugs)s)
+
+
+-- name: sessions
+SELECT code, title, polls, current, changed FROM sessions WHERE code = ANY(%(codes)s)
+
+
+-- name: session_changes
+SELECT code, changed FROM sessions WHERE code = ANY(%(codes)s)
+
+
+-- name: write_audiences
+INSERT INTO audiences AS known (session, replica, people, seen)
+SELECT code, %(replica)s, people, now() FROM unnest(%(codes)s::text[], %(people)s::integer[]) AS here (code, people)
+ON CONFLICT (session, replica) DO UPDATE SET people = excluded.people, seen = excluded.seen
+
+
+-- name: delete_audiences
+-- Deletes the rows of a result process, and those of processes that were killed.
+DELETE FROM audiences WHERE replica = %(replica)s OR seen < now() - interval '1 minute'
 
 
 -- name: installations
@@ -118,6 +195,15 @@ SELECT (SELECT coalesce(sum(votes), 0) FROM tallies)::bigint AS counted,
        extract(epoch FROM now() - (SELECT max(counted) FROM workers))::float AS last_count,
        current_setting('transaction_read_only')::bool AS read_only,
        (SELECT coalesce(json_object_agg(name, extract(epoch FROM now() - seen)), '{}') FROM workers WHERE NOT stopped) AS workers
+
+
+-- name: latest_polls
+-- The polls that `voting status` lists: open ones first, then those that changed last.
+SELECT slug, state, round, (SELECT coalesce(sum(votes), 0) FROM tallies WHERE poll = poll_box(slug, round))::bigint AS votes,
+       (SELECT count(*) FROM polls) AS polls
+FROM polls
+ORDER BY state = 'open' DESC, changed DESC, slug
+LIMIT %(most)s
 
 
 -- name: grant_worker
@@ -211,11 +297,34 @@ WHERE has_database_privilege('public', current_database(), 'TEMPORARY')
 ORDER BY role, relation, privilege
 
 
+-- name: announce_all
+-- Announces each poll and session, so that those which a restore removes are looked for, and not found.
+SELECT pg_notify('definitions', 'poll ' || slug) FROM polls
+UNION ALL
+SELECT pg_notify('definitions', 'session ' || code) FROM sessions
+
+
+-- name: clear_missed_openings
+-- A poll whose time to open passed before it was restored must not open by surprise.
+UPDATE polls SET opens_at = NULL WHERE state = 'draft' AND opens_at <= now() RETURNING slug
+
+
 -- name: restored
--- Sets the revision of every poll above those that open pages show, which may be newer than the backup. The new
+-- Sets the revisions of every poll above those that open pages show, which may be newer than the backup. The new
 -- revision comes from the clock, which grows faster than batches are counted.
-WITH raised AS (UPDATE polls SET revision = greatest(revision + 1, %(now)s) RETURNING slug)
+WITH raised AS (
+    UPDATE polls SET revision = greatest(revision + 1, %(now)s), defined = greatest(revision + 1, %(now)s) RETURNING slug
+)
 SELECT pg_notify('tallies', slug) FROM raised
+
+
+-- name: restored_deletions
+-- Workers read the deletions whose number is newer than the last one that they have seen.
+UPDATE deletions SET changed = next_change()
+
+
+-- name: restored_audit
+SELECT setval('audit_id_seq', max(id)) FROM audit HAVING max(id) > 0
 
 
 -- name: default_poll

@@ -5,22 +5,24 @@ It checks settings, both stores, clocks and disk, and changes nothing. `voting s
 """
 
 import asyncio
+import ipaddress
 import shutil
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from voting.operate import installation
 from voting.operate.addresses import Addresses, read_addresses
 from voting.operate.doctor import broker, database
 from voting.operate.doctor.report import Report
 from voting.service import probe
-from voting.settings.services import MigrateSettings, ResultSettings, VoteSettings, WorkerSettings
+from voting.settings.services import AdminSettings, MigrateSettings, ResultSettings, VoteSettings, WorkerSettings
 from voting.settings.sources import BadSettings, load
 
 CLOCK_SECONDS = 2.0
 FREE_SHARE = 0.1
 FREE_BYTES = 1 << 30
-SERVICES = (VoteSettings, ResultSettings, WorkerSettings, MigrateSettings)
+SERVICES = (VoteSettings, ResultSettings, AdminSettings, WorkerSettings, MigrateSettings)
 
 
 def main(data: Path, *, as_json: bool) -> int:
@@ -42,6 +44,7 @@ async def check(addresses: Addresses) -> Report:
     _check_clocks(report, {"database": database_ahead, "broker": broker_ahead})
     await _check_services(report, addresses.services)
     _check_public_urls(report, addresses)
+    _check_admin(report, addresses)
     if addresses.data:
         _check_disk(report, addresses.data)
     return report
@@ -78,6 +81,26 @@ def _check_public_urls(report: Report, addresses: Addresses) -> None:
         what = f"not set here: {', '.join(missing)}. So links and the QR code follow the request's Host header"
         fix = "for a public installation set RESULT_URL for vote and VOTE_URL for result"
         report.add_advice("addresses", what, fix)
+
+
+def _check_admin(report: Report, addresses: Addresses) -> None:
+    """Advise to use HTTPS where admin can be reached from elsewhere: its key and cookies open everything."""
+    url = addresses.services.get("admin", "")
+    parts = urlsplit(url)
+    if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+        what = f"{url} is not HTTPS: whoever can read the network gets the key of admin"
+        report.add_advice("admin", what, "use https:// in ADMIN_URL (docs/operations.md#https)")
+    elif parts.scheme != "https" and not _is_loopback(addresses.admin_bind):
+        what = f"it listens on {addresses.admin_bind}: without a proxy for HTTPS, who can read the network gets its key"
+        fix = "unset ADMIN_BIND and use a tunnel, or give it a host name with HTTPS (docs/operations.md#https)"
+        report.add_advice("admin", what, fix)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _check_clocks(report: Report, ahead: dict[str, float | None]) -> None:

@@ -1,45 +1,63 @@
 // Sends a vote without loading a page; the form also works without this script. After 5xx, 429 or a network error the
-// last choice is sent again. This is safe, because votes with the same cookie replace each other. With the field
-// `ballot`, which only this page sends, the server refuses a vote without the cookie.
+// last vote is sent again. This is safe, because votes with the same cookie replace each other. With the field `ballot`,
+// which only this page sends, the server refuses a vote without the cookie.
+//
+// follow.js replaces the element `page` when the poll changes; `showBallot` then shows what this browser chose in it.
 "use strict";
 
-const form = document.getElementById("ballot");
-const message = document.getElementById("status");
-const texts = JSON.parse(form.dataset.texts);
-const buttons = [...form.querySelectorAll("button")];
-let chosen = null; // the button last pressed, until its vote is accepted or refused
+const byId = (id) => document.getElementById(id);
+let page; // the element with the poll, and its state in data-…
+let texts;
+let order = []; // the keys of a ranking, as chosen
+let vote = null; // the vote that is being sent, until it is accepted or refused
+let lastRefusal = ""; // since the last vote; shown also on the page that replaces this one
 let sending = false;
 let attempts = 0;
 let timer = 0;
 let notBefore = 0; // earliest time of the next request, in milliseconds since the epoch (Retry-After)
 
-const label = (button) => button.querySelector(".label").textContent;
+const isSeveral = () => page.dataset.kind === "multiple" || page.dataset.kind === "ranking";
+const fields = () => [...page.querySelectorAll("#ballot button[value], #ballot input[type=checkbox]")];
+const labelOf = (field) => field.closest(".option, .step").querySelector(".label").textContent;
 
-// Set the text of an element. Its one {placeholder} becomes `value`, which keeps its own writing direction.
-function setText(element, text, value) {
-  const [before, after] = text.split(/{\w+}/);
-  element.replaceChildren(before);
-  if (after === undefined) return;
-  const isolated = document.createElement("bdi");
-  isolated.textContent = value;
-  element.append(isolated, after);
+// Set the text of an element. Each {name} becomes a value, which keeps its own writing direction.
+function setText(element, text, values = {}) {
+  element.replaceChildren(...text.split(/({\w+})/).map((part) => {
+    if (!/^{\w+}$/.test(part) || !(part.slice(1, -1) in values)) return part;
+    const isolated = document.createElement("bdi");
+    isolated.textContent = values[part.slice(1, -1)];
+    return isolated;
+  }));
 }
 
-function showMessage(text, { value = "", problem = false, receipt = "", link = "" } = {}) {
-  setText(message, text, value);
+function plural(forms, number) {
+  const language = document.documentElement.lang;
+  const text = forms[new Intl.PluralRules(language).select(number)] ?? forms.other;
+  return text.replace("{n}", new Intl.NumberFormat(language, { numberingSystem: "latn" }).format(number));
+}
+
+function showMessage(text, { labels = [], problem = false, receipt = "" } = {}) {
+  const message = byId("status");
+  if (!message) return;
+  setText(message, text, labels.length ? { label: labels[0] } : {});
   message.classList.toggle("problem", problem);
+  message.classList.toggle("done", Boolean(receipt));
+  if (receipt && isSeveral()) {
+    const list = document.createElement("ol");
+    list.className = `chosen ${page.dataset.kind}`;
+    for (const each of labels) {
+      const item = document.createElement("li");
+      setText(item, "{label}", { label: each });
+      list.append(item);
+    }
+    message.append(list);
+  }
   if (receipt) {
     const small = document.createElement("small");
-    setText(small, texts.receipt, receipt);
+    setText(small, texts.receipt, { receipt });
     message.append(small);
   }
-  if (link) {
-    const anchor = document.createElement("a");
-    anchor.href = form.action;
-    anchor.textContent = link;
-    message.append(" ", anchor);
-  }
-  for (const button of buttons) button.classList.toggle("sending", button === chosen);
+  for (const field of fields()) field.classList.toggle("sending", !isSeveral() && field.value === vote?.choice);
 }
 
 function sendIn(milliseconds) {
@@ -48,81 +66,185 @@ function sendIn(milliseconds) {
 }
 
 // Send a vote. Return a receipt, the text of a refusal, or the reason to retry after at least `wait` seconds.
-async function attempt(choice) {
+async function attempt({ action, ballot, choice }) {
+  const sent = Date.now();
   try {
-    const response = await fetch(form.action, {
+    const response = await fetch(action, {
       method: "POST",
       headers: { Accept: "application/json" },
-      body: new URLSearchParams({ ballot: form.elements.ballot.value, vote: choice }),
+      body: new URLSearchParams({ ballot, vote: choice }),
       signal: AbortSignal.timeout(5000),
     });
-    if (response.ok) return { receipt: (await response.json()).receipt };
+    noteServerTime(response, sent);
+    if (response.ok) return await response.json();
     const problem = await response.json().catch(() => null); // a proxy may refuse in a format of its own
     if (response.status >= 500 || (response.status === 429 && problem?.reason !== "new_voters")) {
       return { retry: texts.busy, wait: Number(response.headers.get("Retry-After")) || 1 };
     }
-    const link = problem?.reason === "poll_changed" ? texts.back : "";
-    return { refusal: problem?.detail ?? texts.refused.replace("{status}", response.status), link };
+    if (response.status === 409) refreshIn(0); // the poll is not what the page shows
+    return { refusal: problem?.detail ?? texts.refused.replace("{status}", response.status) };
   } catch {
     return { retry: texts.silent, wait: 0.5 }; // offline, too slow, or not a response of the service
   }
 }
 
 async function send() {
-  if (sending || !chosen) return;
+  if (sending || !vote) return;
   sending = true;
-  const button = chosen;
-  const { receipt, refusal, link, retry, wait } = await attempt(button.value);
+  const sent = vote;
+  const { receipt, ticket, refusal, retry, wait } = await attempt(sent);
   sending = false;
   if (retry) {
     attempts += 1;
     notBefore = Date.now() + 1000 * wait;
-    showMessage(`${retry} ${texts.again}`, { value: label(chosen), problem: true });
+    showMessage(`${retry} ${texts.again ?? ""}`, { labels: vote.labels, problem: true });
     sendIn(1000 * (wait + Math.random() * Math.min(10, 0.5 * 2 ** attempts)));
     return;
   }
   attempts = 0;
-  if (button !== chosen) { // another button was pressed
-    sendIn(0);
-    return;
-  }
-  chosen = null;
+  if (sent === vote) vote = null;
+  else sendIn(0); // another choice was made
   if (refusal) {
-    showMessage(refusal, { problem: true, link });
+    lastRefusal = refusal;
+    if (!vote) showMessage(refusal, { problem: true });
     return;
   }
-  storeReceipt(button, receipt);
-  showReceipt(button, receipt);
+  const accepted = { choice: sent.choice, labels: sent.labels, receipt, ticket };
+  store(sent.key, accepted);
+  if (!vote && sent.key === storageKey()) showAccepted(accepted, { marks: !isSeveral() });
 }
 
-function showReceipt(button, receipt) {
-  for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
-  showMessage(texts.thanks, { value: label(button), receipt });
+// The vote service does not store choices, so the browser stores the last one of each round of a poll.
+function storageKey() {
+  return `vote ${page.dataset.poll} ${page.dataset.round} ${byId("question").textContent}`;
 }
 
-// The vote service does not store choices, so the browser stores the last one for the next time the page is loaded.
-const storageKey = `vote ${form.getAttribute("action")} ${document.title}`;
-
-function storeReceipt(button, receipt) {
+function store(key, accepted) {
   try {
-    localStorage.setItem(storageKey, JSON.stringify({ label: label(button), receipt }));
+    localStorage.setItem(key, JSON.stringify(accepted));
   } catch { /* storage is disabled; the vote is accepted */ }
 }
 
-function restoreReceipt() {
+function stored() {
   try {
-    const { label: stored, receipt } = JSON.parse(localStorage.getItem(storageKey)) ?? {};
-    const button = buttons.find((each) => label(each) === stored);
-    if (button) showReceipt(button, receipt);
-  } catch { /* nothing is stored */ }
+    return JSON.parse(localStorage.getItem(storageKey()));
+  } catch {
+    return null; // nothing is stored
+  }
 }
 
-form.addEventListener("submit", (event) => {
-  if (!event.submitter || !AbortSignal.timeout) return; // an older browser submits the form itself
+// Show a vote that was accepted: on the options unless they are being changed, and in words.
+function showAccepted({ choice, labels, receipt, ticket }, { marks = true } = {}) {
+  showResultLink(ticket);
+  if (page.dataset.state === "closed") {
+    if (byId("status")) setText(byId("status"), texts.yours, { label: labels.join(" · ") });
+    byId("status")?.classList.add("done");
+    return;
+  }
+  if (marks) mark(choice);
+  showMessage(texts.thanks, { labels, receipt });
+}
+
+// Show the link to a result that only voters see.
+function showResultLink(ticket) {
+  const result = byId("result");
+  if (!ticket || !result || page.dataset.state !== "open") return;
+  result.href = `${page.dataset.poll === "default" ? "" : `/p/${page.dataset.poll}`}/results?ticket=${ticket}`;
+  result.hidden = false;
+  byId("result-hint")?.remove();
+}
+
+// Mark the options of a choice as chosen.
+function mark(choice) {
+  const keys = isSeveral() ? [...choice] : [choice];
+  order = page.dataset.kind === "ranking" ? keys : [];
+  for (const field of fields()) {
+    const place = keys.indexOf(field.value);
+    if (field.type === "checkbox") field.checked = place >= 0;
+    else field.setAttribute("aria-pressed", String(place >= 0));
+    const badge = field.querySelector(".place");
+    if (badge) badge.textContent = place < 0 ? "" : place + 1;
+  }
+  showLeft();
+}
+
+// Of several: say how many more can be chosen, and let no more be chosen.
+function showLeft() {
+  if (byId("clear")) byId("clear").hidden = !order.length;
+  if (page.dataset.kind !== "multiple") return;
+  const boxes = fields();
+  const left = Number(page.dataset.limit) - boxes.filter((box) => box.checked).length;
+  for (const box of boxes) box.disabled = left <= 0 && !box.checked;
+  if (Number(page.dataset.limit) < boxes.length) byId("left").textContent = left > 0 ? plural(texts.left, left) : texts.full;
+}
+
+// Give an option the next place of a ranking, or take its place away.
+function rank(button) {
+  const place = order.indexOf(button.value);
+  mark((place < 0 ? [...order, button.value] : order.filter((key) => key !== button.value)).join(""));
+  setText(byId("left"), place < 0 ? texts.placed : texts.removed, { label: labelOf(button), n: order.length });
+}
+
+function chosenBy(submitter) {
+  if (page.dataset.kind === "ranking") return order.join("");
+  if (page.dataset.kind === "multiple") return fields().filter((box) => box.checked).map((box) => box.value).join("");
+  return submitter?.value ?? "";
+}
+
+function labelsOf(choice) {
+  const byKey = new Map(fields().map((field) => [field.value, labelOf(field)]));
+  return (isSeveral() ? [...choice] : [choice]).map((key) => byKey.get(key));
+}
+
+// Show the ballot that is now in the page, with what this browser has chosen in it.
+function showBallot() {
+  page = byId("page");
+  if (!page) return;
+  texts = JSON.parse(page.dataset.texts);
+  order = [];
+  if (page.dataset.kind === "ranking") {
+    order = fields().filter((field) => field.getAttribute("aria-pressed") === "true")
+      .sort((one, other) => one.querySelector(".place").textContent - other.querySelector(".place").textContent)
+      .map((field) => field.value);
+  }
+  const isMarked = page.querySelector("#ballot [aria-pressed=true], #ballot :checked");
+  const accepted = !isMarked && stored();
+  if (!accepted) showLeft();
+  else if (page.dataset.state === "closed" || labelsOf(accepted.choice).join() === accepted.labels?.join()) showAccepted(accepted);
+  if (lastRefusal) showMessage(lastRefusal, { problem: true });
+  lastRefusal = "";
+}
+
+document.addEventListener("submit", (event) => {
+  if (event.target.id !== "ballot") return;
+  const choice = chosenBy(event.submitter);
+  if (!AbortSignal.timeout) { // an older browser submits the form itself
+    if (page.dataset.kind === "ranking") event.target.append(Object.assign(document.createElement("input"), { type: "hidden", name: "vote", value: choice }));
+    return;
+  }
   event.preventDefault();
-  chosen = event.submitter;
-  showMessage(texts.sending, { value: label(chosen) });
+  if (!choice) {
+    showMessage(texts.empty, { problem: true });
+    return;
+  }
+  vote = {
+    action: event.target.action,
+    ballot: event.target.elements.ballot.value,
+    choice,
+    labels: labelsOf(choice),
+    key: storageKey(),
+  };
+  lastRefusal = "";
+  showMessage(texts.sending, { labels: vote.labels });
   sendIn(Math.max(0, notBefore - Date.now()));
 });
+document.addEventListener("click", (event) => {
+  const button = event.target.closest?.(".ranks .option");
+  if (button) rank(button);
+  if (event.target.id === "clear") mark("");
+});
+document.addEventListener("change", (event) => {
+  if (event.target.type === "checkbox") showLeft();
+});
 window.addEventListener("online", () => sendIn(0));
-if (!buttons.some((button) => button.ariaPressed === "true")) restoreReceipt();
+showBallot();

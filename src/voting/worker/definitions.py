@@ -1,0 +1,151 @@
+"""Publishes the definitions of polls and sessions from the database to Redis, and keeps the schedule of polls.
+
+A NOTIFY says that something has changed, and may be lost: what was changed is read from the database at least once a
+second. All published definitions are compared with the database at the start, once a minute, and when their numbers
+differ, some hundreds at a time. Any number of workers may do this at once: see broker/publication.py.
+"""
+
+import time
+from collections.abc import Sequence
+
+from redis.asyncio import Redis
+
+from voting.broker import publication
+from voting.broker.publication import HASHES, Kind, Read, publish
+from voting.database import poll_definitions
+from voting.database.connection import DATA_ERRORS, Connection, deadline
+from voting.polls.vote import VoteParser
+from voting.service import logs
+from voting.service.lifecycle import Stop
+
+POLL_SECONDS = 1.0  # between two reads without a NOTIFY
+COMPARE_SECONDS = 60.0
+CHUNK = 200  # names that are published at once: some milliseconds of work
+RETRY_SECONDS = 0.05  # if a time has passed since the schedule was applied
+TIMEOUT = 5.0  # seconds; time limit of each store
+
+log = logs.get()
+
+
+class DefinitionPublisher:
+    """Publishes definitions on two connections, which nothing else uses.
+
+    Args:
+        database: listens to changes while `run` is running.
+        redis: a client.
+        parser: forgets polls that have changed.
+    """
+
+    def __init__(self, database: Connection, redis: Redis, parser: VoteParser) -> None:
+        self._database, self._redis, self._parser = database, redis, parser
+        self._seen = 0  # number of the last change that was published
+        self._compared = float("-inf")
+        self._counted = float("-inf")
+        self._withheld: dict[Kind, set[str]] = {"poll": set(), "session": set()}  # invalid and not published
+        self._bad: dict[Kind, dict[str, str]] = {"poll": {}, "session": {}}
+        self._bad_polls = logs.BadPollLog()
+
+    async def run(self, stop: Stop) -> None:
+        """Publish until `stop` is set.
+
+        Raises:
+            redis.RedisError, psycopg.Error, OSError: a store failed.
+        """
+        async with deadline(self._database, TIMEOUT):
+            await self._database.execute(f"LISTEN {poll_definitions.DEFINITIONS_CHANNEL}")
+            self._seen = await poll_definitions.newest_change(self._database)
+        self._parser.forget_all()
+        while not stop.is_set():
+            wait = await self._keep_up()
+            if await self._is_comparison_due():
+                await self._compare(stop)
+                wait = 0
+            async for _ in self._database.notifies(timeout=wait, stop_after=1):
+                pass
+
+    async def _keep_up(self) -> float:
+        """Publish what has changed, and apply the schedule; return the seconds until the next call."""
+        await self._publish_changes()
+        return await self._apply_schedule()
+
+    async def _publish_changes(self) -> None:
+        """Publish what has changed since the last call."""
+        while True:
+            async with deadline(self._database, TIMEOUT):
+                changes = await poll_definitions.read_changes(self._database, self._seen, CHUNK)
+            for change in changes:
+                if change.kind == "poll":
+                    self._parser.forget(change.name)
+            for kind in HASHES:
+                if names := [change.name for change in changes if change.kind == kind]:
+                    await self._publish(kind, names)
+            if changes:
+                self._seen = changes[-1].changed
+            if len(changes) < CHUNK:
+                return
+
+    async def _publish(self, kind: Kind, names: Sequence[str]) -> None:
+        outcome = await publish(self._redis, kind, names, self._read(kind))
+        if outcome.changed:
+            log.debug("definitions.published", kind=kind, number=len(outcome.changed))
+        bad = {name: why for name, why in self._bad[kind].items() if name not in names} | {**outcome.bad}
+        self._bad[kind] = bad
+        self._withheld[kind] = self._withheld[kind].difference(names) | outcome.withheld
+        self._bad_polls.log(self._bad["poll"] | {f"session {code}": why for code, why in self._bad["session"].items()})
+
+    def _read(self, kind: Kind) -> Read:
+        read = poll_definitions.read_polls if kind == "poll" else poll_definitions.read_sessions
+
+        async def read_names(names: Sequence[str]) -> publication.Definitions:
+            async with deadline(self._database, TIMEOUT):
+                return await read(self._database, names)
+
+        return read_names
+
+    async def _apply_schedule(self) -> float:
+        """Open and close the polls whose time has come; return the seconds until the next call."""
+        try:
+            async with deadline(self._database, TIMEOUT):
+                due = await poll_definitions.apply_schedule(self._database)
+        except DATA_ERRORS as error:  # a row that is older than the checks of the table
+            log.error("schedule.failed", error=f"{type(error).__name__}: {error}")
+            return POLL_SECONDS
+        return POLL_SECONDS if due is None else min(POLL_SECONDS, due if due > 0 else RETRY_SECONDS)
+
+    async def _is_comparison_due(self) -> bool:
+        """Whether the last comparison was long ago, or the numbers of published names are wrong."""
+        now = time.monotonic()
+        if now - self._compared >= COMPARE_SECONDS:
+            return True
+        if now - self._counted < POLL_SECONDS:
+            return False
+        self._counted = now
+        if await self._are_numbers_right():
+            return False
+        await self._publish_changes()  # one may have been made between the last change that was read and the count
+        return not await self._are_numbers_right()
+
+    async def _are_numbers_right(self) -> bool:
+        async with deadline(self._database, TIMEOUT):
+            polls, sessions = await poll_definitions.count_definitions(self._database)
+        expected = {"poll": polls - len(self._withheld["poll"]), "session": sessions - len(self._withheld["session"])}
+        return await publication.published_numbers(self._redis) == expected
+
+    async def _compare(self, stop: Stop) -> None:
+        """Publish all that differs from the database; keep up with changes meanwhile."""
+        self._compared = time.monotonic()
+        for kind in HASHES:
+            known: set[str] = set()
+            names = [""]
+            while not stop.is_set():
+                async with deadline(self._database, TIMEOUT):
+                    names = await poll_definitions.names_after(self._database, kind, names[-1], CHUNK)
+                if not names:
+                    break
+                await self._publish(kind, names)
+                known.update(names)
+                await self._keep_up()
+            others = await publication.other_names(self._redis, kind, known)
+            for first in range(0, len(others), CHUNK):
+                await self._publish(kind, others[first : first + CHUNK])
+                await self._keep_up()

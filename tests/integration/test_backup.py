@@ -1,0 +1,151 @@
+"""A backup has everything that admin made, and a restore is noticed by everyone who has read what was there before."""
+
+import io
+import json
+import re
+import tarfile
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.conftest import Servers
+from voting.database.connection import connect
+from voting.operate import backup
+from voting.operate.archive import BadArchive
+
+pytestmark = pytest.mark.anyio
+
+MADE = r"""
+CREATE FUNCTION options() RETURNS jsonb RETURN '[{"key": "a", "label": "A"}, {"key": "b", "label": "B"}]'::jsonb;
+INSERT INTO polls (slug, question, options, kind, max_choices, results, timer)
+    VALUES ('many', 'Which?', options(), 'multiple', 2, 'hidden', 60);
+INSERT INTO polls (slug, question, options, kind, scale, state, results, closes_at)
+    VALUES ('rated', 'How?', options(), 'rating', 5, 'closed', 'after_vote', now());
+INSERT INTO polls (slug, question, options, state, opens_at)
+    VALUES ('late', 'Then?', options(), 'draft', now() - interval '1 minute'),
+           ('soon', 'Soon?', options(), 'draft', now() + interval '1 day'),
+           ('gone', 'Gone?', options(), 'open', NULL);
+INSERT INTO votes VALUES ('many', repeat('v', 16)::bytea, 'ab', 1, 0), ('many#2', repeat('w', 16)::bytea, 'b', 2, 0);
+INSERT INTO tallies VALUES ('many', 'ab', 1), ('many#2', 'b', 1);
+INSERT INTO rounds SELECT slug, round, question, options, kind, max_choices, scale FROM polls WHERE slug = 'many';
+UPDATE polls SET round = 2, state = 'open', opened = now() WHERE slug = 'many';
+INSERT INTO sessions (code, title, polls, current, host_hash)
+    VALUES ('ACDEFG', 'Évening', '{many,rated}', 'many', '\x00ff');
+INSERT INTO audit (actor, action, poll, detail)
+    VALUES ('admin', 'open', 'many', '{"text": "tab\t"}'), ('host', 'next', NULL, '{}');
+DELETE FROM polls WHERE slug = 'gone';
+"""
+KEPT = {
+    "polls": (
+        "slug, question, options, created, kind, max_choices, scale, state, round, results, "
+        "closes_at, timer, opened, closed, ticket"
+    ),
+    "sessions": "code, title, polls, current, host_hash, created",
+    "deletions": "kind, name, rounds, entry_ms, entry_seq, deleted",
+} | dict.fromkeys(("rounds", "votes", "tallies", "dead_letters", "audit"), "*")
+
+
+def run(url: str, statement: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(statement.encode())
+        return cursor.fetchall() if cursor.description else []
+
+
+def contents(url: str) -> dict[str, list[tuple[Any, ...]]]:
+    return {table: sorted(run(url, f"SELECT {columns} FROM {table}"), key=repr) for table, columns in KEPT.items()}  # noqa: S608
+
+
+async def saved(url: str) -> bytes:
+    file = io.BytesIO()
+    await backup.dump(url, file)
+    return file.getvalue()
+
+
+def numbers(url: str) -> list[int]:
+    """Return the number of each change that workers look for."""
+    found = run(
+        url, "SELECT changed FROM polls UNION ALL SELECT changed FROM sessions UNION ALL SELECT changed FROM deletions"
+    )
+    return [number for (number,) in found]
+
+
+def test_every_table_is_saved_but_those_that_only_say_what_happens_now() -> None:
+    assert set(KEPT) == set(backup.COLUMNS)
+
+
+async def test_all_columns_are_saved_but_those_that_a_trigger_sets(database_url: str) -> None:
+    query = "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public'"
+    there = {(table, column) for table, column in run(database_url, query) if table in backup.COLUMNS}
+    listed = {(table, column) for table, columns in backup.COLUMNS.items() for column in columns}
+    assert there - listed == {("polls", "changed"), ("polls", "defined"), ("sessions", "changed")}
+    assert listed <= there
+    unsaved = {table for table, _ in run(database_url, query)} - set(backup.COLUMNS) - set(backup.CLEARED)
+    assert unsaved == {"audiences", "installation", "schema_migrations", "workers"}
+
+
+@pytest.fixture
+def empty(servers: Servers) -> Iterator[str]:
+    """The URL of a database without a schema."""
+    with psycopg.connect(servers.database_url, autocommit=True) as admin:
+        admin.execute("CREATE DATABASE empty")
+        yield servers.database_url.replace("/voting?", "/empty?")
+        admin.execute("DROP DATABASE empty WITH (FORCE)")
+
+
+async def test_polls_rounds_sessions_deletions_and_the_audit_log_come_back_as_they_were(
+    database_url: str, empty: str
+) -> None:
+    run(database_url, MADE)
+    before = contents(database_url)
+    summary = await backup.restore(empty, io.BytesIO(await saved(database_url)), replace=False)
+    assert "; still drafts, though their time to open has passed: late (open them in admin)" in str(summary)
+    assert contents(empty) == before
+    run(empty, "INSERT INTO audit (actor, action) VALUES ('admin', 'close')")  # its number is a new one
+
+
+async def test_a_restore_raises_every_number_that_workers_and_pages_compare(database_url: str) -> None:
+    run(database_url, MADE)
+    file = await saved(database_url)
+    newest, revisions = max(numbers(database_url)), dict(run(database_url, "SELECT slug, revision FROM polls"))
+    run(database_url, "INSERT INTO polls (slug, question, options) VALUES ('later', 'Later?', options())")
+    newest = max(newest, *numbers(database_url))
+    async with connect(database_url, name="test", timeout=10) as connection:
+        await connection.execute("LISTEN definitions")
+        await backup.restore(database_url, io.BytesIO(file), replace=True)
+        told = {note.payload async for note in connection.notifies(timeout=0.5)}
+    assert told >= {"poll default", "poll many", "poll later", "session ACDEFG"}
+    assert min(numbers(database_url)) > newest
+    for slug, revision, defined in run(database_url, "SELECT slug, revision, defined FROM polls"):
+        assert revision == defined > revisions[slug]  # `defined` is the revision that hidden results show
+
+
+async def test_a_draft_whose_time_has_passed_does_not_open_and_one_whose_time_comes_does(database_url: str) -> None:
+    run(database_url, MADE)
+    await backup.restore(database_url, io.BytesIO(await saved(database_url)), replace=True)
+    wait = run(database_url, "SELECT apply_schedule()")[0][0]
+    assert 86_000 < wait <= 86_400
+    states = dict(run(database_url, "SELECT slug, state FROM polls"))
+    assert states == {"default": "open", "late": "draft", "many": "open", "rated": "closed", "soon": "draft"}
+
+
+async def test_webhooks_of_what_was_replaced_are_not_sent(database_url: str) -> None:
+    file = await saved(database_url)
+    run(database_url, "UPDATE polls SET state = 'closed'")
+    assert run(database_url, "SELECT count(*) FROM webhook_events") == [(1,)]
+    await backup.restore(database_url, io.BytesIO(file), replace=True)
+    assert run(database_url, "SELECT count(*) FROM webhook_events") == [(0,)]
+
+
+@pytest.mark.parametrize("table", ["polls", "workers"])
+async def test_a_column_that_this_version_does_not_have_is_refused_by_name(database_url: str, table: str) -> None:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        about = json.dumps({"format": 1, "migrations": [], "columns": {table: ["pg_sleep"]}}).encode()
+        member = tarfile.TarInfo("backup.json")
+        member.size = len(about)
+        tar.addfile(member, io.BytesIO(about))
+    file.seek(0)
+    with pytest.raises(BadArchive, match=re.escape(f"unexpected column: {table}.pg_sleep")):
+        await backup.restore(database_url, file, replace=True)
