@@ -12,7 +12,17 @@ from pydantic import Field, field_validator, model_validator
 from voting.polls.labels import clean_label, fold_label
 from voting.polls.poll import MAX_OPTIONS
 from voting.settings import keys
-from voting.settings.fields import AcceptedKeys, CommaList, HostUrl, Label, LabelList, Port, PublicUrl, Renames
+from voting.settings.fields import (
+    AcceptedKeys,
+    CommaList,
+    HostUrl,
+    Label,
+    LabelList,
+    OriginList,
+    Port,
+    PublicUrl,
+    Renames,
+)
 from voting.settings.sources import Settings
 from voting.settings.tracing import TraceSettings
 
@@ -23,7 +33,7 @@ class ProbeSettings(Settings):
     """Settings of a health check."""
 
     metrics_listen: Annotated[
-        str, Field(pattern=r"^(unix:/.+|.+:\d+)$", examples=["0.0.0.0:9100", "unix:/run/voting.sock"])
+        str, Field(pattern=r"^(unix:/.+|.+:\d+)\Z", examples=["0.0.0.0:9100", "unix:/run/voting.sock"])
     ] = "0.0.0.0:9100"
     """The private address for probes and metrics; never read from Parameter Store, since health checks are frequent."""
 
@@ -130,6 +140,8 @@ class ResultSettings(WebSettings, DatabaseSettings):
     viewers_per_address: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     """The maximum number from one address, by default a quarter of `MAX_VIEWERS`; a /48 of IPv6 may have up to half of
     all. 0 is no limit."""
+    embed_origins: Annotated[OriginList, Field(examples=["https://www.example.org, https://*.example.com"])] = ()
+    """Origins whose pages may show `/embed/SLUG` in an iframe; without it, none may."""
 
     @property
     def max_viewers_per_address(self) -> int:
@@ -162,7 +174,7 @@ class WorkerSettings(ServiceSettings, TraceSettings, RedisSettings, DatabaseSett
     """Settings of the worker."""
 
     worker_name: Annotated[
-        str, Field(pattern=r"^[\w.-]{1,100}$", examples=["worker-1"], default_factory=socket.gethostname)
+        str, Field(pattern=r"^[\w.-]{1,100}\Z", examples=["worker-1"], default_factory=socket.gethostname)
     ]
     """The worker's name in the consumer group: different for each worker, and the same after a restart."""
     batch_size: Annotated[int, Field(ge=1, le=50_000)] = 5000

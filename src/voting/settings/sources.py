@@ -30,7 +30,7 @@ class BadSettings(Exception):
         self.problems = problems
 
 
-class Settings(BaseModel, validate_assignment=True, defer_build=True):
+class Settings(BaseModel, validate_assignment=True, defer_build=True, regex_engine="python-re"):
     """Settings of a service; those from a file or from Parameter Store can be read again.
 
     Pydantic builds a class's validator on first use (`defer_build`), since a process uses one class: this saves 12 MiB.

@@ -17,11 +17,12 @@ class TraceSettings(Settings):
     """
 
     otel_exporter_otlp_endpoint: Annotated[
-        str, Field(pattern=r"^(https?://[^/?#@\s]+(/[^?#\s]*)?)?$", max_length=500, examples=["http://collector:4318"])
+        str, Field(pattern=r"^(https?://[^/?#@\s]+(/[^?#\s]*)?)?\Z", max_length=500, examples=["http://collector:4318"])
     ] = ""
     """The OpenTelemetry collector (OTLP over HTTP) that traces are sent to; tracing is off without it."""
     otel_exporter_otlp_headers: Annotated[
-        str, Field(pattern=r"^([^=,\s]+=[^,\s]+(,[^=,\s]+=[^,\s]+)*)?$", examples=["authorization=Bearer%20…,tenant=1"])
+        str,
+        Field(pattern=r"^([^=,\s]+=[^,\s]+(,[^=,\s]+=[^,\s]+)*)?\Z", examples=["authorization=Bearer%20…,tenant=1"]),
     ] = ""
     """Headers that the collector requires, percent-encoded."""
     otel_traces_sampler_arg: Annotated[float, Field(ge=0, le=1)] = 0.01
