@@ -98,18 +98,24 @@ def never_acknowledges() -> None:
 
 
 def stops_before_publishing() -> None:
-    """Stop when the definition of an open poll is read and not published; SIGCONT makes the worker go on with it."""
+    """Stop when the definition of an open poll is read; SIGCONT makes the worker publish it, and die."""
     original = publication.publish
+    stopped = False
 
     async def publish(client: Any, kind: Any, names: Any, read: publication.Read) -> publication.Published:
         async def read_and_stop(slugs: Any) -> publication.Definitions:
+            nonlocal stopped
             found = await read(slugs)
             is_open = any(isinstance(each, Poll) and each.state == "open" for each in found[0].values())
-            if is_open and DEFAULT_POLL not in found[0] and first_call():
+            if is_open and DEFAULT_POLL not in found[0] and not stopped:
+                stopped = True
                 os.kill(os.getpid(), signal.SIGSTOP)
             return found
 
-        return await original(client, kind, names, read_and_stop)
+        outcome = await original(client, kind, names, read_and_stop)
+        if stopped:
+            die()
+        return outcome
 
     definitions.publish = publish  # type: ignore[attr-defined]
 

@@ -25,6 +25,9 @@ class Answer(NamedTuple):
     def reason(self) -> str:
         return str(self.problem.get("reason", ""))
 
+    def __str__(self) -> str:
+        return f"{self.status} {self.reason or 'without a reason'}"
+
 
 class Host:
     """One connection to admin, with the admin key."""
@@ -64,11 +67,11 @@ class Host:
         def is_done() -> bool:
             answer = self.ask(method, path, fields)
             if answer.status not in {0, 200, 201, 204, 503} and answer.reason != done:
-                message = f"bound: {method} {path} {fields or ''} was answered with {answer.status} {answer.problem}"
+                message = f"bound: {method} {path} {fields or ''} was answered with {answer}"
                 raise RowFailed(message, (message,))
             return answer.status not in {0, 503}
 
-        eventually(is_done, within=30, every=0.05)
+        eventually(is_done, within=90, every=0.05)  # admin may be down for most of it
 
     def create(self, ballot: Ballot) -> None:
         """Make a draft."""

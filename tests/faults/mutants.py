@@ -76,7 +76,7 @@ OWN_TRANSACTION = """\
 """
 VOTED = "    SELECT poll, decode(voter, 'hex') AS voter, choice, ms, seq\n"
 CURRENT_ROUND = """\
-    SELECT (SELECT poll_box(slug, round) FROM polls WHERE slug = split_part(poll, '#', 1)) AS poll,
+    SELECT coalesce((SELECT poll_box(slug, round) FROM polls WHERE slug = split_part(poll, '#', 1)), poll) AS poll,
            decode(voter, 'hex') AS voter, choice, ms, seq
 """
 SEEN = """\
@@ -256,7 +256,7 @@ MUTANTS = (
         "writes the audit log in a transaction of its own",
         "admin/change.py",
         ((RECORD, OWN_TRANSACTION + RECORD),),
-        ("admin-killed", "open-while-the-database-is-away"),
+        ("open-while-the-database-is-away", "admin-killed"),
     ),
     Mutant(
         "counts votes in the current round",

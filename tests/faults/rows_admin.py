@@ -264,6 +264,7 @@ def _open_while_away(
                 f"{ballot.slug} is known to vote",
                 lambda ballot=ballot: _refused(run, ballot, began, "not_open"),  # type: ignore[misc]
                 10,
+                is_violation=True,
             )
         pressing = [pool.submit(press, *pair) for pair in zip(hosts, drafts, strict=True)]
         pressed = time.monotonic()
@@ -298,13 +299,13 @@ def _check_refusal(run: Run, answer: Answer) -> None:
     run.require(answer.seconds <= slowest, f"an answer of admin took {answer.seconds:.1f} s")
     if answer.status == 200:
         return
-    run.require(answer.status == 503 and answer.retry_after, f"admin answered {answer}")
+    run.require(answer.status == 503 and answer.retry_after, f"admin answered {answer!r}")
     text = {"database_away": "Not now", "unknown": "Look whether"}.get(answer.reason, "?")
-    run.require(text in answer.problem.get("detail", ""), f"admin answered {answer}, not {text}")
+    run.require(text in answer.problem.get("detail", ""), f"admin answered {answer!r}, without {text}")
 
 
 def close_while_vote_is_cut(config: RunConfig) -> dict[str, object]:
-    """Vote processes cut off from the broker while a poll closes; and a worker stopped before it publishes."""
+    """Vote processes cut off from the broker while a poll closes; and a worker that is late to say it was open."""
     with (
         run_under_load(config, admin=True, votes=2, proxy_broker=True, visitors=VISITORS) as run,
         Host(run.system) as host,
@@ -316,6 +317,7 @@ def close_while_vote_is_cut(config: RunConfig) -> dict[str, object]:
                 ballot = Ballot(f"cut-{turn}-{cut}", list(KINDS)[turn % len(KINDS) - cut])
                 accepted_late += _close_while_cut(run, host, ballot, cut)
         run.system.signal(signal.SIGCONT, "worker-1")
+        run.system.processes["worker-1"].wait(10)  # and it stays dead, so that it corrects nothing
         resumed = time.monotonic()
         with _voting_in(run, kept_closed):
             _check_closed(run, kept_closed, resumed)
