@@ -1,6 +1,7 @@
 """The pages of the result for each kind and state of a poll, in Chromium, while the database changes."""
 
 import json
+import re
 from collections.abc import Iterator
 
 import psycopg
@@ -125,7 +126,7 @@ def test_the_wall_follows_its_session_in_full_screen_and_its_controls_fade(
     page.mouse.move(100, 100)
     expect(page.locator(".keys")).to_have_css("opacity", "1")
     page.keyboard.press("Tab")
-    page.wait_for_function("document.documentElement.classList.contains('idle')")
+    expect(page.locator("html")).to_have_class(re.compile("idle"), timeout=8000)
     expect(page.locator(".languages, .keys").filter(has=page.locator(":focus"))).to_have_css("opacity", "1")
 
 
