@@ -52,17 +52,17 @@ class Client(asyncio.Protocol):
         self._transport.close()
 
 
-def get(port: int) -> bytes:
+def get(port: int, path: bytes = b"/") -> bytes:
     """Return the request for the ballot."""
-    return b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % port
+    return b"GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % (path, port)
 
 
-def post(port: int, cookie: bytes = b"", choice: bytes = b"a", key: bytes = b"") -> bytes:
+def post(port: int, cookie: bytes = b"", choice: bytes = b"a", key: bytes = b"", path: bytes = b"/") -> bytes:
     """Return a request to vote, with a cookie, an idempotency key, or neither."""
     extra = b"Cookie: %s\r\n" % cookie if cookie else b""
     extra += b"Idempotency-Key: %s\r\n" % key if key else b""
     return (
-        b"POST / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n%sAccept: application/json\r\n"
+        b"POST %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n%sAccept: application/json\r\n"
         b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\nvote=%s"
-        % (port, extra, 5 + len(choice), choice)
+        % (path, port, extra, 5 + len(choice), choice)
     )
