@@ -21,7 +21,8 @@ class TraceSettings(Settings):
     ] = ""
     """The OpenTelemetry collector (OTLP over HTTP) that traces are sent to; tracing is off without it."""
     otel_exporter_otlp_headers: Annotated[
-        str, Field(pattern=r"^([^=,\s]+=[^,\s]+(,[^=,\s]+=[^,\s]+)*)?\Z", examples=["authorization=Bearer%20…,tenant=1"])
+        str,
+        Field(pattern=r"^([^=,\s]+=[^,\s]+(,[^=,\s]+=[^,\s]+)*)?\Z", examples=["authorization=Bearer%20…,tenant=1"]),
     ] = ""
     """Headers that the collector requires, percent-encoded."""
     otel_traces_sampler_arg: Annotated[float, Field(ge=0, le=1)] = 0.01
