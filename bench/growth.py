@@ -84,7 +84,7 @@ def _snapshot_cost(stack: Stack) -> float:
         async with connect(stack.state["database_url"], name="bench", timeout=10) as database:
             for _ in range(300):
                 began = time.perf_counter()
-                await poll_states(database)
+                await poll_states(database, ["default"])
                 best = min(best, time.perf_counter() - began)
         return 1000 * best
 

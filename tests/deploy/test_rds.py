@@ -81,7 +81,7 @@ def test_a_vote_is_counted_in_a_database_outside_and_nobody_talks_to_it_without_
     eventually(lambda: compose.tally() == {"a": 0, "b": 1})
     query = "SELECT DISTINCT usename, ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE client_addr NOTNULL"
     found = docker("exec", NAME, "psql", "-U", "voting", "-AtXc", query).split()
-    assert sorted(found) == ["voting_result|t", "voting_worker|t"]
+    assert sorted(found) == ["voting_admin|t", "voting_result|t", "voting_worker|t"]
     assert "db" not in compose.run("ps", "--services").split()
 
 

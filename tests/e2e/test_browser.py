@@ -54,12 +54,12 @@ def test_pages_of_a_poll_that_changes_and_is_deleted_say_so(stack: Stack, open_b
         database.execute(insert, ['[{"key": "a", "label": "Apple"}, {"key": "b", "label": "Nuts"}]'])
         eventually(lambda: "Apple" in httpx.get(f"{stack.vote_url}/p/snack").text)
         ballot, result = open_browser().new_page(), open_browser().new_page()
+        ballot.route_web_socket("**/ws?*", lambda socket: socket.close())  # else the page would change by itself
         ballot.goto(f"{stack.vote_url}/p/snack")
         database.execute("UPDATE polls SET options = replace(options::text, 'Apple', 'Pear')::jsonb")
         eventually(lambda: "Pear" in httpx.get(f"{stack.vote_url}/p/snack").text)
         ballot.get_by_role("button", name="Apple").click()
         expect(ballot.get_by_role("status")).to_contain_text("This poll has changed")
-        ballot.get_by_role("status").get_by_role("link").click()
         ballot.get_by_role("button", name="Pear").click()
         expect(ballot.get_by_role("status")).to_contain_text("Your vote for Pear is in")
 
@@ -82,7 +82,7 @@ def test_a_page_is_small_and_a_second_visit_asks_only_for_the_page_itself(
     page.goto(url, wait_until="networkidle")
     assert all(each.startswith((stack.vote_url, stack.result_url)) for each in sizes)
     assert sum(sizes.values()) < 60_000, sizes
-    assert len(sizes) <= 4
+    assert len(sizes) <= 5
     page.reload(wait_until="networkidle")
     again = page.evaluate("performance.getEntriesByType('resource').map(each => each.transferSize)")
     assert set(again) == {0}  # from the browser's cache

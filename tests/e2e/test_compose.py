@@ -460,6 +460,8 @@ def test_every_password_is_rotated_without_recreating_a_service(compose: Compose
     compose.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename LIKE 'voting_%'")
     assert votes(compose, "a")
     eventually(lambda: sum(compose.tally().values()) > total, within=60)
+    headers = {"authorization": f"Bearer {compose.execute('admin', 'cat', '/run/secrets/admin_key').strip()}"}
+    eventually(lambda: httpx.get(f"{compose.admin_url}/api/polls", headers=headers).status_code == 200)
     eventually(compose.drained, within=30)
     for service in OURS:
         assert time_of(compose, service, "StartedAt") == started[service]

@@ -13,6 +13,7 @@ from tests.waiting import background, until
 from voting.admin.app import create_app, make_services
 from voting.admin.metrics import AdminMetrics
 from voting.admin.services import Services
+from voting.admin.sweeper import Sweeper
 from voting.database.connection import connect
 from voting.database.roles import define_role
 from voting.service.lifecycle import Stop
@@ -52,10 +53,21 @@ class Admin:
         """Let the database have counted votes, as a worker would."""
         row = "INSERT INTO tallies VALUES (%s, %s, %s) ON CONFLICT (poll, choice) DO UPDATE SET votes = excluded.votes"
         self.owner(row, box, choice, votes)
-        insert = (
-            "INSERT INTO votes SELECT %s, decode(md5(%s || n::text), 'hex'), %s, 1, n FROM generate_series(1, %s) AS n"
-        )
+        voters = "SELECT %s, decode(md5(%s || n::text), 'hex'), %s, 1, n FROM generate_series(1, %s) AS n"
+        insert = f"INSERT INTO votes {voters} ON CONFLICT DO NOTHING"
         self.owner(insert, box, choice, choice, votes)
+
+    async def sweep(self) -> None:
+        """Delete the votes of deleted polls."""
+        stop = Stop()
+
+        async def is_swept() -> bool:
+            return self.owner(
+                "SELECT count(*) FROM votes WHERE split_part(poll, '#', 1) NOT IN (SELECT slug FROM polls)"
+            ) == [(0,)]
+
+        async with background(Sweeper(self.services.database).run(stop)):
+            await until(is_swept)
 
 
 @asynccontextmanager

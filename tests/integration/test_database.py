@@ -21,8 +21,8 @@ from voting.database.poll_state import poll_states, read_definitions
 from voting.database.queries import QUERIES
 from voting.database.status import read_status, report_backlog
 from voting.polls.poll import BadPoll, Option, Poll
+from voting.polls.tally import evaluate
 from voting.polls.vote import EntryId, Vote, VoteParser
-from voting.result.hub import snapshot_of
 from voting.worker.batch import newest_per_voter
 
 pytestmark = pytest.mark.anyio
@@ -52,7 +52,7 @@ async def new_poll(connection: Connection, options: str = "abc") -> str:
 
 
 async def tallies(connection: Connection, slug: str) -> dict[str, int]:
-    return next(state.votes for state in (await poll_states(connection))[0] if state.poll.slug == slug)
+    return (await poll_states(connection, [slug]))[0][0].votes
 
 
 async def choices(connection: Connection, slug: str) -> dict[bytes, str]:
@@ -145,11 +145,11 @@ async def test_the_revision_grows_with_each_change_and_listeners_are_notified(da
     async with connections(database_url, 2) as (connection, listener):
         slug = await new_poll(connection)
         await listener.execute("LISTEN tallies")
-        before = next(s.revision for s in (await poll_states(connection))[0] if s.poll.slug == slug)
+        before = (await poll_states(connection, [slug]))[0][0].revision
         await counting.count(connection, [Vote(slug, voter(1), "a", EntryId(1, 0))], [])
         async for notify in listener.notifies(timeout=5, stop_after=1):
             assert notify.payload == slug
-        after = next(s.revision for s in (await poll_states(connection))[0] if s.poll.slug == slug)
+        after = (await poll_states(connection, [slug]))[0][0].revision
         assert after > before
 
 
@@ -190,11 +190,11 @@ async def test_the_newest_entry_is_remembered_though_batches_commit_out_of_order
 async def test_migrating_twice_changes_nothing_and_a_new_label_is_a_new_revision(database_url: str) -> None:
     cats, tea = Definition(labels=("Cats", "Dogs")), Definition("Tea?", ("Dogs", "Cats", "Tea"))
     async with connections(database_url, 2) as (one, two):
-        first = next(s for s in (await poll_states(one))[0] if s.poll.slug == "default")
+        first = (await poll_states(one, ["default"]))[0][0]
         assert list(await asyncio.gather(migrations.migrate(one, cats), migrations.migrate(two, cats))) == [[], []]
-        assert next(s for s in (await poll_states(one))[0] if s.poll.slug == "default") == first
+        assert (await poll_states(one, ["default"]))[0][0] == first
         await migrations.migrate(one, tea)
-        changed = next(s for s in (await poll_states(one))[0] if s.poll.slug == "default")
+        changed = (await poll_states(one, ["default"]))[0][0]
         assert changed.poll.question == "Tea?"
         assert changed.poll.options == (Option("b", "Dogs"), Option("a", "Cats"), Option("c", "Tea"))
         assert changed.revision > first.revision
@@ -203,10 +203,10 @@ async def test_migrating_twice_changes_nothing_and_a_new_label_is_a_new_revision
 async def test_removing_an_option_with_votes_is_refused_and_changes_nothing(database_url: str) -> None:
     async with connections(database_url, 1) as (connection,):
         await counting.count(connection, [Vote("default", voter(1), "a", EntryId(1, 0))], [])
-        before = await poll_states(connection)
+        before = await poll_states(connection, ["default"])
         with pytest.raises(DefinitionConflict, match=r"Cats \(1 vote\), Dogs \(0 votes\)"):
             await migrations.migrate(connection, Definition("Another?", ("Red", "Green")))
-        assert await poll_states(connection) == before
+        assert await poll_states(connection, ["default"]) == before
 
 
 async def test_a_vote_on_the_stream_is_counted_though_its_option_is_removed(database_url: str) -> None:
@@ -216,9 +216,11 @@ async def test_a_vote_on_the_stream_is_counted_though_its_option_is_removed(data
         assert [option.label for option in poll.offered] == ["Red", "Green"]
         late = VoteParser([poll]).read(EntryId(1, 0), [b"poll", b"default", b"voter", voter(1), b"choice", b"a"])
         await counting.count(connection, [late], [])
-        snapshot = snapshot_of((await poll_states(connection))[0][0])
-        assert snapshot["total"] == 1
-        assert {option["label"]: option["votes"] for option in snapshot["options"]} == {"Red": 0, "Green": 0, "Cats": 1}
+        state = (await poll_states(connection, ["default"]))[0][0]
+        result = evaluate(state.poll, state.votes)
+        assert result.total == 1
+        votes = {option.label: result.votes[option.key] for option in state.poll.options}
+        assert votes == {"Red": 0, "Green": 0, "Cats": 1, "Dogs": 0}
 
 
 async def test_a_vote_that_is_counted_during_a_migration_is_seen_by_it(database_url: str) -> None:
@@ -296,7 +298,7 @@ async def test_rows_older_than_the_checks_are_migrated_and_their_votes_are_count
         assert {poll.slug for poll in polls} == {"default", *(f"old-{number}" for number in range(len(OLD_ROWS)))}
         assert set(bad) == {f"bad-{number}" for number in range(len(INVALID))}
         assert {len(poll.question) for poll in polls} == {len("Cats or dogs?"), 200}
-        states, bad_too = await poll_states(connection)
+        states, bad_too = await poll_states(connection, [*bad, *(poll.slug for poll in polls)])
         assert ([state.poll for state in states], bad_too) == (list(polls), bad)
         votes = [Vote(f"old-{number}", voter(1), key, EntryId(1, 0)) for number, key in enumerate(OLD_ROWS.values())]
         assert await counting.count(connection, newest_per_voter(votes), []) == len(OLD_ROWS)
@@ -358,7 +360,7 @@ async def test_the_connection_to_a_silent_database_is_shut_down_at_the_deadline(
 
 async def test_counting_is_paused_until_a_worker_reports_its_backlog(database_url: str) -> None:
     async with connections(database_url, 1) as (connection,):
-        assert (await poll_states(connection))[0][0].paused_since is not None
+        assert (await poll_states(connection, ["default"]))[0][0].backlog.paused_since is not None
         backlog = Backlog(lag=7, pending=5, oldest=1.5, accepted=100, removed=0)
         await report_backlog(
             connection,
@@ -369,9 +371,9 @@ async def test_counting_is_paused_until_a_worker_reports_its_backlog(database_ur
             is_counting=True,
             has_counted=True,
         )
-        state = (await poll_states(connection))[0][0]
-        assert state.paused_since is None
-        assert state.waiting == 12
+        state = (await poll_states(connection, ["default"]))[0][0]
+        assert state.backlog.paused_since is None
+        assert state.backlog.waiting == 12
         status = await read_status(connection)
         assert status["last_count"] < 5
         assert set(status["workers"]) == {"w1"}
@@ -382,9 +384,9 @@ async def test_a_worker_that_reports_but_cannot_count_leaves_counting_paused(dat
         await report_backlog(connection, "w1", lag=0, pending=0, oldest=0, is_counting=True, has_counted=True)
         await connection.execute("UPDATE workers SET seen = seen - interval '1 minute'")
         await report_backlog(connection, "w1", lag=7, pending=0, oldest=0, is_counting=False, has_counted=False)
-        state = (await poll_states(connection))[0][0]
-        assert state.paused_since is not None
-        assert state.waiting == 7
+        state = (await poll_states(connection, ["default"]))[0][0]
+        assert state.backlog.paused_since is not None
+        assert state.backlog.waiting == 7
 
 
 async def test_a_role_has_few_connections_and_no_temporary_tables(database_url: str) -> None:

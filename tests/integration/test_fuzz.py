@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from tests.integration.broker import Broker
-from tests.integration.test_hub import state
+from tests.integration.test_hub import find_nothing, show, state
 from tests.integration.test_producer import POLL, open_poll
 from tests.measured import value_of
 from tests.waiting import background, eventually
@@ -113,7 +113,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         vote = with_rate_limit(vote_app.create_app(given, pages[0], endpoint, stop), given, pages[0], lambda: None)
         measures = ResultMetrics(CollectorRegistry())
         hub = Hub(measures)
-        hub.update([state(1, 0)])
+        show(hub, state(1, 0))
         shown = ResultSettings.model_validate({"database_url": "postgresql://nowhere/none", "trusted_proxies": 1})
         result = result_app.create_app(shown, pages[1], hub, stop)
         viewer_server = ViewerServer(shown, hub, measures)
@@ -122,6 +122,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         found.viewers.append(measures)
         async with background(endpoint.run()), asyncio.TaskGroup() as tasks:
             tasks.create_task(hub.run(stop))
+            tasks.create_task(find_nothing(hub, stop))
             limits = [connection_limit(1000, shared=True) for _ in sockets]
             tasks.create_task(serve(vote, sockets[0], stop, limit=limits[0]))
             tasks.create_task(serve(result, sockets[1], stop, limit=limits[1], ws=viewer_server.viewer))

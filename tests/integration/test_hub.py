@@ -20,9 +20,10 @@ from websockets.http11 import Request
 
 from tests.measured import value_of
 from tests.waiting import until
-from voting.database.poll_state import PollState
+from voting.database.poll_state import Backlog, PollState
 from voting.polls.poll import Option, Poll
-from voting.result.hub import CLOSE_POLL_DELETED, Hub
+from voting.polls.tally import evaluate
+from voting.result.hub import CLOSE_DELETED, Hub
 from voting.result.metrics import ResultMetrics
 from voting.result.viewer import MAX_FRAMES, Viewer
 from voting.result.viewer_server import ViewerServer
@@ -34,9 +35,23 @@ pytestmark = pytest.mark.anyio
 
 
 def state(revision: int, votes: int, question: str = "?") -> PollState:
-    return PollState(
-        Poll("default", question, (Option("a", "A"), Option("b", "B"))), revision, 1, {"a": votes}, 0, None
-    )
+    poll = Poll("default", question, (Option("a", "A"), Option("b", "B")))
+    return PollState(poll, revision, 1, json.dumps({"a": votes}), Backlog(0, None))
+
+
+def show(hub: Hub, *states: PollState) -> None:
+    """Show polls as the reader does."""
+    for each in states:
+        hub.update(each, evaluate(each.poll, each.votes))
+
+
+async def find_nothing(hub: Hub, stop: asyncio.Event) -> None:
+    """Answer all requests as the reader does in a database without other polls."""
+    while not stop.is_set():
+        await hub.demand.wait(0.05)
+        for key in hub.demand.take(lambda _: True):
+            if key.name not in hub.channels:
+                hub.remove(key.name)
 
 
 @asynccontextmanager
@@ -44,7 +59,7 @@ async def serving(**settings: int) -> AsyncIterator[tuple[Hub, ResultMetrics, in
     """A hub behind a real server; yields it with its metrics and the port."""
     measures = ResultMetrics(metrics.registry("result"))
     hub = Hub(measures)
-    hub.update([state(1, 0)])
+    show(hub, state(1, 0))
     stop = asyncio.Event()
     given = ResultSettings.model_validate({"database_url": "postgresql://nowhere/none"} | settings)
     viewer_server = ViewerServer(given, hub, measures)
@@ -52,6 +67,7 @@ async def serving(**settings: int) -> AsyncIterator[tuple[Hub, ResultMetrics, in
     port = public.getsockname()[1]
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(hub.run(stop))
+        tasks.create_task(find_nothing(hub, stop))
         tasks.create_task(serve(Starlette(), public, stop, ws=viewer_server.viewer))
         try:
             yield hub, measures, port
@@ -83,8 +99,8 @@ async def upgrade(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 async def test_a_viewer_gets_the_snapshot_at_once_and_then_only_what_changed() -> None:
     async with serving() as (hub, measures, port), connect(f"ws://127.0.0.1:{port}/ws") as viewer:
         assert json.loads(await viewer.recv())["revision"] == 1
-        hub.update([state(1, 0)])
-        hub.update([state(2, 5)])
+        show(hub, state(1, 0))
+        show(hub, state(2, 5))
         seen = json.loads(await viewer.recv())
         assert (seen["revision"], seen["total"]) == (2, 5)
         assert value_of(measures.viewers) == 1
@@ -94,7 +110,7 @@ async def test_a_viewer_that_lags_skips_to_the_newest() -> None:
     async with serving() as (hub, measures, port), connect(f"ws://127.0.0.1:{port}/ws") as viewer:
         await viewer.recv()
         for revision in range(2, 502):
-            hub.update([state(revision, revision)])
+            show(hub, state(revision, revision))
         assert json.loads(await viewer.recv())["revision"] == 501
         assert value_of(measures.frames) <= 3
 
@@ -106,7 +122,7 @@ async def test_every_viewer_learns_that_the_numbers_are_stale_and_when_they_are_
         first = json.loads(await viewer.recv())["stale_since"]
         assert first is not None
         hub.mark_stale()
-        hub.update([state(1, 0)])
+        show(hub, state(1, 0))
         assert json.loads(await viewer.recv())["stale_since"] is None
 
 
@@ -121,7 +137,7 @@ async def test_a_viewer_that_never_reads_is_cut_and_the_others_never_wait(monkey
         while value_of(measures.viewers) > 1:
             revision += 1
             began = time.monotonic()
-            hub.update([state(revision, 0, question="long " * 50_000)])
+            show(hub, state(revision, 0, question="long " * 50_000))
             assert json.loads(await asyncio.wait_for(viewer.recv(), 5))["revision"] == revision
             slowest = max(slowest, time.monotonic() - began)
         assert value_of(measures.cut) == 5
@@ -147,7 +163,7 @@ async def test_a_dead_connection_is_cut_when_it_answers_no_ping_and_a_living_one
 
 
 async def test_a_snapshot_is_sent_again_when_nothing_has_changed_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("voting.result.hub.KEEPALIVE_SECONDS", 0.3)
+    monkeypatch.setattr("voting.result.feed.KEEPALIVE_SECONDS", 0.3)
     monkeypatch.setattr("voting.result.hub.CHECK_SECONDS", 0.1)
     async with serving() as (_, _, port), connect(f"ws://127.0.0.1:{port}/ws") as viewer:
         for _ in range(3):
@@ -223,11 +239,11 @@ async def test_nothing_is_read_of_a_viewer_that_does_not_read() -> None:
         writer = await open_without_reading(port)
         channel = hub.find_channel("default")
         assert channel
-        (watching,) = channel._subscribers
+        (watching,) = channel.feeds["public"]._subscribers
         assert isinstance(watching, Viewer)
         revision = itertools.count(2)
         while watching._stuck_since is None:
-            hub.update([state(next(revision), 0, "?" * 5000)])
+            show(hub, state(next(revision), 0, "?" * 5000))
             await asyncio.sleep(0.001)
         writer.write(masked(0x9))
         assert not watching._transport.is_reading()
@@ -265,16 +281,16 @@ async def test_an_unknown_poll_is_not_counted_as_a_limit() -> None:
 
 async def test_the_viewers_of_a_poll_that_is_deleted_are_closed_and_those_of_others_stay() -> None:
     async with serving() as (hub, measures, port), asyncio.timeout(5):
-        lunch = PollState(Poll("lunch", "?", (Option("a", "A"), Option("b", "B"))), 1, 1, {}, 0, None)
-        hub.update([state(1, 0), lunch])
+        lunch = state(1, 0)._replace(poll=Poll("lunch", "?", (Option("a", "A"), Option("b", "B"))))
+        show(hub, state(1, 0), lunch)
         async with connect(f"ws://127.0.0.1:{port}/ws"), connect(f"ws://127.0.0.1:{port}/p/lunch/ws") as gone:
             await gone.recv()
-            hub.update([state(1, 0)], unreadable={"lunch"})
+            hub.remove("lunch", unreadable=True)
             assert json.loads(await gone.recv())["stale_since"]
-            hub.update([state(1, 0)])
+            hub.remove("lunch")
             with pytest.raises(ConnectionClosed) as closed:
                 await gone.recv()
             assert closed.value.rcvd
-            assert closed.value.rcvd.code == CLOSE_POLL_DELETED
+            assert closed.value.rcvd.code == CLOSE_DELETED
             assert hub.find_channel("lunch") is None
             await until(lambda: value_of(measures.viewers) == 1)

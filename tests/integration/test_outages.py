@@ -57,9 +57,9 @@ class Installation:
     def shows(self, votes: dict[str, int]) -> bool:
         """Return whether the result service shows these numbers, and they are not stale."""
         channel = self.hub.find_channel("default")
-        if channel is None or channel.snapshot["stale_since"]:
+        if channel is None or (snapshot := channel.feeds["public"].snapshot)["stale_since"]:
             return False
-        return {option["key"]: option["votes"] for option in channel.snapshot["options"]} == votes
+        return {option["key"]: option["votes"] for option in snapshot["options"]} == votes
 
 
 def define_roles(url: str) -> None:

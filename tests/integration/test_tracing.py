@@ -189,7 +189,7 @@ async def test_a_worker_counts_traced_votes_whether_it_traces_or_not(
             with redis.Redis.from_url(both[0]) as broker:
                 broker.xadd(STREAM, {"poll": "default", "voter": "v" * 16, "choice": "a", "traceparent": FOREIGN})
             heard = [notice.payload async for notice in database.notifies(timeout=60, stop_after=1)]
-        assert {state.votes["a"] for state in (await poll_states(database))[0]} == {1}
+        assert {state.votes["a"] for state in (await poll_states(database, ["default"]))[0]} == {1}
     counts = [context(span) for span in named(recorded, "count")]
     assert heard == ([f"default {spans.inject(NonRecordingSpan(counts[0]))}"] if collector else ["default"])
     assert [f"{count.trace_id:x}" for count in counts] == (["a" * 32] if collector else [])

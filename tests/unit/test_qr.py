@@ -3,7 +3,7 @@
 import pytest
 
 from voting.result import qr
-from voting.result.qr import BURST, QrCodes
+from voting.web.qr import BURST, QrCodes
 
 
 def test_a_code_is_made_once_and_kept_however_often_it_is_asked_for() -> None:

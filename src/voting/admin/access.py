@@ -67,8 +67,8 @@ class Access:
             if cookies.keys() & {"admin", "host"}:
                 return self.refuse_key(address)
             raise Problem(401, "no_key", _NO_KEY)
-        if method not in _SAFE and not _from_this_site(headers, self._origins):
-            raise Problem(403, "cross_site", _OTHER_SITE)
+        if method not in _SAFE:
+            require_this_site(headers, self._origins)
         return identity
 
     def refuse_key(self, address: str) -> Identity:
@@ -117,8 +117,14 @@ def _cookies(headers: Mapping[bytes, bytes]) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def _from_this_site(headers: Mapping[bytes, bytes], origins: tuple[str, ...]) -> bool:
-    """Whether a request comes from our own pages: they send no referrer, so the Origin of their forms is `null`."""
+def require_this_site(headers: Mapping[bytes, bytes], origins: tuple[str, ...]) -> None:
+    """Raise the 403 unless a request comes from our own pages, or from a program.
+
+    Our pages send no referrer, so the Origin of their forms is `null`.
+    """
     if headers.get(b"origin") == b"null":
-        return headers.get(b"sec-fetch-site") == b"same-origin"
-    return same_site(headers, origins)
+        is_ours = headers.get(b"sec-fetch-site") == b"same-origin"
+    else:
+        is_ours = same_site(headers, origins)
+    if not is_ours:
+        raise Problem(403, "cross_site", _OTHER_SITE)

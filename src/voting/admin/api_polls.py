@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from voting.admin import polls, reads
-from voting.admin.api_route import ApiRoute, Limit, Uses, Who, next_page
+from voting.admin.api_route import After, ApiRoute, Limit, Uses, Who, next_page
 from voting.admin.csv_export import csv_of
 from voting.admin.inputs import NewPoll, PollChange
 from voting.admin.outputs import Export, PollOut, PollPage
@@ -22,7 +22,7 @@ CSV = {200: {"content": {"text/csv": {"schema": {"type": "string"}}}}}
 
 
 @router.get("", response_model=PollPage)
-async def list_polls(request: Request, uses: Uses, who: Who, limit: Limit = 50, after: str | None = None) -> Any:
+async def list_polls(request: Request, uses: Uses, who: Who, limit: Limit = 50, after: After = None) -> Any:
     """List polls, newest first."""
     async with uses.database.read() as connection:
         found, cursor = await reads.poll_list(connection, who, limit=limit, after=after)

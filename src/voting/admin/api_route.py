@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
-from fastapi import Depends
+from fastapi import Depends, Query
 from fastapi.routing import APIRoute
 from pydantic import Field
 from starlette.requests import Request
@@ -51,6 +51,7 @@ def _services(request: Request) -> Services:
 
 Who = Annotated[Identity, Depends(_identity)]
 Uses = Annotated[Services, Depends(_services)]
+After = Annotated[str | None, Query(description="Where the page begins: from `next` of the page before.")]
 Limit = Annotated[int, Field(ge=1, le=100, description="How many at most.")]
 
 

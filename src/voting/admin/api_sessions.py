@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from voting.admin import reads, sessions
-from voting.admin.api_route import ApiRoute, Limit, Uses, Who, next_page
+from voting.admin.api_route import After, ApiRoute, Limit, Uses, Who, next_page
 from voting.admin.inputs import NewSession, SessionChange
 from voting.admin.outputs import AuditPage, HostLink, NewSessionOut, SessionOut, SessionPage
 
@@ -15,7 +15,7 @@ router = APIRouter(prefix="/api", route_class=ApiRoute)
 
 
 @router.get("/sessions", response_model=SessionPage, tags=["Sessions"])
-async def list_sessions(request: Request, uses: Uses, who: Who, limit: Limit = 50, after: str | None = None) -> Any:
+async def list_sessions(request: Request, uses: Uses, who: Who, limit: Limit = 50, after: After = None) -> Any:
     """List sessions, newest first."""
     async with uses.database.read() as connection:
         found, cursor = await reads.session_list(connection, who, limit=limit, after=after)

@@ -11,20 +11,23 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.responses import Response
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
-from voting.admin import api_polls, api_sessions
+from voting.admin import api_polls, api_sessions, pages, result_page
 from voting.admin.access import Access
+from voting.admin.control_pages import ControlPages
 from voting.admin.database import Database
 from voting.admin.headers import with_headers
-from voting.admin.identity import Identity
 from voting.admin.metrics import AdminMetrics
 from voting.admin.openapi import OpenApi
+from voting.admin.pages import PageMaker
+from voting.admin.poll_pages import PollPages
 from voting.admin.problems import Invalid, field_errors, problem_response
 from voting.admin.services import Services
-from voting.admin.sign_in import host_route, signed_in
+from voting.admin.session_pages import SessionPages
+from voting.admin.sign_in import host_route
 from voting.admin.sweeper import Sweeper
 from voting.admin.webhooks import WebhookSender
 from voting.service import health, lifecycle, logs, metrics
@@ -74,11 +77,16 @@ def create_app(services: Services, stop: Stop) -> ASGIApp:
 
 def page_routes(services: Services) -> list[BaseRoute]:
     """Return the routes of the pages."""
-
-    async def home(_: Request, __: Identity) -> Response:
-        return RedirectResponse("/docs", 303)
-
-    return [Route("/", signed_in(services, home)), host_route(services)]
+    maker = PageMaker(services)
+    of_polls, of_sessions = PollPages(maker).routes(), SessionPages(maker).routes()
+    return [
+        *pages.routes(maker),
+        *of_polls,
+        *of_sessions,
+        *ControlPages(maker).routes(),
+        *result_page.routes(maker),
+        host_route(services),
+    ]
 
 
 def _as_problem(error: Exception) -> Problem:

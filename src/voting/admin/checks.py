@@ -83,7 +83,7 @@ def _check_times(poll: StoredPoll, given: set[str], now: datetime, errors: list[
         time = getattr(poll, name)
         if time and name in given and not timedelta(0) < time - now < FURTHEST:
             errors.append(FieldError(name, _FUTURE if time <= now else _FAR))
-    if poll.opens_at and poll.closes_at and poll.closes_at <= poll.opens_at:
+    if given & {"opens_at", "closes_at"} and poll.opens_at and poll.closes_at and poll.closes_at <= poll.opens_at:
         errors.append(FieldError("closes_at" if "closes_at" in given else "opens_at", _AFTER))
 
 
@@ -106,15 +106,15 @@ def change_poll(before: StoredPoll, values: dict[str, Any], now: datetime) -> St
     if "closes_in" in values:
         times["closes_at"] = now + timedelta(seconds=values["closes_in"])
     after = replace(after, **times, poll=replace(after.poll, results=values.get("results", after.poll.results)))
-    errors: list[FieldError] = []
-    _check_times(after, set(times), now, errors)
-    if errors:
-        raise Invalid(errors)
     state = after.poll.state
     if state != "draft" and times.get("opens_at"):
         raise Problem(409, "not_draft", translatable("Only a draft can have a time of opening. Reset the poll first."))
     if state == "closed" and times.get("closes_at"):
         raise Problem(409, "closed", translatable("This poll is closed. Reset it for a new round."))
+    errors: list[FieldError] = []
+    _check_times(after, set(times), now, errors)
+    if errors:
+        raise Invalid(errors)
     return _change_state(after, values.get("state", state), now)
 
 

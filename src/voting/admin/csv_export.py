@@ -25,7 +25,8 @@ def csv_of(export: dict[str, Any]) -> bytes:
     for option, percent in zip(options, _percent(export), strict=True):
         row = [export["poll"], export["round"], export["question"], option["key"], option["label"], option["votes"]]
         row += [export["total"], percent]
-        row += [option["points"]] * ranking + [each["votes"].get(option["key"], "") for each in runoff]
+        row += [option["points"]] if ranking else []
+        row += [each["votes"].get(option["key"], "") for each in runoff]
         writer.writerow([_cell(value) for value in row])
     return b"\xef\xbb\xbf" + out.getvalue().encode()
 

@@ -69,7 +69,7 @@ def _type(field: Document) -> str:
         return f"list of {_type(field['items'])}"
     if field.get("format") == "date-time":
         return "time"
-    bounds = [f"{word} {field[key]}" for key, word in (("minimum", "from"), ("maximum", "to")) if key in field]
+    bounds = [f"{word} {field[key]:g}" for key, word in (("minimum", "from"), ("maximum", "to")) if key in field]
     return " ".join([field.get("type", "any"), *bounds])
 
 

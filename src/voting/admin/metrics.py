@@ -15,4 +15,6 @@ class AdminMetrics(WebMetrics):
         self.refused_keys = Counter("voting_admin_keys_refused", "Requests with a wrong key or link", registry=registry)
         text = "Attempts to deliver a webhook, by outcome: delivered, failed, or dropped after a day"
         self.webhooks = Counter("voting_webhooks", text, ["outcome"], registry=registry)
+        for outcome in ("delivered", "failed", "dropped"):
+            self.webhooks.labels(outcome)
         self.interruptions = Counter("voting_interruptions", "Times the database was lost", registry=registry)

@@ -93,8 +93,11 @@ class OpenApi:
         for path, methods in document["paths"].items():
             for method, operation in methods.items():
                 operation.setdefault("parameters", [])
-                for status in _statuses(path, method, operation):
-                    operation["responses"][str(status)] = {"$ref": f"#/components/responses/{status}"}
+                answers = operation["responses"]
+                answers |= {
+                    str(each): {"$ref": f"#/components/responses/{each}"} for each in _statuses(path, method, operation)
+                }
+                operation["responses"] = dict(sorted(answers.items()))
         return document
 
     @cached_property

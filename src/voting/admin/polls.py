@@ -128,12 +128,20 @@ async def is_taken(change: Change, name: str) -> bool:
 
 async def _free_slug(change: Change, question: str) -> str:
     """Return a slug that is not taken: the beginning of the question, and six random characters."""
+    while await is_taken(change, slug := slug_of(question, new_suffix())):
+        pass
+    return slug
+
+
+def new_suffix() -> str:
+    """Return six random characters."""
+    return "".join(secrets.choice(_SUFFIX) for _ in range(6))
+
+
+def slug_of(question: str, suffix: str) -> str:
+    """Return a slug: the beginning of the question, and a suffix."""
     ascii_text = unicodedata.normalize("NFKD", question).encode("ascii", "ignore").decode().lower()
-    words = re.sub(r"[^a-z0-9]+", "-", ascii_text)[:40].strip("-") or "poll"
-    while True:
-        slug = f"{words}-{''.join(secrets.choice(_SUFFIX) for _ in range(6))}"
-        if not await is_taken(change, slug):
-            return slug
+    return f"{re.sub(r'[^a-z0-9]+', '-', ascii_text)[:40].strip('-') or 'poll'}-{suffix}"
 
 
 async def require_polls(change: Change, slugs: list[str], field: str) -> None:

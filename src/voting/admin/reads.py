@@ -5,7 +5,7 @@ The results are plain dictionaries with the fields of `outputs`, but for the add
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -66,13 +66,29 @@ async def poll_list(
     """Return the fields of `PollSummary` for some polls, newest first, and the cursor of the next page."""
     who.require_admin()
     rows = await _rows(connection, "admin_polls", limit=limit + 1, **_parse_cursor(after))
+    return _summaries(rows[:limit]), _cursor(rows[limit - 1], "slug") if len(rows) > limit else None
+
+
+async def open_polls(connection: Connection, who: Identity) -> list[Fields]:
+    """Return the fields of `PollSummary` for the polls that are open, the last opened first, 20 at most."""
+    who.require_admin()
+    return _summaries(await _rows(connection, "admin_open_polls"))
+
+
+async def some_polls(connection: Connection, slugs: Sequence[str]) -> list[Fields]:
+    """Return the fields of `PollSummary` for these polls, in this order, without those that do not exist."""
+    found = {poll["slug"]: poll for poll in _summaries(await _rows(connection, "admin_some_polls", slugs=[*slugs]))}
+    return [found[slug] for slug in slugs if slug in found]
+
+
+def _summaries(rows: Iterable[Mapping[str, Any]]) -> list[Fields]:
     found = []
-    for row in rows[:limit]:
+    for row in rows:
         try:
             found.append(_summary(StoredPoll.from_row(row), row["total"]))
         except BadPoll:
             continue  # a row that somebody has written with SQL; `voting doctor` reports it
-    return found, _cursor(rows[limit - 1], "slug") if len(rows) > limit else None
+    return found
 
 
 async def export(connection: Connection, who: Identity, slug: str, round_: int | None = None) -> Fields:

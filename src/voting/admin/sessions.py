@@ -40,11 +40,17 @@ async def read_session(connection: Connection, code: str) -> Row:
     return row
 
 
-async def create(change: Change, new: NewSession) -> tuple[str, str]:
-    """Make a session; return its join code and the secret of its host link, which is stored only as a hash."""
+async def create(change: Change, new: NewSession, code: str | None = None) -> tuple[str, str]:
+    """Make a session; return its join code and the secret of its host link, which is stored only as a hash.
+
+    Args:
+        change: the transaction.
+        new: the session.
+        code: the join code, if it is not taken.
+    """
     change.who.require_admin()
     await polls.require_polls(change, new.polls, "polls")
-    code = new_code()
+    code = code or new_code()
     while await polls.is_taken(change, code):
         code = new_code()
     token = new_token()
@@ -81,6 +87,17 @@ async def step_on(change: Change, code: str) -> None:
     if current:
         await polls.close(change, current)
     after = {name: before[name] for name in ("code", "title", "polls")} | {"current": slugs[position]}
+    await _update(change, before, after, "next")
+
+
+async def show(change: Change, code: str, slug: str) -> None:
+    """Close the current poll if it is open and another one, and make this one of the list the current one."""
+    before = await _read(change, code)
+    if slug not in before["polls"]:
+        raise invalid("current", translatable("This poll is not in the list of the session."))
+    if before["current"] not in {None, slug}:
+        await polls.close(change, before["current"])
+    after = {name: before[name] for name in ("code", "title", "polls")} | {"current": slug}
     await _update(change, before, after, "next")
 
 

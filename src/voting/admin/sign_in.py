@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from voting.admin.access import COOKIE_SECONDS
+from voting.admin.access import COOKIE_SECONDS, require_this_site
 from voting.admin.identity import Identity
 from voting.admin.services import Services
 from voting.web import language
@@ -45,6 +45,12 @@ def host_route(services: Services) -> Route:
         return await _use_key(services, request, request.path_params["token"])
 
     return Route("/host/{token}", use_link)
+
+
+async def sign_in_form(services: Services, request: Request, key: str) -> Response:
+    """Return the answer to a key that was typed into the form of our own page, or raise the 401, 403 or 429."""
+    require_this_site(dict(request.scope["headers"]), services.settings.allowed_origins)
+    return await _use_key(services, request, key)
 
 
 async def _use_key(services: Services, request: Request, key: str) -> Response:

@@ -65,7 +65,7 @@ class CachedHash(Generic[T]):
     def mark(self, name: str) -> None:
         """Read a name again that may have changed."""
         self._misses.pop(name, None)
-        if name in self._entries or name in self._waiting:
+        if name in self._entries or name in self._waiting or name == self._pinned:
             self._dirty[name] = None
 
     def mark_all(self) -> None:

@@ -1,6 +1,7 @@
 """Reads polls from the database: definitions, tallies, and the number of votes that wait."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -9,15 +10,27 @@ from voting.database.queries import QUERIES
 from voting.polls.poll import BadPoll, Poll
 
 
+class Backlog(NamedTuple):
+    """What is not counted yet, of all polls."""
+
+    waiting: int  # votes that are accepted and not counted
+    paused_since: datetime | None  # when the last worker stopped counting; None while one counts
+
+
 class PollState(NamedTuple):
     """One poll at one moment."""
 
     poll: Poll
     revision: int  # grows with each change that viewers see
     defined: int  # the revision of the last change of the definition or state
-    votes: dict[str, int]  # choice -> votes; choices without votes may be missing
-    waiting: int  # votes of all polls that are accepted and not counted yet
-    paused_since: datetime | None  # when the last worker stopped counting; None while one counts
+    tallies: str  # JSON: choice -> votes; choices without votes may be missing. Many choices take long to parse.
+    backlog: Backlog
+
+    @property
+    def votes(self) -> dict[str, int]:
+        """Parse `tallies`."""
+        votes: dict[str, int] = json.loads(self.tallies)
+        return votes
 
 
 async def read_definitions(connection: Connection) -> tuple[tuple[Poll, ...], dict[str, str]]:
@@ -36,10 +49,19 @@ def _parse(rows: Iterable[tuple[Any, ...]]) -> tuple[tuple[Poll, ...], dict[str,
     return tuple(polls), bad
 
 
-async def poll_states(connection: Connection) -> tuple[list[PollState], dict[str, str]]:
-    """Return the states of all polls at one moment, and the errors of invalid rows by slug."""
-    cursor = await connection.execute(QUERIES["snapshot"], prepare=True)
+async def poll_states(connection: Connection, slugs: Sequence[str]) -> tuple[list[PollState], dict[str, str]]:
+    """Return the states of some polls at one moment, and the errors of invalid rows by slug."""
+    cursor = await connection.execute(QUERIES["snapshot"], {"slugs": list(slugs)}, prepare=True)
     rows = await cursor.fetchall()
     polls, bad = _parse(row[:4] for row in rows)
     valid = (row[4:] for row in rows if row[0] not in bad)
-    return [PollState(poll, *columns) for poll, columns in zip(polls, valid, strict=True)], bad
+    return [
+        PollState(poll, revision, defined, tallies, Backlog(*backlog))
+        for poll, (revision, defined, tallies, *backlog) in zip(polls, valid, strict=True)
+    ], bad
+
+
+async def poll_revisions(connection: Connection, slugs: Sequence[str]) -> dict[str, tuple[int, Backlog]]:
+    """Return the revision of each of these polls that exists, and the backlog."""
+    cursor = await connection.execute(QUERIES["revisions"], {"slugs": list(slugs)}, prepare=True)
+    return {slug: (revision, Backlog(*backlog)) for slug, revision, *backlog in await cursor.fetchall()}

@@ -26,7 +26,7 @@ def create_app(settings: ResultSettings, pages: Pages, hub: Hub, stop: Stop) -> 
     """Return the public application; a `Watcher` updates the hub."""
     endpoints = ResultEndpoints(settings, pages, hub)
     probes = health.probes(lambda: hub.loaded and not stop.is_set())
-    return application(pages, [*endpoints.routes(""), *endpoints.routes("/p/{poll}"), pages.route(), *probes])
+    return application(pages, [*endpoints.routes(), pages.route(), *probes])
 
 
 def run(settings: ResultSettings) -> None:

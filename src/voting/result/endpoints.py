@@ -1,23 +1,37 @@
-"""The HTTP endpoints of each poll: the page, the big screen, the JSON snapshot, and the redirect to the ballot."""
+"""The HTTP endpoints of each poll and session: pages, the JSON snapshot, and the redirect to the ballot."""
 
-from typing import Any
+import asyncio
+from typing import NamedTuple
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from voting.polls.poll import DEFAULT_POLL
-from voting.polls.tally import shares
-from voting.result.hub import Channel, Hub
-from voting.result.qr import QrCodes
+from voting.polls.poll import DEFAULT_POLL, Poll
+from voting.polls.session import parse_code
+from voting.result.channel import Channel
+from voting.result.demand import Key
+from voting.result.feed import Feed
+from voting.result.hub import Hub
+from voting.result.page_context import page_context
+from voting.result.session_channel import SessionChannel
+from voting.result.visibility import audience, is_ticket, ticket_cookie
 from voting.settings.services import ResultSettings
 from voting.web import language
 from voting.web.origin import other_service_url, redirect_to_other_service
-from voting.web.problems import Problem
+from voting.web.qr import QrCodes
 from voting.web.rendering import Pages
 from voting.web.responses import HEADERS
 
-MAX_PAGES = 32  # rendered pages kept for a poll; each Host header needs another one
+MAX_PAGES = 256  # rendered pages kept; each Host header needs another one
+
+
+class Found(NamedTuple):
+    """What a request asks for."""
+
+    channel: Channel | None  # of the poll, or of the current poll of the session
+    session: SessionChannel | None
+    feed: Feed  # of the audience that the request belongs to
 
 
 class ResultEndpoints:
@@ -28,62 +42,102 @@ class ResultEndpoints:
         self._pages = pages
         self._hub = hub
         self._qr_codes = QrCodes()
+        self._rendered: dict[tuple[str, ...], tuple[int, bytes]] = {}  # -> stamp of the feed, page
+        self._secure = settings.https or settings.result_url.startswith("https://")
+        ancestors = " ".join(settings.embed_origins) or "'none'"
+        policy = HEADERS["content-security-policy"].replace("frame-ancestors 'none'", f"frame-ancestors {ancestors}")
+        self._embed_headers = {"content-security-policy": policy}
 
-    def routes(self, prefix: str) -> list[Route]:
-        """Return the routes below a prefix: "" for the default poll, `/p/{poll}` for the others."""
-        return [
-            Route(prefix or "/", self.page),
-            Route(f"{prefix}/present", self.present),
-            Route(f"{prefix}/api/results", self.results),
-            Route(f"{prefix}/vote", self.ballot),
-        ]
+    def routes(self) -> list[Route]:
+        """Return the routes of the default poll, the others, and sessions."""
+        routes = [Route("/embed/{poll}", self.embed)]
+        for prefix in ("", "/p/{poll}", "/s/{code}"):
+            routes += [
+                Route(prefix or "/", self.page),
+                Route(f"{prefix}/present", self.present),
+                Route(f"{prefix}/api/results", self.results),
+                Route(f"{prefix}/vote", self.ballot),
+            ]
+        return routes
 
     async def page(self, request: Request) -> Response:
-        return self._render("result.html", request)
+        """Return the page; with `?ticket=`, set the poll's cookie and redirect to the address without it."""
+        found = await self._find(request)
+        if ticket := request.query_params.get("ticket"):
+            return self._accept_ticket(request, found.channel.poll if found.channel else None, ticket)
+        return self._render("result.html", request, found)
 
     async def present(self, request: Request) -> Response:
         """Return the page for a big screen, with the URL of the ballot, also as a QR code."""
-        self._find(request)  # an unknown poll's name could be longer than a QR code can be
-        url = other_service_url(request, self._settings.vote_url, self._settings.vote_port)
-        return self._render("present.html", request, vote_url=url, qr=self._qr_codes.get(url) or "")
+        found = await self._find(request, "view=public")
+        url = self._vote_url(request)
+        return self._render("present.html", request, found, vote_url=url, qr=self._qr_codes.get(url) or "")
+
+    async def embed(self, request: Request) -> Response:
+        """Return the page for an iframe of EMBED_ORIGINS."""
+        response = self._render("embed.html", request, await self._find(request, "view=public"))
+        response.headers.update(self._embed_headers)
+        return response
 
     async def results(self, request: Request) -> Response:
-        return JSONResponse(self._find(request).snapshot, headers=HEADERS)
+        found = await self._find(request)
+        return JSONResponse(found.feed.snapshot, headers=HEADERS)
 
     async def ballot(self, request: Request) -> Response:
-        return redirect_to_other_service(request, self._settings.vote_url, self._settings.vote_port)
+        return redirect_to_other_service(
+            request, self._settings.vote_url, self._settings.vote_port, _session_path(request)
+        )
 
-    def _find(self, request: Request) -> Channel:
-        channel = self._hub.find_channel(request.path_params.get("poll", DEFAULT_POLL))
-        if channel is None:
-            raise Problem(404, "unknown_poll") if self._hub.loaded else Problem(503, "no_polls")
-        return channel
+    def _vote_url(self, request: Request) -> str:
+        return other_service_url(request, self._settings.vote_url, self._settings.vote_port, _session_path(request))
 
-    def _render(self, template: str, request: Request, **more: str) -> Response:
-        """Return a page; it is rendered once for each language, and kept until the poll's numbers change."""
-        channel = self._find(request)
+    async def _find(self, request: Request, query: str | None = None) -> Found:
+        """Return what the path names, and read it first if it is not held; or raise a `Problem`.
+
+        Args:
+            request: the request.
+            query: decides on the audience, in place of the request's own query.
+        """
+        code = request.path_params.get("code")
+        key = Key("session", _code(code)) if code else Key("poll", request.path_params.get("poll", DEFAULT_POLL))
+        if loading := self._hub.load(key):
+            await asyncio.shield(loading)
+        held = self._hub.find(key)
+        session = held if isinstance(held, SessionChannel) else None
+        poll = held.poll if isinstance(held, Channel) else None
+        who = audience(poll, request.url.query if query is None else query, request.headers.getlist("cookie"))
+        return Found(session.channel if session else held, session, held.feeds[who])  # type: ignore[arg-type]
+
+    def _accept_ticket(self, request: Request, poll: Poll | None, ticket: str) -> Response:
+        """Redirect to the page without the ticket; a voter of a session's current poll to the page of that poll."""
+        if poll is None or not is_ticket(ticket, poll):
+            return RedirectResponse(request.url.path, 303, headers=HEADERS)
+        path = (poll.path or "/") if "code" in request.path_params else request.url.path
+        return RedirectResponse(path, 303, HEADERS | {"set-cookie": ticket_cookie(poll, secure=self._secure)})
+
+    def _render(self, template: str, request: Request, found: Found, **more: str) -> Response:
+        """Return a page; it is rendered once for each language, and kept until what it shows has changed."""
         query = request.scope["query_string"]
         reader = language.negotiate(dict(request.scope["headers"]), query)
         key = (template, request.scope["path"], reader.code, *more.values())
-        page = channel.pages.get(key)
-        if page is None:
-            page = self._pages.render(template, reader, **_context(channel, request), **more)
-            if len(channel.pages) < MAX_PAGES:
-                channel.pages[key] = page
+        stamp, page = self._rendered.pop(key, (None, b""))
+        if stamp != found.feed.stamp:
+            context = page_context(found.feed.snapshot, found.channel, request.path_params)
+            page = self._pages.render(template, reader, **context, **more)
+        self._rendered[key] = (found.feed.stamp, page)  # now the most recently used
+        if len(self._rendered) > MAX_PAGES:
+            del self._rendered[next(iter(self._rendered))]
         headers = HEADERS | {"content-type": "text/html; charset=utf-8"}
         if code := language.from_query(query):
             headers["set-cookie"] = language.cookie(code).decode()
         return Response(page, headers=headers)
 
 
-def _context(channel: Channel, request: Request) -> dict[str, Any]:
-    slug = request.path_params.get("poll")
-    prefix = f"/p/{slug}" if slug else ""
-    return {
-        "snapshot": channel.snapshot,
-        "shares": shares([option["votes"] for option in channel.snapshot["options"]]),
-        "rates": list(channel.rates),
-        "ws_path": f"{prefix}/ws",
-        "vote_href": f"{prefix}/vote",
-        "present_href": f"{prefix}/present",
-    }
+def _session_path(request: Request) -> str:
+    """Return the path of a session's ballot; "" if the request is for a poll."""
+    code = request.path_params.get("code")
+    return f"/{_code(code)}" if code else ""
+
+
+def _code(text: str) -> str:
+    return parse_code(text) or text

@@ -1,19 +1,21 @@
 """The opening handshake of a viewer (RFC 6455, section 4.2)."""
 
+import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
 
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
-from voting.result.hub import Channel
+from voting.result.feed import Feed
 from voting.web.language import language
 from voting.web.problems import PROBLEM_JSON, Problem
 
-Admit = Callable[[Request, object], tuple[Channel, str]]
+Load = Callable[[Request], asyncio.Future[None] | None]
+Admit = Callable[[Request, object], tuple[Feed, str]]
 
 
-def respond(protocol: ServerProtocol, request: Request, peer: object, admit: Admit) -> tuple[Channel, str] | None:
+def respond(protocol: ServerProtocol, request: Request, peer: object, admit: Admit) -> tuple[Feed, str] | None:
     """Pass the response to the protocol; return the result of `admit(request, peer)`, or None if it is a rejection."""
     admission = None
     response = protocol.accept(request)

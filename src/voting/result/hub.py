@@ -1,193 +1,226 @@
-"""The newest snapshot of every poll, encoded once and sent to all its viewers.
+"""The polls and sessions that are held in memory: those with viewers, and those that were asked for recently.
 
-No viewer waits for another. There is no queue: a viewer that is slow skips snapshots and gets the newest (`Viewer`).
+A request for another one waits until it has been read. The poll `default` is always held.
 """
 
 import asyncio
-import json
 import time
-from collections import deque
-from collections.abc import Container
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
-from typing import Any, Protocol
 
-from websockets.frames import Frame, Opcode
-
-from voting.database.poll_state import PollState
+from voting.database.poll_state import Backlog, PollState
+from voting.polls.poll import DEFAULT_POLL, SLUG
+from voting.polls.session import Session, parse_code
+from voting.polls.tally import Evaluation
+from voting.result.channel import Channel
+from voting.result.demand import Demand, Key
+from voting.result.feed import Feed, Outbox
 from voting.result.metrics import ResultMetrics
+from voting.result.session_channel import SessionChannel
 from voting.service.lifecycle import Stop, pause
+from voting.web.problems import Problem
 
-KEEPALIVE_SECONDS = 15.0  # a snapshot is sent at least this often, so that a viewer notices a dead connection
-CHECK_SECONDS = 1.0  # between two checks for deleted polls and due keepalives
-SENDS_PER_YIELD = 500  # viewers that get a frame before the event loop runs other tasks
-RATES_SECONDS = 60
-CLOSE_POLL_DELETED = 4404  # a private close code (RFC 6455, section 7.4.2), unlike 1001, which proxies also send
-
-Snapshot = dict[str, Any]
-
-
-class Subscriber(Protocol):
-    """A connection to which a channel sends its frames."""
-
-    def send(self, frame: bytes) -> bool:
-        """Send a frame and return True; return False if this frame was sent before, or nothing can be sent now."""
-
-    def close(self, code: int, reason: str) -> None:
-        """Close the connection, with a close code of RFC 6455."""
-
-
-class Channel:
-    """One poll: its newest snapshot, the frame that carries it, its subscribers, and the votes of each second."""
-
-    def __init__(self, metrics: ResultMetrics) -> None:
-        self._metrics = metrics
-        self.snapshot: Snapshot = {}
-        self.frame = b""
-        self.pages: dict[tuple[str, ...], bytes] = {}  # by template, path, language, and links in it
-        self.rates: deque[int] = deque([0] * RATES_SECONDS, maxlen=RATES_SECONDS)
-        self._last_total: int | None = None
-        self._published_at = 0.0
-        self._subscribers: dict[Subscriber, None] = {}  # an ordered set: the first to subscribe is served first
-
-    def publish(self, snapshot: Snapshot) -> None:
-        """Replace the snapshot; `broadcast` sends it."""
-        self.snapshot = snapshot
-        text = json.dumps(snapshot, ensure_ascii=False, separators=(",", ":"))
-        self.frame = Frame(Opcode.TEXT, text.encode()).serialize(mask=False)
-        self.pages.clear()
-        self._published_at = asyncio.get_running_loop().time()
-
-    def record_rate(self) -> None:
-        total = self.snapshot["total"]
-        self.rates.append(0 if self._last_total is None else max(0, total - self._last_total))
-        self._last_total = total
-        self.pages.clear()
-
-    def subscribe(self, subscriber: Subscriber) -> None:
-        self._subscribers[subscriber] = None
-        self._metrics.viewers.inc()
-        self._metrics.frames.inc(subscriber.send(self.frame))
-
-    def unsubscribe(self, subscriber: Subscriber) -> None:
-        del self._subscribers[subscriber]
-        self._metrics.viewers.dec()
-
-    async def close(self) -> None:
-        """Close the connections of all subscribers of a deleted poll; result.js then reloads the page."""
-        for number, subscriber in enumerate(tuple(self._subscribers), 1):
-            subscriber.close(CLOSE_POLL_DELETED, "this poll was deleted")
-            if number % SENDS_PER_YIELD == 0:
-                await asyncio.sleep(0)
-
-    async def broadcast(self) -> None:
-        """Send the snapshot to each subscriber that does not have it; later ones may get a newer snapshot."""
-        sent = 0
-        for number, subscriber in enumerate(tuple(self._subscribers), 1):
-            sent += subscriber.send(self.frame)
-            if number % SENDS_PER_YIELD == 0:
-                await asyncio.sleep(0)
-        self._metrics.frames.inc(sent)
-
-    async def keep_alive(self) -> None:
-        """Send the snapshot again if nothing was published for `KEEPALIVE_SECONDS`."""
-        if asyncio.get_running_loop().time() - self._published_at > KEEPALIVE_SECONDS:
-            self.publish(self.snapshot)  # a new frame object, which `Subscriber.send` treats as not sent
-            await self.broadcast()
+CHECK_SECONDS = 1.0  # between two checks for due keepalives, and for what can be forgotten
+KEEP_SECONDS = 180.0  # for which a poll without viewers is held after it was asked for
+MAX_IDLE = 1000  # polls and sessions without viewers that are held
+CLOSE_DELETED = 4404  # a private close code (RFC 6455, section 7.4.2), unlike 1001, which proxies also send
+CLOSE_RESTART = 1012  # the viewer connects again
 
 
 class Hub:
-    """The channels of all polls."""
+    """The channels of polls and sessions."""
 
     def __init__(self, metrics: ResultMetrics) -> None:
-        self._metrics = metrics
-        self._channels: dict[str, Channel] = {}
+        self.demand = Demand()
+        self.channels: dict[str, Channel] = {}  # by slug
+        self.sessions: dict[str, SessionChannel] = {}  # by code
+        self.loaded = False  # whether the database has been read
+        self._outbox = Outbox(metrics)
         self._stale_since: str | None = None
-        self._changed = asyncio.Event()  # a snapshot was replaced
-        self._deleted: list[Channel] = []
+        self._closing: list[tuple[Feed, int, str]] = []
+        metrics.held.set_function(lambda: len(self.channels) + len(self.sessions))
+
+    def find(self, key: Key) -> Channel | SessionChannel:
+        """Return what is held under a key, or raise a `Problem`."""
+        found = self._held(key)
+        if found is None:
+            is_away = not self.loaded or self._stale_since is not None
+            raise Problem(503, "no_polls") if is_away else Problem(404, "unknown_poll")
+        found.asked_at = time.monotonic()
+        return found
 
     def find_channel(self, slug: str) -> Channel | None:
-        return self._channels.get(slug)
+        return self.channels.get(slug)
 
-    @property
-    def loaded(self) -> bool:
-        """Whether the database has been read, and has a poll."""
-        return bool(self._channels)
+    def _held(self, key: Key) -> Channel | SessionChannel | None:
+        return self.channels.get(key.name) if key.kind == "poll" else self.sessions.get(key.name)
 
-    def update(self, states: list[PollState], unreadable: Container[str] = ()) -> None:
-        """Replace the snapshots that have changed. Close the connections of viewers of polls that are not in `states`.
+    def load(self, key: Key) -> asyncio.Future[None] | None:
+        """Have a poll or session read; return what is done afterwards, or None if `find` need not wait.
 
-        The last snapshots of polls in `unreadable` (slugs of invalid rows) are kept and marked as stale.
+        The future belongs to all who wait for it, and must not be cancelled.
+
+        Raises:
+            Problem: too many requests wait.
         """
-        self._stale_since = None
-        for slug in self._channels.keys() - {state.poll.slug for state in states}:
-            channel = self._channels[slug]
-            if slug not in unreadable:
-                self._deleted.append(self._channels.pop(slug))
-            elif channel.snapshot["stale_since"] is None:
-                channel.publish(channel.snapshot | {"stale_since": _now()})
-                self._changed.set()
-        for state in states:
-            channel = self._channels.setdefault(state.poll.slug, Channel(self._metrics))
-            snapshot = snapshot_of(state)
-            if snapshot != channel.snapshot:
-                channel.publish(snapshot)
-                self._changed.set()
+        is_away = not self.loaded or self._stale_since is not None
+        is_possible = SLUG.fullmatch(key.name) if key.kind == "poll" else parse_code(key.name) == key.name
+        if is_away or not is_possible or self._held(key):
+            return None
+        return self.demand.ask(key)
+
+    def hint(self, key: Key, *, urgent: bool) -> None:
+        """Have a poll or session read again if it is held; urgent if its definition has changed."""
+        if self._held(key):
+            self.demand.add(key, urgent=urgent)
+        elif urgent:
+            self.demand.forget_missing(key)
+
+    def refresh(self) -> None:
+        """Have everything read again that is held, and the default poll."""
+        for key in self._keys():
+            self.demand.add(key, urgent=True)
+        self.demand.add(Key("poll", DEFAULT_POLL), urgent=True)
+
+    def _keys(self) -> list[Key]:
+        return [*(Key("poll", slug) for slug in self.channels), *(Key("session", code) for code in self.sessions)]
+
+    def check(self, revisions: Mapping[str, tuple[int, Backlog]], changes: Mapping[str, int]) -> None:
+        """Have everything read again that differs from the database, given revisions of polls, changes of sessions."""
+        for slug, channel in self.channels.items():
+            revision, backlog = revisions.get(slug, (None, None))
+            if revision != channel.revision:
+                self.demand.add(Key("poll", slug), urgent=revision is None)
+            elif backlog:
+                channel.set_backlog(backlog)
+        for code, session in self.sessions.items():
+            if changes.get(code) != session.session.changed:
+                self.demand.add(Key("session", code), urgent=True)
+            elif session.session.current and not session.channel:
+                self.demand.add(Key("poll", session.session.current))
+        self.demand.add(Key("poll", DEFAULT_POLL))  # whatever its revision, so that a missing right or table is noticed
+
+    def update_sessions(self, asked: Collection[str], sessions: Collection[Session]) -> None:
+        """Show sessions that were read, and close those that were asked for and are deleted.
+
+        The current polls of sessions that are shown for the first time have been read before.
+        """
+        self._succeed()
+        for session in sessions:
+            channel = self.channels.get(session.current or "")
+            if held := self.sessions.get(session.code):
+                held.define(session, channel)
+            else:
+                self.sessions[session.code] = SessionChannel(self._outbox, session, channel)
+        found = {session.code for session in sessions}
+        for code in asked:
+            if code not in found and (gone := self.sessions.pop(code, None)):
+                gone.unfollow()
+                self._close(gone, "this session was deleted")
+            self.demand.answer(Key("session", code), found=code in found)
+
+    def update(self, state: PollState, evaluation: Evaluation | None) -> None:
+        """Show a poll that was read, and begin to hold it.
+
+        Args:
+            state: newer than the one before.
+            evaluation: its numbers; None if they come later, with `count`.
+        """
+        self._succeed()
+        channel = self.channels.get(state.poll.slug)
+        if channel and (revoked := channel.update(state, evaluation)):
+            self._closing.append((revoked, CLOSE_RESTART, "the ticket has changed"))
+        if evaluation:
+            self.count(state, evaluation, is_late=False)
+
+    def count(self, state: PollState, evaluation: Evaluation, *, is_late: bool = True) -> None:
+        """Show the numbers of a poll."""
+        slug = state.poll.slug
+        channel = self.channels.get(slug)
+        if channel and is_late:
+            channel.set_numbers(state, evaluation)
+        if channel is None:
+            channel = self.channels[slug] = Channel(self._outbox, state, evaluation)
+            for session in self.sessions.values():
+                if session.session.current == slug:
+                    session.follow(channel)
+        self.demand.answer(Key("poll", slug), found=True)
+
+    def remove(self, slug: str, *, unreadable: bool = False) -> None:
+        """Close the connections of viewers of a poll that does not exist.
+
+        If its row is only unreadable, its last snapshot is kept, marked as stale.
+        """
+        self._succeed()
+        channel = self.channels.get(slug)
+        if channel and unreadable:
+            channel.mark_stale(_now())
+        elif channel:
+            del self.channels[slug]
+            for session in self.sessions.values():
+                if session.channel is channel:
+                    session.follow(None)
+            self._close(channel, "this poll was deleted")
+        self.demand.answer(Key("poll", slug), found=channel is not None and unreadable)
+
+    def _close(self, gone: Channel | SessionChannel, reason: str) -> None:
+        self._closing += [(feed, CLOSE_DELETED, reason) for feed in gone.feeds.values()]
+
+    def _succeed(self) -> None:
+        self.loaded, self._stale_since = True, None
 
     def record_rates(self) -> None:
         """Append the votes of the last second to the rates of every poll; called once a second."""
-        for channel in self._channels.values():
+        for channel in self.channels.values():
             channel.record_rate()
 
     def mark_stale(self) -> None:
         """Add to each snapshot that it is stale, because the database does not respond."""
         if self._stale_since is None:
             self._stale_since = _now()
-            for channel in self._channels.values():
-                channel.publish(channel.snapshot | {"stale_since": self._stale_since})
-            self._changed.set()
+            for channel in self.channels.values():
+                channel.mark_stale(self._stale_since)
+            for session in self.sessions.values():
+                session.mark_stale(self._stale_since)
+        self.demand.give_up()
+
+    def close(self) -> None:
+        """Let no request wait any more, because nothing will be read."""
+        self.loaded = False
+        self.demand.give_up()
 
     async def run(self, stop: Stop) -> None:
-        """Send published snapshots, and close the connections of viewers of deleted polls, until `stop` is set."""
+        """Send published snapshots, close what was deleted, and forget what nobody watches, until `stop` is set."""
         async with asyncio.TaskGroup() as tasks:
-            broadcasting = tasks.create_task(self._broadcast())
+            sending = tasks.create_task(self._outbox.run())
             while not stop.is_set():
-                while self._deleted:
-                    await self._deleted.pop().close()
-                for channel in list(self._channels.values()):
-                    await channel.keep_alive()
+                while self._closing:
+                    feed, code, reason = self._closing.pop()
+                    await feed.close(code, reason)
+                feeds = [each.feeds for each in self.channels.values()] + [
+                    each.feeds for each in self.sessions.values()
+                ]
+                for feed in (feed for each in feeds for feed in each.values()):
+                    feed.keep_alive()
+                self._forget()
                 await pause(stop, CHECK_SECONDS)
-            broadcasting.cancel()
+            sending.cancel()
 
-    async def _broadcast(self) -> None:
-        """Send changes. Then pause half as long as sending took, so that sending to many viewers leaves CPU time."""
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            began = time.monotonic()
-            for channel in list(self._channels.values()):
-                await channel.broadcast()
-            await asyncio.sleep((time.monotonic() - began) / 2)
+    def _forget(self) -> None:
+        """Forget the polls and sessions that have no viewers and were not asked for recently."""
+        for code in _idle(self.sessions):
+            self.sessions.pop(code).unfollow()
+        for slug in _idle({slug: each for slug, each in self.channels.items() if not each.followers}):
+            if slug != DEFAULT_POLL:
+                del self.channels[slug]
+
+
+def _idle(held: Mapping[str, Channel] | Mapping[str, SessionChannel]) -> list[str]:
+    """Return the names to forget."""
+    idle = sorted((each.asked_at, name) for name, each in held.items() if not each.viewers)
+    oldest = time.monotonic() - KEEP_SECONDS
+    return [name for n, (asked_at, name) in enumerate(idle) if asked_at < oldest or n < len(idle) - MAX_IDLE]
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def snapshot_of(state: PollState) -> Snapshot:
-    """Return the JSON of `/api/results` and `/ws`; it includes a retired option only if that has votes."""
-    options = [
-        {"key": option.key, "label": option.label, "votes": state.votes.get(option.key, 0)}
-        for option in state.poll.options
-        if not option.retired or state.votes.get(option.key)
-    ]
-    paused = state.paused_since
-    return {
-        "poll": state.poll.slug,
-        "question": state.poll.question,
-        "revision": state.revision,
-        "options": options,
-        "total": sum(option["votes"] for option in options),
-        "stale_since": None,
-        "waiting": state.waiting,
-        "paused_since": paused and paused.astimezone(UTC).isoformat(timespec="seconds"),
-    }

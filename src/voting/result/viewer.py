@@ -16,8 +16,8 @@ from websockets.http11 import Request
 from websockets.protocol import CONNECTING, OPEN
 from websockets.server import ServerProtocol
 
-from voting.result.handshake import Admit, respond
-from voting.result.hub import Channel
+from voting.result.feed import Feed
+from voting.result.handshake import Admit, Load, respond
 
 STUCK_SECONDS = 10.0  # time limit for a viewer to read from a full socket
 PING_SECONDS = 10.0  # time without a byte from the viewer, after which it gets a ping
@@ -32,27 +32,35 @@ _PING = Frame(Opcode.PING, b"").serialize(mask=False)
 
 
 class Viewer(asyncio.Protocol):
-    """A WebSocket connection, from its upgrade to its end. It is a `Subscriber` of one channel.
+    """A WebSocket connection, from its upgrade to its end. It is a `Subscriber` of one feed.
 
     Args:
         connections: the server's connections; it calls `check` and `shutdown` of each.
-        admit: takes a request and its peer; returns the channel and the address for `release`, or raises a Problem.
+        load: takes a request; returns a future that is done when `admit` can be called, or None if it can now.
+        admit: takes a request and its peer; returns the feed and the address for `release`, or raises a Problem.
         release: called with the address when the connection is closed.
         on_cut: called when the connection is cut, because the viewer does not read or does not respond to pings.
     """
 
     __slots__ = (
-        *("_address", "_admit", "_channel", "_closing", "_connections", "_frame", "_frames", "_on_cut", "_protocol"),
-        *("_received", "_received_at", "_release", "_stuck_since", "_transport"),
+        *("_address", "_admit", "_closing", "_connections", "_feed", "_frame", "_frames", "_load", "_on_cut"),
+        *("_protocol", "_received", "_received_at", "_release", "_stuck_since", "_transport"),
     )
     _transport: asyncio.Transport
 
     def __init__(
-        self, connections: set[Any], *, admit: Admit, release: Callable[[str], None], on_cut: Callable[[], None]
+        self,
+        connections: set[Any],
+        *,
+        load: Load,
+        admit: Admit,
+        release: Callable[[str], None],
+        on_cut: Callable[[], None],
     ) -> None:
-        self._connections, self._admit, self._release, self._on_cut = connections, admit, release, on_cut
+        self._connections, self._load, self._admit = connections, load, admit
+        self._release, self._on_cut = release, on_cut
         self._protocol = ServerProtocol(max_size=MAX_MESSAGE)
-        self._channel: Channel | None = None  # from the handshake until the close begins
+        self._feed: Feed | None = None  # from the handshake until the close begins
         self._address: str | None = None  # the argument of `release`
         self._closing: asyncio.TimerHandle | None = None
         self._frame = b""  # the last snapshot that was sent
@@ -90,12 +98,30 @@ class Viewer(asyncio.Protocol):
         self._flush()
 
     def _open(self, request: Request) -> None:
-        """Respond to the request; if it is admitted, subscribe to its channel."""
+        """Respond to the request, at once or when what it asks for has been read."""
+        loading = self._load(request)
+        if loading is None:
+            self._respond(request)
+            return
+        self._transport.pause_reading()
+
+        def resume(_: object) -> None:
+            if self._protocol.eof_sent:  # it has sent too much meanwhile
+                self._transport.abort()
+            elif not self._transport.is_closing():
+                self._transport.resume_reading()
+                self._respond(request)
+                self._flush()
+
+        loading.add_done_callback(resume)
+
+    def _respond(self, request: Request) -> None:
+        """Respond to the request; if it is admitted, subscribe to its feed."""
         admission = respond(self._protocol, request, self._transport.get_extra_info("peername"), self._admit)
         if admission:
-            self._channel, self._address = admission
+            self._feed, self._address = admission
             self._flush()
-            self._channel.subscribe(self)
+            self._feed.subscribe(self)
 
     def _flush(self) -> None:
         """Write the bytes that the protocol has queued; if the connection is closing, set a time limit."""
@@ -126,8 +152,8 @@ class Viewer(asyncio.Protocol):
         self._received_at = asyncio.get_running_loop().time()
         if self._closing is None:
             self._transport.resume_reading()
-        if self._channel:
-            self.send(self._channel.frame)
+        if self._feed:
+            self.send(self._feed.frame)
 
     def check(self, now: float) -> None:
         """Cut the connection if the viewer is lost, or send a ping if one is due; called once a second.
@@ -135,7 +161,7 @@ class Viewer(asyncio.Protocol):
         Args:
             now: time of the event loop, in seconds.
         """
-        if self._channel is None:  # it is closing: the timer `_closing` ends it
+        if self._feed is None:  # not admitted yet, or closing: the timer `_closing` ends it
             return
         self._received = self._frames = 0
         if self._is_lost(now):
@@ -174,6 +200,6 @@ class Viewer(asyncio.Protocol):
         self._connections.discard(self)
 
     def _unsubscribe(self) -> None:
-        if self._channel:
-            self._channel.unsubscribe(self)
-            self._channel = None
+        if self._feed:
+            self._feed.unsubscribe(self)
+            self._feed = None

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -51,8 +52,17 @@ def check_host_and_port(url: str) -> str:
     raise ValueError("expected one host and, if any, a port from 0 to 65535")
 
 
+def check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    """Return origins if each is one that a Content-Security-Policy can name."""
+    for origin in origins:
+        if not re.fullmatch(r"https?://(\*\.)?[A-Za-z0-9._-]+(:\d{1,5})?", origin):
+            raise ValueError(f"expected origins such as https://www.example.org, separated by commas, not {origin}")
+    return origins
+
+
 AcceptedKeys = Annotated[tuple[keys.AcceptedKey, ...], BeforeValidator(parse_keys)]
 CommaList = Annotated[tuple[str, ...], BeforeValidator(parse_list)]
+OriginList = Annotated[CommaList, AfterValidator(check_origins)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Label = Annotated[str, AfterValidator(clean_label)]
 LabelList = Annotated[tuple[Label, ...], BeforeValidator(parse_labels)]

@@ -12,7 +12,17 @@ from pydantic import Field, field_validator, model_validator
 from voting.polls.labels import clean_label, fold_label
 from voting.polls.poll import MAX_OPTIONS
 from voting.settings import keys
-from voting.settings.fields import AcceptedKeys, CommaList, HostUrl, Label, LabelList, Port, PublicUrl, Renames
+from voting.settings.fields import (
+    AcceptedKeys,
+    CommaList,
+    HostUrl,
+    Label,
+    LabelList,
+    OriginList,
+    Port,
+    PublicUrl,
+    Renames,
+)
 from voting.settings.sources import Settings
 from voting.settings.tracing import TraceSettings
 
@@ -130,6 +140,8 @@ class ResultSettings(WebSettings, DatabaseSettings):
     viewers_per_address: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     """The maximum number from one address, by default a quarter of `MAX_VIEWERS`; a /48 of IPv6 may have up to half of
     all. 0 is no limit."""
+    embed_origins: Annotated[OriginList, Field(examples=["https://www.example.org, https://*.example.com"])] = ()
+    """Origins whose pages may show `/embed/SLUG` in an iframe; without it, none may."""
 
     @property
     def max_viewers_per_address(self) -> int:

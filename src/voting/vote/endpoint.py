@@ -24,7 +24,7 @@ from voting.vote.ballot_pages import BallotPages, BallotView
 from voting.vote.ballots import Ballots
 from voting.vote.metrics import VoteMetrics
 from voting.vote.new_voters import NewVoters, idempotency_key
-from voting.vote.opening import refuse_unless_open, state_at
+from voting.vote.opening import not_open
 from voting.vote.prepared import PreparedBallot
 from voting.vote.voter import Voter, Voters
 from voting.web import language
@@ -124,8 +124,8 @@ class VoteEndpoint:
         if ballot is None:
             assert session  # noqa: S101 - only a session can be without a poll
             return voter, _HTML, self._ballot_pages.waiting(session, reader)
-        state = state_at(ballot.poll, time.time())
-        found = _VOTED.search(scope["query_string"])
+        state = ballot.state_now()
+        found = _VOTED.search(scope["query_string"]) if scope["query_string"] else None
         voted = bool(found and state == "open" and hmac.compare_digest(found[1], ballot.voted_token.encode()))
         view = BallotView(ballot, state, reader.code, session, voted=voted)
         return voter, _HTML, self._ballot_pages.ballot(view)
@@ -143,8 +143,9 @@ class VoteEndpoint:
             message = translatable("Send the vote as a form: {type} with the field vote.")
             raise Problem(415, "media_type", message, type=_FORM.decode())
         form = await _read_body(headers, receive)
-        state = state_at(ballot.poll, time.time())
-        refuse_unless_open(state)
+        state = ballot.state_now()
+        if state != "open":
+            raise not_open(state)
         choice = ballot.plain_forms.get(form) or ballot.parse_choice(form)
         key = idempotency_key(headers[b"idempotency-key"]) if b"idempotency-key" in headers else None
         voter, client_address = self._voters.recognise(headers.get(b"cookie")), ""

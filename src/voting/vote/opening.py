@@ -21,11 +21,10 @@ def _is_over(poll: Poll, now: float) -> bool:
     return poll.closes_at is not None and poll.closes_at <= now
 
 
-def refuse_unless_open(state: State) -> None:
-    """Raise the `Problem` of a vote in a poll that takes none."""
+def not_open(state: State) -> Problem:
+    """Return the refusal of a vote in a poll that is in this state, and takes none."""
     if state == "draft":
         message = translatable("Voting has not opened yet, so your vote was not counted.")
-        raise Problem(409, "not_open", message, title=translatable("Voting has not opened yet"))
-    if state == "closed":
-        message = translatable("Voting is closed, so your vote was not counted.")
-        raise Problem(409, "closed", message, title=translatable("Voting is closed"))
+        return Problem(409, "not_open", message, title=translatable("Voting has not opened yet"))
+    message = translatable("Voting is closed, so your vote was not counted.")
+    return Problem(409, "closed", message, title=translatable("Voting is closed"))

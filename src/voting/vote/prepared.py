@@ -1,8 +1,11 @@
 """A poll's ballot, prepared so that a plain form is not parsed."""
 
+import time
 from urllib.parse import parse_qsl
 
 from voting.polls.poll import BadChoice, Poll
+from voting.polls.state import State
+from voting.vote.opening import state_at
 from voting.web.language import translatable
 from voting.web.problems import Problem
 
@@ -17,6 +20,7 @@ class PreparedBallot:
         self.poll = poll
         self.box = poll.box.encode()
         self.digest = poll.digest
+        self._has_times = poll.opens_at is not None or poll.closes_at is not None
         # Only one option is named: a choice of several is parsed.
         self.plain_forms = {
             f"{ballot}vote={option.key}".encode(): option.key.encode()
@@ -28,6 +32,10 @@ class PreparedBallot:
         self.voted_token = f"{self.digest}-{self.ticket}" if self.ticket else self.digest
         ticket = f', "ticket": "{self.ticket}"' if self.ticket else ""
         self._receipt = f'{{"poll": "{poll.slug}", "choice": "%b", "receipt": "%b"{ticket}}}'.encode()
+
+    def state_now(self) -> State:
+        """Return the state of the poll by the clock of this process."""
+        return state_at(self.poll, time.time()) if self._has_times else self.poll.state
 
     def receipt(self, choice: bytes, receipt: bytes) -> bytes:
         """Return the JSON for a program. Keys need no escape: see `Poll.from_parts`."""

@@ -54,8 +54,11 @@ class Language:
     def moment(self, seconds: float) -> str:
         """Return a time (since the epoch) in UTC, with the day unless it is within the next twelve hours."""
         at = datetime.fromtimestamp(seconds, UTC)
-        is_near = 0 <= (at - datetime.now(UTC)).total_seconds() < 12 * 3600
-        return f"{format_skeleton('Hm' if is_near else 'MMMdHm', at, locale=self._locale)} UTC"
+        text = format_skeleton("Hm", at, locale=self._locale)
+        if not 0 <= (at - datetime.now(UTC)).total_seconds() < 12 * 3600:
+            day = format_skeleton("MMMd", at, locale=self._locale)
+            text = str(self._locale.datetime_formats["medium"]).replace("{0}", text).replace("{1}", day)
+        return f"{text} UTC"
 
     def count(self, one: str, many: str, number: int) -> str:
         """Return the plural form of a text for a number, which replaces {n} in it."""

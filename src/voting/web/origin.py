@@ -31,6 +31,25 @@ def same_site(headers: Mapping[bytes, bytes], allowed_origins: tuple[str, ...]) 
     return headers.get(b"sec-fetch-site", b"none") in {b"same-origin", b"none"}
 
 
+def from_service(headers: Mapping[bytes, bytes], public_url: str, port: int) -> bool:
+    """Whether a request comes from a page of another web service of this installation.
+
+    Args:
+        headers: of the request.
+        public_url: of the service; "" if it is at `port` of the host that the request names.
+        port: of the service.
+    """
+    scheme, _, netloc = headers.get(b"origin", b"").decode("latin-1").partition("://")
+    if public_url:
+        public_scheme, _, rest = public_url.partition("://")
+        return (scheme, netloc) == (public_scheme, rest.partition("/")[0].lower())
+    host = _HOST.fullmatch(headers.get(b"host", b"").decode("latin-1"))
+    if host is None:
+        return False
+    without_port = {"http": 80, "https": 443}.get(scheme) == port and netloc == host["name"]
+    return scheme in {"http", "https"} and (without_port or netloc == f"{host['name']}:{port}")
+
+
 def service_url(scheme: str, host: str, public_url: str, port: int) -> str:
     """Return the URL of a web service, without a slash at its end.
 

@@ -30,8 +30,14 @@ QUERIES = sorted({target["expr"] for panel in panels() for target in panel["targ
 
 @pytest.fixture(scope="module")
 def loaded(edge: Edge) -> Iterator[Edge]:
-    """The stack under load: voters, and a viewer."""
+    """The stack under load: voters, a viewer, and a host who has made a poll."""
     stop = threading.Event()
+    key = edge.execute("admin", "cat", "/run/secrets/admin_key").strip()
+    with edge.client(ADMIN) as host:
+        made = host.post(
+            "/api/polls", json={"question": "?", "options": ["A", "B"]}, headers={"authorization": f"Bearer {key}"}
+        )
+        assert made.status_code == 201, made.text
 
     def watch() -> None:
         with edge.client(RESULT) as client, open_viewer(edge) as viewer:

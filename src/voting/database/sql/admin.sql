@@ -23,6 +23,18 @@ WHERE %(created)s::timestamptz IS NULL OR (p.created, p.slug) < (%(created)s::ti
 ORDER BY p.created DESC, p.slug DESC LIMIT %(limit)s
 
 
+-- name: admin_open_polls
+SELECT p.slug, p.question, p.options, poll_fields(p) AS more, p.timer, p.opens_at, p.closes_at, p.opened, p.closed, p.created,
+       (SELECT coalesce(sum(votes), 0)::bigint FROM tallies WHERE poll = poll_box(p.slug, p.round)) AS total
+FROM polls AS p WHERE state = 'open' ORDER BY opened DESC NULLS LAST, slug LIMIT 20
+
+
+-- name: admin_some_polls
+SELECT p.slug, p.question, p.options, poll_fields(p) AS more, p.timer, p.opens_at, p.closes_at, p.opened, p.closed, p.created,
+       (SELECT coalesce(sum(votes), 0)::bigint FROM tallies WHERE poll = poll_box(p.slug, p.round)) AS total
+FROM polls AS p WHERE slug = ANY(%(slugs)s)
+
+
 -- name: admin_rounds
 -- The earlier rounds of a poll, the last first.
 SELECT r.round, r.question, r.options, r.kind, r.max_choices, r.scale, r.opened, r.closed,
@@ -127,7 +139,7 @@ ORDER BY id DESC LIMIT %(limit)s
 
 
 -- name: admin_in_session
-SELECT FROM sessions WHERE code = %(code)s AND polls @> ARRAY[%(slug)s]
+SELECT code FROM sessions WHERE code = %(code)s AND polls @> ARRAY[%(slug)s]
 
 
 -- name: admin_sweep

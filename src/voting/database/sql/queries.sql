@@ -126,14 +126,43 @@ LIMIT 1
 
 
 -- name: snapshot
--- Everything that viewers see, at one moment. The cost does not depend on the number of votes.
+-- Everything that viewers of some polls see, at one moment. The cost does not depend on the number of votes.
 SELECT p.slug, p.question, p.options, poll_fields(p), p.revision, p.defined,
-       (SELECT coalesce(json_object_agg(choice, votes), '{}') FROM tallies WHERE poll = poll_box(p.slug, p.round)) AS votes,
+       (SELECT coalesce(json_object_agg(choice, votes), '{}') FROM tallies WHERE poll = poll_box(p.slug, p.round))::text AS tallies,
        coalesce(w.waiting, 0) AS waiting,
        CASE WHEN w.seen > now() - interval '3 seconds' THEN NULL ELSE coalesce(w.seen, p.created) END AS paused_since
 FROM polls AS p
 LEFT JOIN (SELECT seen, lag + pending AS waiting FROM workers ORDER BY seen DESC LIMIT 1) AS w ON true
+WHERE p.slug = ANY(%(slugs)s)
 ORDER BY p.slug
+
+
+-- name: revisions
+-- Whether some polls must be read again, and what `snapshot` has that changes without a new revision.
+SELECT p.slug, p.revision, coalesce(w.waiting, 0) AS waiting,
+       CASE WHEN w.seen > now() - interval '3 seconds' THEN NULL ELSE coalesce(w.seen, p.created) END AS paused_since
+FROM polls AS p
+LEFT JOIN (SELECT seen, lag + pending AS waiting FROM workers ORDER BY seen DESC LIMIT 1) AS w ON true
+WHERE p.slug = ANY(%(slugs)s)
+
+
+-- name: sessions
+SELECT code, title, polls, current, changed FROM sessions WHERE code = ANY(%(codes)s)
+
+
+-- name: session_changes
+SELECT code, changed FROM sessions WHERE code = ANY(%(codes)s)
+
+
+-- name: write_audiences
+INSERT INTO audiences AS known (session, replica, people, seen)
+SELECT code, %(replica)s, people, now() FROM unnest(%(codes)s::text[], %(people)s::integer[]) AS here (code, people)
+ON CONFLICT (session, replica) DO UPDATE SET people = excluded.people, seen = excluded.seen
+
+
+-- name: delete_audiences
+-- Deletes the rows of a result process, and those of processes that were killed.
+DELETE FROM audiences WHERE replica = %(replica)s OR seen < now() - interval '1 minute'
 
 
 -- name: installations

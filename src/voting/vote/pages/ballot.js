@@ -10,6 +10,7 @@ let page; // the element with the poll, and its state in data-…
 let texts;
 let order = []; // the keys of a ranking, as chosen
 let vote = null; // the vote that is being sent, until it is accepted or refused
+let lastRefusal = ""; // since the last vote; shown also on the page that replaces this one
 let sending = false;
 let attempts = 0;
 let timer = 0;
@@ -35,7 +36,7 @@ function plural(forms, number) {
   return text.replace("{n}", new Intl.NumberFormat(language, { numberingSystem: "latn" }).format(number));
 }
 
-function showMessage(text, { labels = [], problem = false, receipt = "", link = "" } = {}) {
+function showMessage(text, { labels = [], problem = false, receipt = "" } = {}) {
   const message = byId("status");
   if (!message) return;
   setText(message, text, labels.length ? { label: labels[0] } : {});
@@ -44,7 +45,11 @@ function showMessage(text, { labels = [], problem = false, receipt = "", link = 
   if (receipt && isSeveral()) {
     const list = document.createElement("ol");
     list.className = `chosen ${page.dataset.kind}`;
-    for (const each of labels) list.append(Object.assign(document.createElement("li"), { textContent: each, dir: "auto" }));
+    for (const each of labels) {
+      const item = document.createElement("li");
+      setText(item, "{label}", { label: each });
+      list.append(item);
+    }
     message.append(list);
   }
   if (receipt) {
@@ -52,7 +57,6 @@ function showMessage(text, { labels = [], problem = false, receipt = "", link = 
     setText(small, texts.receipt, { receipt });
     message.append(small);
   }
-  if (link) message.append(" ", Object.assign(document.createElement("a"), { href: page.dataset.here, textContent: link }));
   for (const field of fields()) field.classList.toggle("sending", !isSeveral() && field.value === vote?.choice);
 }
 
@@ -77,9 +81,8 @@ async function attempt({ action, ballot, choice }) {
     if (response.status >= 500 || (response.status === 429 && problem?.reason !== "new_voters")) {
       return { retry: texts.busy, wait: Number(response.headers.get("Retry-After")) || 1 };
     }
-    const link = problem?.reason === "poll_changed" ? texts.back : "";
-    if (response.status === 409) refreshIn(0);
-    return { refusal: problem?.detail ?? texts.refused.replace("{status}", response.status), link };
+    if (response.status === 409) refreshIn(0); // the poll is not what the page shows
+    return { refusal: problem?.detail ?? texts.refused.replace("{status}", response.status) };
   } catch {
     return { retry: texts.silent, wait: 0.5 }; // offline, too slow, or not a response of the service
   }
@@ -89,7 +92,7 @@ async function send() {
   if (sending || !vote) return;
   sending = true;
   const sent = vote;
-  const { receipt, ticket, refusal, link, retry, wait } = await attempt(sent);
+  const { receipt, ticket, refusal, retry, wait } = await attempt(sent);
   sending = false;
   if (retry) {
     attempts += 1;
@@ -101,9 +104,11 @@ async function send() {
   attempts = 0;
   if (sent === vote) vote = null;
   else sendIn(0); // another choice was made
-  if (refusal && sent.key !== storageKey()) notice(`${sent.question}: ${refusal}`); // meanwhile another one is shown
-  else if (refusal && !vote) showMessage(refusal, { problem: true, link });
-  if (refusal) return;
+  if (refusal) {
+    lastRefusal = refusal;
+    if (!vote) showMessage(refusal, { problem: true });
+    return;
+  }
   const accepted = { choice: sent.choice, labels: sent.labels, receipt, ticket };
   store(sent.key, accepted);
   if (!vote && sent.key === storageKey()) showAccepted(accepted, { marks: !isSeveral() });
@@ -206,6 +211,8 @@ function showBallot() {
   const accepted = !isMarked && stored();
   if (!accepted) showLeft();
   else if (page.dataset.state === "closed" || labelsOf(accepted.choice).join() === accepted.labels?.join()) showAccepted(accepted);
+  if (lastRefusal) showMessage(lastRefusal, { problem: true });
+  lastRefusal = "";
 }
 
 document.addEventListener("submit", (event) => {
@@ -225,9 +232,9 @@ document.addEventListener("submit", (event) => {
     ballot: event.target.elements.ballot.value,
     choice,
     labels: labelsOf(choice),
-    question: byId("question").textContent,
     key: storageKey(),
   };
+  lastRefusal = "";
   showMessage(texts.sending, { labels: vote.labels });
   sendIn(Math.max(0, notBefore - Date.now()));
 });

@@ -88,7 +88,9 @@ async function fetchPage() {
     noteServerTime(response, sent);
     if (response.status === 404) location.assign(page.dataset.here); // deleted
     if (!response.ok) return null;
-    return new DOMParser().parseFromString(await response.text(), "text/html").getElementById("page");
+    const next = new DOMParser().parseFromString(await response.text(), "text/html").getElementById("page");
+    for (const each of next.querySelectorAll("noscript")) each.remove(); // the parser runs without scripts
+    return next;
   } catch {
     return null;
   }

@@ -211,6 +211,9 @@ BEGIN
         OR EXISTS (SELECT FROM polls WHERE state = 'open' AND closes_at <= now())
     THEN
         PERFORM lock_definitions();
+        PERFORM FROM polls -- in the order of `count` in queries.sql, or the two could wait for each other
+            WHERE (state = 'draft' AND opens_at <= now()) OR (state = 'open' AND closes_at <= now())
+            ORDER BY slug FOR NO KEY UPDATE;
         WITH opened AS (
             UPDATE polls
             SET state = 'open', opened = now(), closed = NULL,

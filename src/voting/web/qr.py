@@ -1,4 +1,4 @@
-"""QR codes of URLs, for the big screen."""
+"""QR codes of URLs, for the big screen and the host."""
 
 import segno
 from markupsafe import Markup

@@ -1,0 +1,146 @@
+// The control pages: sends their forms without loading the page, and shows the numbers of every second.
+// The numbers come from the API. When the poll or the session has changed, the page itself is read again, so that its
+// words come from one place, the server.
+"use strict";
+
+const EVERY = 1000; // milliseconds
+const LIMIT = 5000;
+const SETTLE = 500; // a second tap on the same place is not meant for the button that has just come there
+const spoken = document.getElementById("spoken");
+const plain = new Intl.NumberFormat(`${document.documentElement.lang}-u-nu-latn`);
+const percent = new Intl.NumberFormat(`${document.documentElement.lang}-u-nu-latn`, { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
+let control = document.getElementById("control");
+let ahead = 0; // the server's clock minus ours, in milliseconds
+let busy = false;
+let swapped = 0;
+
+async function read(url, options = {}) {
+  const answer = await fetch(url, { signal: AbortSignal.timeout(LIMIT), ...options });
+  const date = Date.parse(answer.headers.get("date"));
+  if (date && Math.abs(date + 500 - Date.now() - ahead) > 1000) ahead = date + 500 - Date.now();
+  return answer;
+}
+
+function swap(html) {
+  const page = new DOMParser().parseFromString(html, "text/html");
+  const next = page.getElementById("control");
+  if (!next) return;
+  const focused = document.activeElement;
+  const place = control.contains(focused) && { id: focused.id, name: focused.value, main: focused.matches(".main") };
+  const before = control.querySelector(".condition")?.textContent;
+  control.replaceWith(next);
+  control = next;
+  enhance(control);
+  tick();
+  if (place) {
+    const same = (place.id && document.getElementById(place.id)) || [...control.querySelectorAll("button")].find((button) => button.value === place.name);
+    (same ?? control.querySelector(".main")).focus({ preventScroll: true });
+  }
+  const heading = control.querySelector("h1").textContent;
+  const condition = control.querySelector(".condition .pill")?.textContent ?? "";
+  if (before !== control.querySelector(".condition")?.textContent) spoken.textContent = `${heading} ${condition}`;
+  document.title = page.title;
+  swapped = performance.now();
+}
+
+function complain(text) {
+  const trouble = control.querySelector("#trouble");
+  if (trouble.textContent !== text) trouble.textContent = text;
+  trouble.hidden = !text;
+}
+
+document.addEventListener("submit", async (event) => {
+  const form = event.target;
+  if (!form.matches("[data-swap]")) return;
+  event.preventDefault();
+  if (busy || performance.now() - swapped < SETTLE) return;
+  busy = true;
+  event.submitter?.setAttribute("aria-busy", "true");
+  try {
+    const answer = await read(form.action, { method: "POST", body: new URLSearchParams(new FormData(form, event.submitter)) });
+    const html = await answer.text();
+    if (answer.ok) swap(html);
+    else await refused(html);
+  } catch {
+    complain(control.dataset.lost);
+  }
+  event.submitter?.removeAttribute("aria-busy");
+  busy = false;
+});
+
+async function refused(html) {
+  const page = new DOMParser().parseFromString(html, "text/html");
+  const text = page.getElementById("problem")?.textContent.trim() || page.title;
+  await reload().catch(() => {});
+  complain(text);
+  said = performance.now();
+}
+let said = -Infinity; // when a refusal was shown: it stays for some seconds
+
+async function reload() {
+  const answer = await read(location.href);
+  if (answer.ok) swap(await answer.text());
+}
+
+async function look() {
+  const { poll, session, version, sessionVersion } = control.dataset;
+  const urls = [...(poll ? [`/api/polls/${poll}`] : []), ...(session ? [`/api/sessions/${session}`] : [])];
+  const answers = await Promise.all(urls.map((url) => read(url)));
+  if (busy) return; // what the button does comes next
+  if (answers.some((answer) => answer.status === 401 || answer.status === 403 || answer.status === 404)) return location.reload();
+  if (answers.some((answer) => !answer.ok)) throw new Error("not now");
+  const found = await Promise.all(answers.map((answer) => answer.json()));
+  if (busy) return;
+  const shown = poll && found[0];
+  const meeting = session && found.at(-1);
+  if ((shown && String(shown.changed) !== version) || (meeting && String(meeting.changed) !== sessionVersion)) return reload();
+  if (meeting) control.querySelector("#people").textContent = plain.format(meeting.people);
+  if (shown) draw(shown);
+}
+
+function draw(poll) {
+  control.querySelector("#total").textContent = plain.format(poll.total);
+  control.querySelector("#waiting").hidden = !poll.waiting;
+  const mean = control.querySelector("#mean");
+  if (mean) mean.textContent = poll.mean === null ? "–" : poll.mean.toFixed(2);
+  const isRanking = poll.kind === "ranking";
+  const most = isRanking ? Math.max(...poll.options.map((option) => option.points)) : poll.total;
+  const rows = new Map([...control.querySelectorAll("#bars li")].map((row) => [row.dataset.key, row]));
+  for (const option of poll.options) {
+    const row = rows.get(option.key);
+    if (!row) continue;
+    const part = most ? (isRanking ? option.points : option.votes) / most : 0;
+    row.querySelector(".value").textContent = isRanking ? plain.format(option.points) : `${plain.format(option.votes)} · ${percent.format(part)}`;
+    row.querySelector("progress").value = 100 * part;
+  }
+}
+
+function tick() {
+  const clock = control.querySelector("#countdown");
+  if (!clock) return;
+  const left = Math.max(0, Math.ceil(clock.dataset.at - (Date.now() + ahead) / 1000));
+  const minutes = Math.floor(left / 60);
+  const hours = Math.floor(minutes / 60);
+  const pad = (value) => String(value).padStart(2, "0");
+  const text = hours ? `${hours}:${pad(minutes % 60)}:${pad(left % 60)}` : `${minutes}:${pad(left % 60)}`;
+  const full = clock.dataset.text.replace("{time}", text);
+  if (clock.textContent !== full) clock.textContent = full;
+}
+
+let timer;
+async function beat() {
+  clearTimeout(timer);
+  if (document.hidden) return; // visibilitychange begins again
+  try {
+    if (!busy) await look();
+    if (performance.now() - said > 6000) complain("");
+  } catch {
+    complain(control.dataset.lost);
+  }
+  clearTimeout(timer);
+  timer = setTimeout(beat, EVERY);
+}
+
+document.addEventListener("visibilitychange", beat);
+setInterval(tick, 200);
+timer = setTimeout(beat, EVERY);
