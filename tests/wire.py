@@ -23,8 +23,9 @@ class Client(asyncio.Protocol):
         return client
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Keep the transport."""
+        """Keep the transport, and the local port."""
         self._transport = transport
+        self.port: int = transport.get_extra_info("sockname")[1]
 
     def ask(self, request: bytes) -> "asyncio.Future[bytes]":
         """Send a request; return a future of the whole answer."""
@@ -57,12 +58,12 @@ def get(port: int) -> bytes:
     return b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % port
 
 
-def post(port: int, cookie: bytes = b"", choice: bytes = b"a", key: bytes = b"") -> bytes:
+def post(port: int, cookie: bytes = b"", choice: bytes = b"a", key: bytes = b"", path: bytes = b"/") -> bytes:
     """Return a request to vote, with a cookie, an idempotency key, or neither."""
     extra = b"Cookie: %s\r\n" % cookie if cookie else b""
     extra += b"Idempotency-Key: %s\r\n" % key if key else b""
     return (
-        b"POST / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n%sAccept: application/json\r\n"
+        b"POST %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n%sAccept: application/json\r\n"
         b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\nvote=%s"
-        % (port, extra, 5 + len(choice), choice)
+        % (path, port, extra, 5 + len(choice), choice)
     )
