@@ -53,9 +53,9 @@ class Client(asyncio.Protocol):
         self._transport.close()
 
 
-def get(port: int) -> bytes:
+def get(port: int, path: bytes = b"/") -> bytes:
     """Return the request for the ballot."""
-    return b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % port
+    return b"GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % (path, port)
 
 
 def post(port: int, cookie: bytes = b"", choice: bytes = b"a", key: bytes = b"", path: bytes = b"/") -> bytes:

@@ -9,21 +9,25 @@ import sys
 from typing import Any
 
 from voting import __main__ as command
+from voting.broker import publication
 from voting.broker.stream import Consumer
 from voting.database import counting
 from voting.database.connection import Connection
+from voting.polls.poll import DEFAULT_POLL, Poll
+from voting.worker import definitions
 from voting.worker.batch import Batch
 from voting.worker.counter import VoteCounter
 
 _has_failed = False
 
 
-def _die() -> None:
+def die() -> None:
+    """Kill this process."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _first_call() -> bool:
-    """Return True once, with the first votes."""
+def first_call() -> bool:
+    """Return True once, as with the first votes."""
     global _has_failed
     is_first, _has_failed = not _has_failed, True
     return is_first
@@ -34,7 +38,7 @@ def after_read(signum: signal.Signals = signal.SIGKILL) -> None:
     original = VoteCounter._handle_batch
 
     async def process(self: VoteCounter, batch: Batch) -> None:
-        if batch.entries and _first_call():
+        if batch.entries and first_call():
             os.kill(os.getpid(), signum)
         await original(self, batch)
 
@@ -51,10 +55,10 @@ def in_transaction() -> None:
     original = counting.count
 
     async def count(connection: Connection, votes: Any, dead: Any, traceparent: str = "") -> int:
-        if votes and _first_call():
+        if votes and first_call():
             await connection.execute("BEGIN")
             await original(connection, votes, dead, traceparent)
-            _die()
+            die()
         return await original(connection, votes, dead, traceparent)
 
     counting.count = count
@@ -65,8 +69,8 @@ def after_commit() -> None:
     original = Consumer.acknowledge
 
     async def acknowledge(self: Consumer, entries: list[Any]) -> None:
-        if _first_call():
-            _die()
+        if first_call():
+            die()
         await original(self, entries)
 
     Consumer.acknowledge = acknowledge  # type: ignore[method-assign]
@@ -78,8 +82,8 @@ def after_acknowledging() -> None:
 
     async def acknowledge(self: Consumer, entries: list[Any]) -> None:
         await original(self, entries)
-        if _first_call():
-            _die()
+        if first_call():
+            die()
 
     Consumer.acknowledge = acknowledge  # type: ignore[method-assign]
 
@@ -93,6 +97,29 @@ def never_acknowledges() -> None:
     Consumer.acknowledge = acknowledge  # type: ignore[method-assign]
 
 
+def stops_before_publishing() -> None:
+    """Stop when the definition of an open poll is read; SIGCONT makes the worker publish it, and die."""
+    original = publication.publish
+    stopped = False
+
+    async def publish(client: Any, kind: Any, names: Any, read: publication.Read) -> publication.Published:
+        async def read_and_stop(slugs: Any) -> publication.Definitions:
+            nonlocal stopped
+            found = await read(slugs)
+            is_open = any(isinstance(each, Poll) and each.state == "open" for each in found[0].values())
+            if is_open and DEFAULT_POLL not in found[0] and not stopped:
+                stopped = True
+                os.kill(os.getpid(), signal.SIGSTOP)
+            return found
+
+        outcome = await original(client, kind, names, read_and_stop)
+        if stopped:
+            die()
+        return outcome
+
+    definitions.publish = publish  # type: ignore[attr-defined]
+
+
 FAILPOINTS = {
     function.__name__: function
     for function in (
@@ -102,6 +129,7 @@ FAILPOINTS = {
         after_commit,
         after_acknowledging,
         never_acknowledges,
+        stops_before_publishing,
     )
 }
 

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from voting.polls.poll import DEFAULT_POLL
+
 Outcome = Literal["ok", "refused", "unknown"]
 
 
@@ -15,7 +17,8 @@ class Attempt:
     """One attempt to vote. Times are seconds of the monotonic clock; the outcome `unknown` means that no answer came.
 
     Args:
-        counted: what a refusal says, "no" or "unknown".
+        box: of the round of the poll, see polls/poll.py.
+        counted, reason: what a refusal says: "no" or "unknown", and why.
         sent_cookie: whether the voter had a cookie.
         got_cookie: whether the answer had one.
     """
@@ -31,6 +34,8 @@ class Attempt:
     counted: str = ""
     sent_cookie: bool = True
     got_cookie: bool = False
+    box: str = DEFAULT_POLL
+    reason: str = ""
 
 
 class History:
@@ -56,7 +61,9 @@ class History:
 
     def count(self, outcome: Outcome, since: float = 0) -> int:
         """Return how many attempts with this outcome ended since a moment."""
-        if not since:
-            return self._totals[outcome]
+        return sum(each.outcome == outcome for each in self.latest(since)) if since else self._totals[outcome]
+
+    def latest(self, since: float, box: str = "") -> list[Attempt]:
+        """Return the attempts that ended since a moment, the latest first; with `box`, only those in one round."""
         latest = itertools.takewhile(lambda attempt: attempt.ended >= since, reversed(self.attempts))
-        return sum(attempt.outcome == outcome for attempt in latest)
+        return [attempt for attempt in latest if box in {"", attempt.box}]

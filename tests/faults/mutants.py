@@ -69,6 +69,16 @@ FIND = "        self._find(request)  # an unknown poll's name could be longer th
 GROUP = 'transaction.xgroup_create(STREAM, GROUP, "0", mkstream=True)'
 GUARD = "        WHERE (stored.entry_ms, stored.entry_seq) < (excluded.entry_ms, excluded.entry_seq)\n"
 RETURNING = "    RETURNING new.poll, old.choice AS before, new.choice AS after\n"
+RECORD = '        await self.connection.execute(QUERIES["admin_record"], row'
+OWN_TRANSACTION = """\
+        await self.connection.execute("COMMIT")
+        await self.connection.execute("BEGIN")
+"""
+VOTED = "    SELECT poll, decode(voter, 'hex') AS voter, choice, ms, seq\n"
+CURRENT_ROUND = """\
+    SELECT coalesce((SELECT poll_box(slug, round) FROM polls WHERE slug = split_part(poll, '#', 1)), poll) AS poll,
+           decode(voter, 'hex') AS voter, choice, ms, seq
+"""
 SEEN = """\
 ), seen AS (
     SELECT stored.* FROM votes AS stored JOIN batch USING (poll, voter)
@@ -229,6 +239,36 @@ MUTANTS = (
         "web/addresses.py",
         (("if full or self._total >= self._max_total:", "if False:"),),
         ("hostile",),
+    ),
+    Mutant(
+        "accepts votes in any state",
+        "vote/endpoint.py",
+        (("        refuse_unless_open(state)\n", ""),),
+        ("open-while-the-database-is-away", "close-while-vote-is-cut"),
+    ),
+    Mutant(
+        "publishes what is older than what was published",
+        "broker/publication.py",
+        (("await transaction.watch(key)", 'await transaction.watch(b"nothing")'),),
+        ("close-while-vote-is-cut",),
+    ),
+    Mutant(
+        "writes the audit log in a transaction of its own",
+        "admin/change.py",
+        ((RECORD, OWN_TRANSACTION + RECORD),),
+        ("open-while-the-database-is-away", "admin-killed"),
+    ),
+    Mutant(
+        "counts votes in the current round",
+        "database/sql/queries.sql",
+        ((VOTED, CURRENT_ROUND),),
+        ("admin-killed",),
+    ),
+    Mutant(
+        "takes votes for a deleted poll for malformed ones",
+        "worker/batch.py",
+        (("if isinstance(malformed, Deleted):", "if False:"),),
+        ("admin-killed",),
     ),
 )
 PROMISES_BROKEN = {

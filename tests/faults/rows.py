@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tests.faults import rows_admin as admin
 from tests.faults import rows_attacks as attacks
 from tests.faults import rows_broker as broker
 from tests.faults import rows_credentials as credentials
@@ -63,6 +64,9 @@ ORDER: tuple[Fault, ...] = (
     attacks.sockets,
     database.read_only,
     credentials.forged_ids,
+    admin.admin_killed,
+    admin.open_while_the_database_is_away,
+    admin.close_while_vote_is_cut,
 )
 ROWS = tuple(Row(number, run) for number, run in enumerate(ORDER, 1))
 

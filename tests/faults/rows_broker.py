@@ -165,7 +165,7 @@ def broker_cut(config: RunConfig) -> dict[str, object]:
     """Packets between vote and broker vanish."""
     with run_under_load(config, proxy_broker=True) as run:
         for _ in range(int(config.brief_or_full(2, 5))):
-            run.system.broker_proxy.block()
+            run.system.broker_proxies[0].block()
             began = time.monotonic()
             time.sleep(config.brief_or_full(4, 10))  # the length of the fault
             cut = [a for a in run.history.attempts if a.began > began + 0.1]
@@ -174,7 +174,7 @@ def broker_cut(config: RunConfig) -> dict[str, object]:
             expect(not other, f"{len(other)} answers were no refusals: {other[:1]}")
             waiting = run.system.metric("vote", "voting_votes_in_flight")
             expect(waiting <= VOTERS, f"{waiting} votes pile up")
-            run.system.broker_proxy.unblock()
+            run.system.broker_proxies[0].unblock()
             unblocked = time.monotonic()
             run.expect_accepted_soon(unblocked, config.time_limit(2))
             run.load.wait_for_votes()

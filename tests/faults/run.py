@@ -30,7 +30,8 @@ class RowFailed(Exception):
         numbers = Counter(each[0] for each in violations)
         first = {each[0]: each for each in reversed(violations)}
         lines = [
-            f"promise {first[number]}" + (f" ({times} such)" if times > 1 else "") for number, times in numbers.items()
+            ("" if number == "b" else "promise ") + first[number] + (f" ({times} such)" if times > 1 else "")
+            for number, times in numbers.items()
         ]
         return cls("; ".join(lines), tuple(violations))
 
@@ -72,7 +73,14 @@ class Run:
     load: LoadGenerator
     dead_letters: int = 0  # expected
     removed: int = 0  # entries deleted from the stream by others than workers, expected
+    deleted: set[str] = field(default_factory=set)  # slugs of polls that the row has deleted
+    violations: list[str] = field(default_factory=list)  # of what the row promises besides, each after "bound: "
     notes: dict[str, Any] = field(default_factory=dict)
+
+    def require(self, condition: object, otherwise: str) -> None:
+        """Add a violation of what the row itself promises, unless the condition holds."""
+        if not condition:
+            self.violations.append(f"bound: {otherwise}")
 
     def measure_p99(self, seconds: float) -> float:
         """Return the 99th percentile, in seconds, of the times of votes accepted during the next seconds."""
@@ -137,6 +145,7 @@ def run_under_load(
     attempts: int = MIN_ACCEPTED,
     workers: int = 3,
     addresses: int = 1,
+    visitors: int = 0,
     **options: Any,
 ) -> Iterator[Run]:
     """Start a system and a load; after the block wait until the stream is drained, and check all promises.
@@ -147,6 +156,7 @@ def run_under_load(
         attempts: accepted votes that the history needs; the load goes on until it has them.
         workers: how many.
         addresses: how many the voters come from.
+        visitors: how many vote in other polls.
         options: of SystemUnderTest.
 
     Raises:
@@ -157,7 +167,8 @@ def run_under_load(
         config.folder / "system", workers=workers, source=config.source, **options
     ).running() as system:
         programs = options.get("BALLOT_POLICY") != "browser"
-        load = LoadGenerator(system.vote_port, history, config.seed, addresses=addresses, programs=programs)
+        more: dict[str, Any] = {"addresses": addresses, "programs": programs, "visitors": visitors}
+        load = LoadGenerator(system.vote_ports, history, config.seed, **more)
         auditor = Auditor(system)
         run = Run(config, system, history, load)
         load.start()
@@ -182,11 +193,20 @@ def run_under_load(
             "of these not certain": sum(attempt.counted == "unknown" for attempt in history.attempts),
             "unknown": history.count("unknown"),
         }
-        violations = [] if drained else [f"5: not drained within {drain} s: {system.backlog()}"]
+        violations = run.violations
+        if not drained:
+            violations.append(f"5: not drained within {drain} s: {system.backlog()}")
         slowest = config.brief_or_full(3, 2) + load.worst_delay
         violations += auditor.violations
         violations += check_removed(system, run.removed)
-        violations += check(history, system, attempts=attempts, dead_letters=run.dead_letters, slowest=slowest)
+        violations += check(
+            history,
+            system,
+            attempts=attempts,
+            dead_letters=run.dead_letters,
+            slowest=slowest,
+            deleted=run.deleted,
+        )
         if not auditor.checks:
             violations.append("3: the auditor never saw the database")
         if violations:

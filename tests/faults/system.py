@@ -28,15 +28,18 @@ STORES = ("valkey", "postgres")
 
 
 class SystemUnderTest:
-    """Valkey, PostgreSQL, workers, vote and result, each in a process of its own.
+    """Valkey, PostgreSQL, workers, vote, result and perhaps admin, each in a process of its own.
 
     Args:
         folder: for data, logs and sockets; made if it is missing.
         workers: how many.
+        votes: how many vote processes, `vote`, `vote-2` and so on, each with a port of its own.
+        admin: run the admin service, too.
         source: another `src` than ours, for mutants.
         proxy_database: put `database_proxy` between the workers and the database.
         proxy_result: put `result_proxy` between result and the database.
-        proxy_broker: put `broker_proxy` between vote and the broker.
+        proxy_admin: put `admin_proxy` between admin and the database.
+        proxy_broker: put `broker_proxies` between the vote processes and the broker, one for each.
         valkey: more arguments for Valkey; of two for one setting, the last counts.
         settings: more settings for the services.
     """
@@ -46,17 +49,22 @@ class SystemUnderTest:
         folder: Path,
         *,
         workers: int = 3,
+        votes: int = 1,
+        admin: bool = False,
         source: Path | None = None,
         proxy_database: bool = False,
         proxy_result: bool = False,
+        proxy_admin: bool = False,
         proxy_broker: bool = False,
         valkey: tuple[str, ...] = (),
         **settings: str,
     ) -> None:
         self.data = DataDir(folder)
         self.data.open()
-        self.vote_port, self.result_port = free_port(), free_port()
+        self.vote_ports = [free_port() for _ in range(votes)]
+        self.vote_port, self.result_port, self.admin_port = self.vote_ports[0], free_port(), free_port()
         self.vote_url, self.result_url = f"http://127.0.0.1:{self.vote_port}", f"http://127.0.0.1:{self.result_port}"
+        self.admin_url = f"http://127.0.0.1:{self.admin_port}"
         broker, self.redis_url = servers.valkey(self.data)
         broker.command += valkey
         self.data.postgres.mkdir(exist_ok=True)
@@ -64,13 +72,14 @@ class SystemUnderTest:
         database, self.database_url = servers.postgres(self.data)
         self._stores = {"valkey": broker, "postgres": database}
         self.workers = [f"worker-{number}" for number in range(1, workers + 1)]
-        self.services = (*self.workers, "vote", "result")
+        self.votes = ["vote", *(f"vote-{number}" for number in range(2, votes + 1))]
+        self.services = (*self.workers, *self.votes, "result", *(["admin"] if admin else []))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._source = source
         self._settings = settings
         self._proxies: list[Proxy] = []
-        self._worker_database_url = self._result_database_url = self.database_url
-        self._vote_redis_url = self.redis_url
+        self._worker_database_url = self._result_database_url = self._admin_database_url = self.database_url
+        self._vote_redis_urls = dict.fromkeys(self.votes, self.redis_url)
         postgres = self.data.sockets / "postgres" / ".s.PGSQL.5432"
         if proxy_database:
             self.database_proxy = self._add_proxy(postgres)
@@ -78,9 +87,13 @@ class SystemUnderTest:
         if proxy_result:
             self.result_proxy = self._add_proxy(postgres)
             self._result_database_url = f"postgresql://voting@127.0.0.1:{self.result_proxy.port}/voting"
+        if proxy_admin:
+            self.admin_proxy = self._add_proxy(postgres)
+            self._admin_database_url = f"postgresql://voting@127.0.0.1:{self.admin_proxy.port}/voting"
         if proxy_broker:
-            self.broker_proxy = self._add_proxy(self.data.sockets / "valkey.sock")
-            self._vote_redis_url = f"redis://127.0.0.1:{self.broker_proxy.port}"
+            self.broker_proxies = [self._add_proxy(self.data.sockets / "valkey.sock") for _ in self.votes]
+            urls = [f"redis://127.0.0.1:{proxy.port}" for proxy in self.broker_proxies]
+            self._vote_redis_urls = dict(zip(self.votes, urls, strict=True))
 
     def _add_proxy(self, target: Path) -> Proxy:
         self._proxies.append(Proxy(target))
@@ -108,7 +121,7 @@ class SystemUnderTest:
             self.data.close()
 
     def start(self, *names: str, failpoint: str = "", **settings: str) -> None:
-        """Start parts; a worker may have a failpoint (see `failpoints`) or settings of its own."""
+        """Start parts; a worker or admin may have a failpoint (see `failpoints`) or settings of its own."""
         for name in names:
             if name in self._stores:
                 part = self._stores[name]
@@ -121,9 +134,13 @@ class SystemUnderTest:
 
     def _environment(self, name: str) -> dict[str, str]:
         own = {"METRICS_LISTEN": f"unix:{self.data.sockets / name}.sock"} | self._settings
-        if name == "vote":
-            ports = {"VOTE_PORT": str(self.vote_port), "RESULT_PORT": str(self.result_port)}
-            return ports | own | {"REDIS_URL": self._vote_redis_url, "SECRET_KEY": self.secret_key}
+        if name in self.votes:
+            port = self.vote_ports[self.votes.index(name)]
+            ports = {"VOTE_PORT": str(port), "RESULT_PORT": str(self.result_port)}
+            return ports | own | {"REDIS_URL": self._vote_redis_urls[name], "SECRET_KEY": self.secret_key}
+        if name == "admin":
+            key = {"ADMIN_KEY": self.admin_key, "ADMIN_PORT": str(self.admin_port)}
+            return key | own | {"DATABASE_URL": self._admin_database_url}
         if name == "result":
             return own | {"DATABASE_URL": self._result_database_url, "RESULT_PORT": str(self.result_port)}
         urls = {"REDIS_URL": self.redis_url, "DATABASE_URL": self._worker_database_url}
@@ -134,8 +151,14 @@ class SystemUnderTest:
         """Return the key that signs the voters' cookies."""
         return self.data.key_file("secret_key").read_text()
 
+    @property
+    def admin_key(self) -> str:
+        """Return the key of the admin service."""
+        return self.data.key_file("admin_key").read_text()
+
     def _run(self, name: str, failpoint: str = "", **environment: str) -> subprocess.Popen[bytes]:
-        module = ("tests.faults.failpoints", failpoint) if failpoint else ("voting",)
+        failpoints = "tests.faults.admin_failpoints" if name == "admin" else "tests.faults.failpoints"
+        module = (failpoints, failpoint) if failpoint else ("voting",)
         common = {"PATH": os.defpath, "HOST": "127.0.0.1", "PYTHONPATH": self._path, "LOG_FORMAT": "json"}
         with self.data.log_file(name).open("ab") as log:
             return subprocess.Popen(

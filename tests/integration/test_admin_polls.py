@@ -295,8 +295,8 @@ async def test_lists_are_paged_newest_first(client: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize("name", ["none", "UPPER", "%00", "a" * 300, "%F0%9F%90%B1", "a%2Fb"])
 async def test_an_unknown_poll_is_a_404(client: httpx.AsyncClient, name: str) -> None:
     for method, path in (("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/reset"), ("GET", "/results.csv")):
-        body = {"json": {}} if method == "PATCH" else {}
-        answer = await client.request(method, f"/api/polls/{name}{path}", **body)  # type: ignore[arg-type]
+        body: dict[str, Any] = {"json": {}} if method == "PATCH" else {}
+        answer = await client.request(method, f"/api/polls/{name}{path}", **body)
         assert answer.status_code == 404, (method, path)
 
 

@@ -119,19 +119,13 @@ class Database:
 
     async def _begin(self, begin: str, end: float) -> Connection:
         """Begin on a kept connection, or on a new one if those have been closed since their last use."""
-        now = asyncio.get_running_loop().time
         while self._idle:
-            connection = self._idle.pop()
             with contextlib.suppress(*OUTAGES):
-                async with deadline(connection, end - now()):
-                    await connection.execute(begin.encode())
-                return connection
-            await _discard(connection)
+                return await _run(self._idle.pop(), begin, end)
         async with asyncio.timeout_at(end):
             url = await self._settings.reread("database_url")
             connection = await open_connection(url, name="admin", timeout=2)
-            await connection.execute(begin.encode())
-        return connection
+        return await _run(connection, begin, end)
 
     def _report_answer(self) -> None:
         if self._lost or self._answered_at == float("-inf"):
@@ -162,6 +156,17 @@ class Database:
         """Close the connections, when no transaction is left."""
         while self._idle:
             await _discard(self._idle.pop())
+
+
+async def _run(connection: Connection, begin: str, end: float) -> Connection:
+    """Run the statement that begins a transaction and return the connection; close it if that fails."""
+    try:
+        async with deadline(connection, end - asyncio.get_running_loop().time()):
+            await connection.execute(begin.encode())
+    except BaseException:
+        await _discard(connection)
+        raise
+    return connection
 
 
 async def _discard(connection: Connection) -> None:

@@ -273,7 +273,8 @@ $$;
 
 REVOKE EXECUTE ON FUNCTION next_change(), apply_schedule(), sweep_deleted(integer) FROM PUBLIC;
 
--- The trigger of 0002_polls.sql, with the box of the round in place of the slug, and with the new columns.
+-- The trigger of 0002_polls.sql, with the box of the round in place of the slug, and with the new columns. A poll that is
+-- older than these checks can still be opened, closed, hidden and reset.
 CREATE OR REPLACE FUNCTION check_poll() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     control CONSTANT text := '[\u0001-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]';
@@ -281,16 +282,19 @@ DECLARE
     fault text;
 BEGIN
     fault := CASE
-        WHEN NEW.question !~ '\S' OR length(NEW.question) > 200 OR NEW.question ~ control
-            THEN 'the question must have 1 to 200 characters, and no line breaks or control characters'
-        WHEN NEW.kind NOT IN ('single', 'multiple', 'rating', 'ranking')
-            THEN 'the kind must be single, multiple, rating or ranking'
         WHEN NEW.state NOT IN ('draft', 'open', 'closed')
             THEN 'the state must be draft, open or closed'
         WHEN NEW.results NOT IN ('live', 'after_vote', 'after_close', 'hidden')
             THEN 'results must be live, after_vote, after_close or hidden'
         WHEN NEW.round NOT BETWEEN 1 AND 100000000
             THEN 'the round must be a positive number'
+        WHEN TG_OP = 'UPDATE' AND (NEW.question, NEW.options, NEW.kind, NEW.max_choices, NEW.scale)
+            IS NOT DISTINCT FROM (OLD.question, OLD.options, OLD.kind, OLD.max_choices, OLD.scale)
+            THEN NULL
+        WHEN NEW.question !~ '\S' OR length(NEW.question) > 200 OR NEW.question ~ control
+            THEN 'the question must have 1 to 200 characters, and no line breaks or control characters'
+        WHEN NEW.kind NOT IN ('single', 'multiple', 'rating', 'ranking')
+            THEN 'the kind must be single, multiple, rating or ranking'
         WHEN (NEW.kind = 'rating') <> (NEW.scale IS NOT NULL) OR NEW.scale NOT IN (5, 10)
             THEN 'a rating, and no other kind, has a scale: 5 or 10'
         WHEN (NEW.max_choices IS NOT NULL AND NEW.kind <> 'multiple') OR NEW.max_choices NOT BETWEEN 1 AND 20
