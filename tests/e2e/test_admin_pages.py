@@ -91,6 +91,7 @@ def test_from_voting_up_to_the_first_vote(
     host.goto(admin_link(stack))
 
     if device == "mouse":
+        host.screenshot(path=artefacts / "admin-empty.png")
         host.get_by_role("link", name="New poll").click()
         for field, text in (("Your question", "Where do we eat?"), ("Option 1", "Pizza"), ("Option 2", "Soup")):
             host.get_by_label(field, exact=True).click()
@@ -267,7 +268,7 @@ def test_errors_are_beside_their_fields_and_the_input_is_kept(stack: Stack, open
     expect(page.get_by_label("Option 2", exact=True)).to_have_value("same")
     expect(page.get_by_label("Close by itself at")).to_have_value("2020-01-01T10:00")
     expect(page.get_by_label("Only you")).to_be_checked()
-    page.get_by_role("link", name="Another option has the same label.").click()
+    page.get_by_role("link", name="Option 2: Another option has the same label.").click()
     expect(page.get_by_label("Option 2", exact=True)).to_be_focused()
     page.get_by_label("Option 2", exact=True).fill("Different")
     page.get_by_label("Close by itself at").fill("")
