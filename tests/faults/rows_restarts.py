@@ -9,10 +9,10 @@ from tests.faults.system import STORES, SystemUnderTest
 
 def rolling_restart(config: RunConfig) -> dict[str, object]:
     """Each process, and the database, in turn stopped and started again under load."""
-    with run_under_load(config) as run:
+    with run_under_load(config, admin=True) as run:
         system = run.system
         for _ in range(int(config.brief_or_full(1, 3))):
-            for name in (*system.workers, "result", "postgres"):
+            for name in (*system.workers, "result", "admin", "postgres"):
                 began = time.monotonic()
                 _stop(run.system, name, config.time_limit(10))
                 if name in system.workers:
@@ -36,7 +36,7 @@ def rolling_restart(config: RunConfig) -> dict[str, object]:
 
 def everything_killed(config: RunConfig) -> dict[str, object]:
     """Everything killed (-9) at once, again and again, and started again all at once."""
-    with run_under_load(config, drain=30) as run:
+    with run_under_load(config, drain=30, admin=True) as run:
         system = run.system
         for _ in range(int(config.brief_or_full(2, 5))):
             system.kill(*STORES, *system.services)
