@@ -10,7 +10,7 @@ import httpx
 import psycopg
 import redis
 
-from bench import accept, count, growth, live, machine
+from bench import accept, changes, count, growth, live, machine, polls
 from bench.report import Results
 from bench.runner import Runner
 
@@ -24,6 +24,8 @@ MEASURES = {
     "viewers": live.viewers,
     "growth": growth.growth,
     "burst": accept.burst,
+    "changes": changes.changes,
+    "polls": polls.polls,
     "footprint": live.footprint,
 }
 MEASURE_ERRORS = (

@@ -11,25 +11,34 @@ from bench.report import Outcome, Threshold, median
 from bench.runner import CpuMeter, Runner, delete_votes, process_ids, voters
 
 
-def fill(stack: Stack, votes: int, choice: str, seed: int) -> None:
-    """Add a backlog to the stream, as vote would."""
+def fill(stack: Stack, votes: int, choice: str, seed: int, polls: int = 0) -> None:
+    """Add a backlog to the stream, as vote would: for the default poll, or for the polls p0, p1, … in turn."""
+    boxes = [f"p{number}" for number in range(polls)] or ["default"]
     names = random.Random(seed)
     with stack.broker() as client:
         for start in range(0, votes, 10_000):
             batch = client.pipeline(transaction=False)
-            for _ in range(min(10_000, votes - start)):
+            for vote in range(start, min(start + 10_000, votes)):
                 batch.execute_command(
-                    "XADD", "votes", "*", "poll", "default", "voter", names.randbytes(16), "choice", choice
+                    "XADD",
+                    "votes",
+                    "*",
+                    "poll",
+                    boxes[vote % len(boxes)],
+                    "voter",
+                    names.randbytes(16),
+                    "choice",
+                    choice,
                 )
             batch.execute()
 
 
-def drain(stack: Stack, votes: int, choice: str, seed: int) -> tuple[float, CpuMeter]:
+def drain(stack: Stack, votes: int, choice: str, seed: int, polls: int = 0) -> tuple[float, CpuMeter]:
     """Stop the worker until there is a backlog; return its rate from the first batch on, and the CPU time."""
     worker = stack.pid("worker-1")
     os.kill(worker, signal.SIGSTOP)
     try:
-        fill(stack, votes, choice, seed)
+        fill(stack, votes, choice, seed, polls)
     finally:
         os.kill(worker, signal.SIGCONT)
     with stack.broker() as client, CpuMeter(**process_ids(stack)) as meter:

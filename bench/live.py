@@ -22,8 +22,8 @@ VIEWERS_BUSY, POSTER_BUSY = "viewers' process, share of a core", "poster, share 
 BUMP = "UPDATE polls SET revision = revision + 1 WHERE slug = 'default'"
 
 
-class Viewers:
-    """The process of `bench.viewers`."""
+class Client:
+    """A program of ours that executes commands, one a line."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
@@ -37,7 +37,7 @@ class Viewers:
             self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
-            raise RuntimeError("the viewers' process ended early")
+            raise RuntimeError("a load generator ended early")
         return answer
 
     def ask(self, command: str) -> Any:
@@ -46,16 +46,23 @@ class Viewers:
 
 
 @contextlib.contextmanager
-def watching(port: int, number: int) -> Iterator[Viewers]:
-    """Open a number of WebSockets."""
-    command = [sys.executable, "-m", "bench.viewers", str(port), str(number)]
+def running(*words: str) -> Iterator[Client]:
+    """Run such a program, and wait until it is ready."""
+    command = [sys.executable, "-m", *words]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
-            viewers = Viewers(process)
-            viewers.send("")
-            yield viewers
+            client = Client(process)
+            client.send("")
+            yield client
         finally:
             process.terminate()
+
+
+@contextlib.contextmanager
+def watching(port: int, number: int, path: str = "/ws") -> Iterator[Client]:
+    """Open a number of WebSockets."""
+    with running("bench.viewers", str(port), str(number), path) as viewers:
+        yield viewers
 
 
 def freshness(runner: Runner) -> Outcome:
@@ -86,17 +93,26 @@ def freshness(runner: Runner) -> Outcome:
     return Outcome("freshness", f"ms (p50, {few} viewers)", medians, thresholds=thresholds, cpu=cpu, notes=notes)
 
 
-def vote_delays(runner: Runner, stack: Stack, viewers: Viewers) -> tuple[list[float], dict[str, Any]]:
-    """Return the seconds from when a vote was due to the first snapshot with it, by vote and viewer; and notes."""
+def vote_delays(runner: Runner, stack: Stack, viewers: Client, polls: int = 0) -> tuple[list[float], dict[str, Any]]:
+    """Return the seconds from when a vote was due to the first snapshot with it, by vote and viewer; and notes.
+
+    Args:
+        runner: says for how long votes are sent.
+        stack: where to send them.
+        viewers: of the poll that gets the first vote.
+        polls: the number of polls that get votes in turn; with 0 it is the default poll alone.
+    """
     seconds = runner.quick_or_full(3, 8)
-    before = stack.results()["total"]
+    path = "/p/p0" if polls else ""
+    before = stack.results(path)["total"]
     viewers.send("reset")
-    posted = runner.run_program("-m", "bench.steady_voters", str(stack.vote_port), str(RATE), str(seconds))
-    votes = posted["votes"]
-    eventually(lambda: stack.results()["total"] == before + votes, within=20)
+    words = str(stack.vote_port), str(RATE), str(seconds), str(polls)
+    posted = runner.run_program("-m", "bench.steady_voters", *words)
+    due = [posted["began"] + number / RATE for number in range(0, posted["votes"], polls or 1)]
+    votes = len(due)
+    eventually(lambda: stack.results(path)["total"] == before + votes, within=20)
     eventually(stack.drained)
     seen = viewers.ask(f"total {before + votes}")
-    due = [posted["began"] + number / RATE for number in range(votes)]
     times: list[float] = []
     shown: dict[int, int] = {}
     for when, viewer, total in seen["seen"]:
@@ -164,7 +180,7 @@ def viewers(runner: Runner) -> Outcome:
     return Outcome("viewers", "ms to all", ours, limit, thresholds, notes=notes)
 
 
-def _fan_out(viewers: Viewers, pid: int, trigger: Callable[[], None]) -> tuple[float, float, dict[str, Any]]:
+def _fan_out(viewers: Client, pid: int, trigger: Callable[[], None]) -> tuple[float, float, dict[str, Any]]:
     """Send one frame to all; return seconds until the last viewer has it, CPU seconds of the server, what was seen."""
     viewers.send("reset")
     before, began = machine.cpu_seconds(pid), time.monotonic()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +20,10 @@ from tests.e2e.stack import Stack, free_port, listening
 from bench import machine
 
 FORM = "application/x-www-form-urlencoded"
+_IN_TURN = """local requests, number = {}, 0
+function init() for _, path in ipairs({%s}) do requests[#requests + 1] = wrk.format(nil, path) end end
+function request() number = number %% #requests + 1; return requests[number] end
+"""
 _POST = f'wrk.method = "POST"\nwrk.body = "vote=a"\nwrk.headers["Content-Type"] = "{FORM}"\n'
 UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 
@@ -78,12 +82,16 @@ class Runner:
         with listening(command, port) as process:
             yield f"http://127.0.0.1:{port}/", process.pid
 
-    def wrk(self, url: str, seconds: float, connections: int = 64, delay: float = 0) -> Load:
-        """Vote with wrk: as fast as votes are answered, or `delay` milliseconds later on average on each connection."""
+    def wrk(self, url: str, seconds: float, connections: int = 64, delay: float = 0, paths: Sequence[str] = ()) -> Load:
+        """Vote with wrk: as fast as votes are answered, or `delay` milliseconds later on average on each connection.
+
+        With `paths`, requests go to them in turn.
+        """
         with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:  # wrk takes whole milliseconds
             script.write(
                 _POST + (f"function delay() return math.floor({delay} + math.random()) end\n" if delay else "")
             )
+            script.write(_IN_TURN % ", ".join(f'"{path}"' for path in paths) if paths else "")
             script.flush()
             before, began = _children(), time.monotonic()
             command = ["wrk", "--latency", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "-s", script.name, url]

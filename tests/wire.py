@@ -23,8 +23,9 @@ class Client(asyncio.Protocol):
         return client
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Keep the transport."""
+        """Keep the transport, and the local port."""
         self._transport = transport
+        self.port: int = transport.get_extra_info("sockname")[1]
 
     def ask(self, request: bytes) -> "asyncio.Future[bytes]":
         """Send a request; return a future of the whole answer."""

@@ -122,9 +122,9 @@ class Stack:
         """Return the key of the admin service."""
         return (self.data / "admin_key").read_text()
 
-    def results(self) -> dict[str, Any]:
-        """Return the current snapshot of the result service."""
-        answer = httpx.get(f"{self.result_url}/api/results", verify=PLAIN)
+    def results(self, path: str = "") -> dict[str, Any]:
+        """Return the current snapshot of the default poll, or of that at a path."""
+        answer = httpx.get(f"{self.result_url}{path}/api/results", verify=PLAIN)
         assert answer.status_code == 200, answer.text
         found: dict[str, Any] = answer.json()
         return found

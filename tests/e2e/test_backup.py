@@ -131,6 +131,22 @@ def test_with_replace_it_goes_back_while_everything_runs(loaded: Stack, saved: P
     eventually(lambda: loaded.tally() == tally)
 
 
+def test_after_a_restore_polls_are_as_open_as_in_the_backup_and_later_ones_are_gone(loaded: Stack, saved: Path) -> None:
+    def vote(slug: str) -> int:
+        return httpx.post(f"{loaded.vote_url}/p/{slug}", data={"vote": "a"}).status_code
+
+    with psycopg.connect(loaded.state["database_url"], autocommit=True) as connection:
+        connection.execute("UPDATE polls SET state = 'closed', closed = now() WHERE slug = 'lunch'")
+        connection.execute(
+            "INSERT INTO polls (slug, question, options) SELECT 'later', '?', options FROM polls LIMIT 1"
+        )
+    eventually(lambda: (vote("lunch"), vote("later")) == (409, 200))
+    eventually(loaded.drained)
+    assert voting("restore", str(saved), "--data", str(loaded.data), "--replace").returncode == 0
+    eventually(lambda: (vote("lunch"), vote("later")) == (200, 404))
+    assert httpx.get(f"{loaded.result_url}/p/later/api/results").status_code == 404
+
+
 def test_a_database_that_is_not_empty_is_left_alone_without_replace(loaded: Stack, saved: Path) -> None:
     before = contents(loaded)
     run = voting("restore", str(saved), "--data", str(loaded.data))

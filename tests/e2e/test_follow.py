@@ -104,7 +104,7 @@ Frames = Callable[..., None]
 def with_socket(page: Page) -> Frames:
     """Take the place of the result service; return a function that sends a frame to the page."""
     routes: list[WebSocketRoute] = []
-    page.route_web_socket(SOCKET, routes.append)
+    page.route_web_socket(SOCKET, lambda route: routes.append(route))  # noqa: PLW0108 - Playwright marks its handler
 
     def send(**frame: Any) -> None:
         expect(page.locator("#page")).to_be_attached()
@@ -122,7 +122,8 @@ def test_what_a_frame_says_is_shown_at_once_and_an_older_page_is_fetched_again(
     send = with_socket(page)
     page.goto(stack.vote_url + path)
     version = int(page.get_attribute("#page", "data-version") or 0)
-    old, fetched = page.content(), []
+    old = page.content()
+    fetched: list[int] = []
 
     def answer_with_the_old_page(route: Route) -> None:
         if route.request.resource_type == "fetch" and len(fetched) < 4:
@@ -163,6 +164,21 @@ def test_a_vote_that_arrives_after_the_end_is_refused_and_the_page_says_so(
     page.get_by_role("button", name="Soup").click()
     expect(page.locator("main")).to_contain_text("Voting is closed")
     expect(page.locator(".state-card")).to_have_text("Voting is closed.")
+
+
+def test_a_vote_without_an_answer_is_not_called_uncounted_when_the_poll_has_closed_meanwhile(
+    stack: Stack, open_browser: OpenBrowser
+) -> None:
+    browser = open_browser()
+    browser.route_web_socket(SOCKET, lambda socket: socket.close())
+    page = open_page(stack, browser, make_poll(stack, "f-unsure"))
+    page.route("**/p/f-unsure", lambda route: route.abort())
+    page.get_by_role("button", name="Soup").click()
+    expect(page.locator("#status")).to_contain_text("will be sent again")
+    change_poll(stack, "f-unsure", "state = 'closed'")
+    eventually(lambda: "Voting is closed" in httpx.get(f"{stack.vote_url}/p/f-unsure").text)
+    page.unroute("**/p/f-unsure")
+    expect(page.locator("#status")).to_contain_text("It is not known whether it was counted.", timeout=15_000)
 
 
 def test_without_javascript_a_voter_stays_in_the_session(stack: Stack, open_browser: OpenBrowser) -> None:

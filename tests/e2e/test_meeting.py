@@ -112,8 +112,12 @@ async def check_exact(stack: Stack, host: httpx.AsyncClient, slug: str, choices:
     with psycopg.connect(stack.state["database_url"]) as connection:
         (row,) = connection.execute("SELECT question, options, poll_fields(polls) FROM polls WHERE slug = %s", [slug])
         poll = Poll.from_parts(slug, *row)
-        tallies = dict(connection.execute("SELECT choice, votes FROM tallies WHERE poll = %s AND votes > 0", [slug]))
-        counted = dict(connection.execute("SELECT choice, count(*) FROM votes WHERE poll = %s GROUP BY 1", [slug]))
+        tallies: dict[str, int] = dict(
+            connection.execute("SELECT choice, votes FROM tallies WHERE poll = %s AND votes > 0", [slug])
+        )
+        counted: dict[str, int] = dict(
+            connection.execute("SELECT choice, count(*) FROM votes WHERE poll = %s GROUP BY 1", [slug])
+        )
     expected = profile_of(poll, choices)
     assert tallies == counted == expected
     result = evaluate(poll, expected)

@@ -34,7 +34,7 @@ async def test_without_a_valid_key_everything_is_401(admin: Admin) -> None:
         assert refusal(answer) == (401, "no_key")
         assert answer.headers["www-authenticate"].startswith("Bearer")
         for key in ("wrong", KEY[:-1], KEY + "x", "", "x" * 43, "\xff" * 43):
-            headers = {"authorization": f"Bearer {key}".encode("latin-1")}
+            headers = {b"authorization": f"Bearer {key}".encode("latin-1")}
             assert refusal(await (await admin.client(None)).get(path, headers=headers)) == (401, "wrong_key")
     basic = {"authorization": f"Basic {KEY}"}
     assert refusal(await (await admin.client(None)).get("/api/polls", headers=basic)) == (401, "wrong_key")
@@ -80,12 +80,12 @@ async def test_a_forged_or_expired_cookie_is_refused(admin: Admin, monkeypatch: 
     expires, _, signature = cookie.partition(".")
     later = f"{int(expires) + 1}.{signature}"
     for value in (later, f"{expires}.", expires, "x", "9" * 400 + f".{signature}", f"٣.{signature}", ""):
-        headers = {"cookie": f"admin={value}".encode()}
+        headers = {b"cookie": f"admin={value}".encode()}
         assert (await (await admin.client(None)).get("/api/polls", headers=headers)).status_code == 401
-    headers = {"cookie": f"admin={cookie}".encode()}
+    headers = {b"cookie": f"admin={cookie}".encode()}
     assert (await (await admin.client(None)).get("/api/polls", headers=headers)).status_code == 200
     month = time.time() + access.COOKIE_SECONDS
-    monkeypatch.setattr(access.time, "time", lambda: month)
+    monkeypatch.setattr(time, "time", lambda: month)
     assert refusal(await (await admin.client(None)).get("/api/polls", headers=headers)) == (401, "wrong_key")
 
 

@@ -28,7 +28,7 @@ async def admin(database_url: str) -> AsyncIterator[Admin]:
 
 def waiting_for_lock(admin: Admin) -> bool:
     waits = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'voting_admin' AND wait_event_type = 'Lock'"
-    return admin.owner(waits)[0][0] > 0
+    return bool(admin.owner(waits)[0][0])
 
 
 def audit(admin: Admin) -> list[tuple[Any, ...]]:

@@ -32,8 +32,8 @@ def publish(broker: Broker, *published: Poll | Session) -> None:
         for each in published:
             is_poll = isinstance(each, Poll)
             name = each.slug if isinstance(each, Poll) else each.code
-            client.hset(POLLS if is_poll else SESSIONS, name, each.to_json())  # type: ignore[arg-type]
-            client.publish(CHANNEL, f"{'poll' if is_poll else 'session'} {name}")  # type: ignore[arg-type]
+            client.hset(POLLS if is_poll else SESSIONS, name, each.to_json())
+            client.publish(CHANNEL, f"{'poll' if is_poll else 'session'} {name}")
 
 
 def votes(broker: Broker) -> list[tuple[bytes, bytes]]:
@@ -165,6 +165,18 @@ async def test_a_later_round_has_votes_of_its_own_and_refuses_those_of_the_earli
     assert votes(broker) == [(b"lunch", b"a"), (b"lunch#2", b"b")]
 
 
+async def test_a_poll_for_browsers_takes_no_vote_without_a_cookie(broker: Broker) -> None:
+    async with serving(broker) as client:
+        publish(broker, poll(access="browser"), poll("tea"))
+        program = client()
+        refused = await program.post("/p/lunch", content="vote=a", headers=FORM)
+        assert refusal(refused) == (403, "no_cookie", "no")
+        assert (await program.post("/p/tea", content="vote=a", headers=FORM)).status_code == 200
+        browser = client()
+        await browser.get("/p/lunch", headers=HTML)
+        assert (await browser.post("/p/lunch", content="vote=a", headers=FORM)).status_code == 200
+
+
 async def test_only_a_vote_in_an_after_vote_poll_gives_the_ticket(broker: Broker) -> None:
     link = f"/p/lunch/results?ticket={TICKET}"
     async with serving(broker) as client:
@@ -241,7 +253,7 @@ async def test_a_session_shows_its_current_poll_and_a_vote_stays_in_it(broker: B
         assert "Soup" not in waits
         assert '<noscript><meta http-equiv="refresh"' in waits
         refused = await browser.post(f"/p/lunch?s={CODE}", data={"vote": "zz"}, headers=HTML)
-        assert f'href="/{CODE}"' in refused.text
+        assert f'href="/p/lunch?s={CODE}"' in refused.text
         publish(broker, Session(CODE, "All hands", ("first", "lunch", "next"), "next", 2))
 
         async def is_next() -> bool:
@@ -249,6 +261,18 @@ async def test_a_session_shows_its_current_poll_and_a_vote_stays_in_it(broker: B
 
         await until(is_next)
         assert (await browser.post(f"/p/lunch?s={CODE}", data=form)).status_code == 200  # it is still open
+
+
+async def test_a_vote_in_a_session_that_was_not_stored_can_be_sent_again_from_the_page(broker: Broker) -> None:
+    async with serving(broker) as client:
+        publish(broker, poll(), Session(CODE, "All hands", ("lunch",), "lunch", 1))
+        browser = client()
+        await browser.get(f"/{CODE}")
+        broker.pause()
+        page = await browser.post(f"/p/lunch?s={CODE}", data={"vote": "a"}, headers=HTML)
+        assert page.status_code == 503
+        assert f'<form method="post" action="/p/lunch?s={CODE}">' in page.text
+        broker.resume()
 
 
 async def test_a_session_without_a_current_poll_waits(broker: Broker) -> None:

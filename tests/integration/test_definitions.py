@@ -204,6 +204,7 @@ async def test_a_schedule_that_cannot_be_kept_stops_nothing_else(
     stores.run("ALTER TABLE polls ENABLE TRIGGER check_poll")
     async with working(stores.settings()) as (worker,):
         await until(lambda: "schedule.failed" in capsys.readouterr().out)
+        await until(stores.published)
         stores.run("UPDATE polls SET state = 'closed' WHERE slug = 'default'")
         await until(lambda: stores.published()["default"].state == "closed")
         stores.vote(1)

@@ -101,6 +101,16 @@ async def test_the_settings_of_that_version_may_be_given_again_and_renaming_goes
     assert rows(old, "SELECT * FROM tallies ORDER BY poll, choice") == TALLIES
 
 
+async def test_a_poll_that_is_older_than_the_checks_can_be_closed_hidden_and_reset_but_not_edited(old: str) -> None:
+    await migrate(old)
+    rows(old, "UPDATE polls SET closes_at = now() RETURNING slug")
+    assert rows(old, "SELECT apply_schedule()") == [(None,)]
+    assert rows(old, "SELECT DISTINCT state FROM polls") == [("closed",)]
+    rows(old, "UPDATE polls SET round = 2, state = 'draft', results = 'hidden' WHERE slug = 'unchecked' RETURNING slug")
+    with pytest.raises(psycopg.errors.CheckViolation, match="no line breaks"):
+        rows(old, "UPDATE polls SET options = options || '[]', question = question || '?' WHERE slug = 'unchecked'")
+
+
 async def test_a_worker_counts_new_votes_and_changed_ones_beside_those_of_before(
     old: str, redis_url: str, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ from voting.worker.metrics import WorkerMetrics
 CLASSES = (VoteMetrics, WorkerMetrics, ResultMetrics, CertificateMetrics)
 UNITS = ("_seconds", "_bytes", "_ratio", "_info", "_total")
 # Counts have no unit.
-COUNTS = ("_in_flight", "_length", "_lag", "_pending", "_size", "_viewers", "_served", "_missing")
+COUNTS = ("_in_flight", "_length", "_lag", "_pending", "_size", "_viewers", "_held", "_served", "_missing")
 
 
 def test_names_follow_the_rules_of_prometheus() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from voting.result import qr
+from voting.web import qr
 from voting.web.qr import BURST, QrCodes
 
 

@@ -1,5 +1,6 @@
 """How the API receives a request: who makes it, then its content type, then its fields; and what endpoints get."""
 
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from voting.admin.services import Services
 from voting.web.language import translatable
 from voting.web.problems import Problem
 
+sys.modules.setdefault("pydantic.v1", None)  # type: ignore[arg-type] # FastAPI looks for its models: 1.5 MiB
 _NOT_JSON = translatable("Send the body as application/json.")
 
 

@@ -24,7 +24,7 @@ from voting.admin.metrics import AdminMetrics
 from voting.admin.openapi import OpenApi
 from voting.admin.pages import PageMaker
 from voting.admin.poll_pages import PollPages
-from voting.admin.problems import Invalid, field_errors, problem_response
+from voting.admin.problems import AdminPages, Invalid, field_errors
 from voting.admin.services import Services
 from voting.admin.session_pages import SessionPages
 from voting.admin.sign_in import host_route
@@ -36,7 +36,6 @@ from voting.settings.services import AdminSettings
 from voting.web.language import translatable
 from voting.web.problems import Problem
 from voting.web.rate_limit import with_rate_limit
-from voting.web.rendering import Pages
 from voting.web.server import connection_limit, listen, serve
 
 log = logs.get()
@@ -60,10 +59,7 @@ def create_app(services: Services, stop: Stop) -> ASGIApp:
 
     async def refuse(request: Request, error: Exception) -> Response:
         problem = _as_problem(error)
-        if request.url.path.startswith("/api"):
-            refusal = problem_response(problem, request.scope)
-        else:
-            refusal = services.pages.refusal(problem, request.scope)
+        refusal = services.pages.refusal(problem, request.scope)
         if isinstance(error, HTTPException):
             refusal.headers.update(error.headers or {})
         if problem.status == 405 and (allowed := openapi.methods(request.url.path)):
@@ -109,7 +105,7 @@ def make_services(settings: AdminSettings, admin_metrics: AdminMetrics) -> Servi
     """Return what the endpoints use; run `database.run` while they serve."""
     database = Database(settings, admin_metrics)
     access = Access(settings, database, admin_metrics)
-    return Services(settings, admin_metrics, database, access, Pages("voting.admin"))
+    return Services(settings, admin_metrics, database, access, AdminPages())
 
 
 async def main(settings: AdminSettings, stop: Stop) -> None:
@@ -126,7 +122,7 @@ async def main(settings: AdminSettings, stop: Stop) -> None:
         tasks.create_task(WebhookSender(settings, services.database, admin_metrics).run(stop))
         tasks.create_task(serve(private_app, listen(settings.metrics_listen), stop))
         public = listen(f"{settings.host}:{settings.admin_port}")
-        limited = with_rate_limit(app, settings, services.pages, admin_metrics.limited.inc)
+        limited = with_headers(with_rate_limit(app, settings, services.pages, admin_metrics.limited.inc))
         limit = connection_limit(settings.max_connections, shared=bool(settings.trusted_proxies))
         tasks.create_task(serve(limited, public, stop, limit=limit, on_rejection=admin_metrics.reject))
     await services.database.close()

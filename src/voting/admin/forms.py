@@ -14,10 +14,13 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 
 from voting.polls.poll import MAX_OPTIONS
+from voting.web.language import translatable
 from voting.web.problems import Problem
 
 MAX_FIELDS = 200
 _MINUTE = "%Y-%m-%dT%H:%M"
+_TEXTS = ("question", "kind", "max_choices", "scale", "results", "timer")
+_TIMES = ("opens_at", "closes_at", "opens_zone", "closes_zone")
 _OFFSET = re.compile(r"[+-][0-9]{2}:[0-9]{2}")
 
 
@@ -43,12 +46,12 @@ async def read_form(request: Request) -> Form:
     """Return the form in the body of a request; raise the 415 or 400 if there is none that can be read."""
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type not in {"", "application/x-www-form-urlencoded"}:
-        raise Problem(415, "content_type", "Send a form as application/x-www-form-urlencoded.")
+        raise Problem(415, "content_type", translatable("Send a form as application/x-www-form-urlencoded."))
     body = (await request.body()).decode("latin-1")
     try:
         return Form(parse_qsl(body, keep_blank_values=True, max_num_fields=MAX_FIELDS))
     except ValueError:
-        raise Problem(400, "form", "This form has too many fields.") from None
+        raise Problem(400, "form", translatable("This form has too many fields.")) from None
 
 
 @dataclass
@@ -66,7 +69,7 @@ class PollForm:
     closes_at: str = ""
     opens_zone: str = ""  # the offset of the browser's zone at that time, such as +01:00; empty for UTC
     closes_zone: str = ""
-    given: frozenset[str] = frozenset()  # names of the fields that were sent
+    given: frozenset[str] = frozenset()  # names of the fields that have a value here
 
     @classmethod
     def of(cls, poll: Mapping[str, Any]) -> Self:
@@ -82,14 +85,13 @@ class PollForm:
             timer=str(poll["timer"] or ""),
             opens_at=_local(poll["opens_at"]),
             closes_at=_local(poll["closes_at"]),
+            given=frozenset({"options", *_TEXTS, *_TIMES}),
         )
 
     @classmethod
     def sent(cls, form: Form) -> Self:
         """Return the form that was sent."""
-        texts = ("question", "kind", "max_choices", "scale", "results", "timer")
-        times = ("opens_at", "closes_at", "opens_zone", "closes_zone")
-        values: dict[str, Any] = {name: form.get(name) for name in (*texts, *times) if form.all(name)}
+        values: dict[str, Any] = {name: form.get(name) for name in (*_TEXTS, *_TIMES) if form.all(name)}
         options = form.all("option")[:MAX_OPTIONS]
         options += [""] * (2 - len(options))
         given = frozenset(values) | ({"options"} if form.all("option") else set())

@@ -118,8 +118,8 @@ class PollPages:
         try:
             await polls.edit(change, slug, wanted, expected=form.number("changed"))
         except Problem as problem:
-            shown = PollForm.of(poll)
-            if problem.reason != "changed" or shown.values() | poll_form.values(poll) != shown.values():
+            known = PollForm.of(poll).values()
+            if problem.reason != "changed" or known | poll_form.values(poll) != known:
                 raise  # else the same form was sent twice
         if form.get("do") == "open":
             await polls.edit(change, slug, PollChange(state="open"))

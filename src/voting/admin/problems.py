@@ -17,6 +17,7 @@ from starlette.types import Scope
 from voting.web import language
 from voting.web.language import Language, translatable
 from voting.web.problems import PROBLEM_JSON, Problem
+from voting.web.rendering import Pages
 
 
 class FieldError(NamedTuple):
@@ -93,8 +94,19 @@ def field_errors(errors: Sequence[Any]) -> list[FieldError]:
     return found
 
 
-def problem_response(problem: Problem, scope: Scope) -> Response:
-    """Return the response of the API to a request that is refused."""
+class AdminPages(Pages):
+    """Templates and assets of the admin service; the API is refused with problem details, whatever Accept says."""
+
+    def __init__(self) -> None:
+        super().__init__("voting.admin")
+
+    def refusal(self, problem: Problem, scope: Scope, back: str = "/") -> Response:
+        """Return the response to a refused request."""
+        is_api = scope["path"].startswith("/api")
+        return _problem_response(problem, scope) if is_api else super().refusal(problem, scope, back)
+
+
+def _problem_response(problem: Problem, scope: Scope) -> Response:
     reader = language.negotiate(dict(scope["headers"]), scope["query_string"])
     document: dict[str, Any] = {"type": "about:blank", "title": HTTPStatus(problem.status).phrase}
     document |= {"status": problem.status, "detail": problem.detail(reader), "reason": problem.reason}

@@ -5,17 +5,21 @@ if anything is published later, EXEC fails and it reads again. Any number of wor
 database that was restored from a backup is older than what is published, and is published nevertheless.
 """
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis.exceptions import WatchError
 
 from voting.broker.poll_hash import CHANNEL, POLLS, SESSIONS
 from voting.polls.poll import SLUG, Poll
 from voting.polls.session import CODE, Session
 
+T = TypeVar("T")
+U = TypeVar("U")
 Kind = Literal["poll", "session"]
 HASHES: dict[Kind, bytes] = {"poll": POLLS, "session": SESSIONS}
 _PATTERNS: dict[Kind, re.Pattern[str]] = {"poll": SLUG, "session": CODE}
@@ -45,9 +49,7 @@ async def publish(client: Redis, kind: Kind, names: Sequence[str], read: Read) -
     while True:
         async with client.pipeline(transaction=True) as transaction:
             await transaction.watch(key)
-            texts = cast("list[bytes | None]", await transaction.hmget(key, list(names)))
-            published = dict(zip(names, texts, strict=True))
-            defined, bad = await read(names)
+            published, (defined, bad) = await _both(_published(transaction, key, names), read(names))
             new = {name: each.to_json().encode() for name, each in defined.items()}
             changed = {name: text for name, text in new.items() if published[name] != text}
             removed = [name for name, text in published.items() if text is not None and name not in {*new, *bad}]
@@ -64,6 +66,20 @@ async def publish(client: Redis, kind: Kind, names: Sequence[str], read: Read) -
                 except WatchError:
                     continue  # another worker has published something
             return Published([*changed, *removed], {name for name in bad if published[name] is None}, bad)
+
+
+async def _published(transaction: Pipeline, key: bytes, names: Sequence[str]) -> dict[str, bytes | None]:
+    texts = cast("list[bytes | None]", await transaction.hmget(key, list(names)))
+    return dict(zip(names, texts, strict=True))
+
+
+async def _both(first: Awaitable[T], second: Awaitable[U]) -> tuple[T, U]:
+    """Await two at once; an error is raised when both have ended, so that nothing uses their connections any more."""
+    results = await asyncio.gather(first, second, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return cast("tuple[T, U]", tuple(results))
 
 
 async def published_numbers(client: Redis) -> dict[Kind, int]:

@@ -4,7 +4,6 @@ Tallies are stored by choice: how many voters made exactly this choice. From tha
 show. The profile is complete, so the result is exact for every kind.
 """
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -89,23 +88,36 @@ def instant_runoff(keys: list[str], profile: Mapping[str, int], points: Mapping[
     https://en.wikipedia.org/wiki/Instant-runoff_voting
     """
     rounds: list[RunoffRound] = []
-    remaining = list(keys)
+    piles: dict[str, list[tuple[str, int, int]]] = {key: [] for key in keys}  # choice, ballots, place of the key in it
+    votes = dict.fromkeys(keys, 0)
+    exhausted = sum(_transfer(choice, count, 0, piles, votes) for choice, count in profile.items())
     while True:
-        tops = Counter[str | None]()
-        for choice, count in profile.items():
-            tops[next((key for key in choice if key in remaining), None)] += count
-        votes = {key: tops[key] for key in remaining}
         counted = sum(votes.values())
-        is_last = len(remaining) <= 2 or any(2 * count > counted for count in votes.values()) or not counted
+        is_last = len(votes) <= 2 or any(2 * count > counted for count in votes.values()) or not counted
         if is_last:
-            return (*rounds, RunoffRound(votes, tops[None], None))
+            return (*rounds, RunoffRound(votes, exhausted, None))
         history = [earlier.votes for earlier in reversed(rounds)]
+        remaining = list(votes)
         lowest = min(
             remaining,
             key=lambda key: (votes[key], [each[key] for each in history], points[key], -remaining.index(key)),
         )
-        rounds.append(RunoffRound(votes, tops[None], lowest))
-        remaining.remove(lowest)
+        rounds.append(RunoffRound(votes, exhausted, lowest))
+        votes = {key: count for key, count in votes.items() if key != lowest}
+        exhausted += sum(_transfer(choice, count, place, piles, votes) for choice, count, place in piles.pop(lowest))
+
+
+def _transfer(
+    choice: str, count: int, start: int, piles: Mapping[str, list[tuple[str, int, int]]], votes: dict[str, int]
+) -> int:
+    """Give ballots to the first option from a place on that is still in; return how many name no such option."""
+    for place in range(start, len(choice)):
+        key = choice[place]
+        if key in votes:
+            piles[key].append((choice, count, place + 1))
+            votes[key] += count
+            return 0
+    return count
 
 
 def shares(votes: list[int]) -> list[float]:

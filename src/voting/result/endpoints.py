@@ -121,8 +121,10 @@ class ResultEndpoints:
         reader = language.negotiate(dict(request.scope["headers"]), query)
         key = (template, request.scope["path"], reader.code, *more.values())
         stamp, page = self._rendered.pop(key, (None, b""))
-        if stamp != found.feed.stamp:
-            context = page_context(found.feed.snapshot, found.channel, request.path_params)
+        snapshot = found.feed.snapshot
+        if stamp != found.feed.stamp or snapshot.get("closes_at"):  # which is shown as a countdown
+            view = "" if template == "result.html" else "?view=public"
+            context = page_context(snapshot, found.channel, request.path_params, view)
             page = self._pages.render(template, reader, **context, **more)
         self._rendered[key] = (found.feed.stamp, page)  # now the most recently used
         if len(self._rendered) > MAX_PAGES:

@@ -113,11 +113,12 @@ class Feed:
 
     async def broadcast(self) -> None:
         """Send the snapshot to each subscriber that does not have it; later ones may get a newer snapshot."""
-        sent = 0
-        for number, subscriber in enumerate(tuple(self._subscribers), 1):
-            sent += subscriber.send(self.frame)
-            if number % SENDS_PER_YIELD == 0:
-                await asyncio.sleep(0)
+        sent, subscribers = 0, tuple(self._subscribers)
+        for start in range(0, len(subscribers), SENDS_PER_YIELD):
+            frame = self.frame
+            for subscriber in subscribers[start : start + SENDS_PER_YIELD]:
+                sent += subscriber.send(frame)
+            await asyncio.sleep(0)
         self._outbox.metrics.frames.inc(sent)
 
     def keep_alive(self) -> None:

@@ -1,5 +1,7 @@
 """What the templates of the pages show of a snapshot."""
 
+import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,28 +9,59 @@ from voting.polls.tally import shares
 from voting.result.channel import Channel
 from voting.result.snapshot import Snapshot
 
+_WITHOUT_POLL: Snapshot = {"revision": 0, "total": None, "paused_since": None, "waiting": 0, "state": "", "kind": ""}
 
-def page_context(snapshot: Snapshot, channel: Channel | None, path: Mapping[str, str]) -> dict[str, Any]:
+
+def page_context(
+    snapshot: Snapshot, channel: Channel | None, path: Mapping[str, str], view: str = ""
+) -> dict[str, Any]:
     """Return the variables of a template.
 
     Args:
         snapshot: what the reader may see.
         channel: of the poll; what it has beyond the snapshot is used only if the snapshot has numbers.
         path: parameters of the path: `poll`, `code`, or none for the default poll.
+        view: of the WebSocket, as in its URL.
     """
     prefix = f"/s/{path['code']}" if "code" in path else f"/p/{path['poll']}" if "poll" in path else ""
-    context: dict[str, Any] = {
-        "snapshot": snapshot,
-        "ws_path": f"{prefix}/ws",
+    is_shown = snapshot.get("total") is not None and channel is not None
+    return {
+        "snapshot": _WITHOUT_POLL | snapshot,
+        "session": snapshot.get("session"),
+        "about": _about(snapshot),
+        "ws_path": f"{prefix}/ws{view}",
         "vote_href": f"{prefix}/vote",
         "present_href": f"{prefix}/present",
-        "shares": [],
-        "rates": [],
+        "shares": _bar_lengths(snapshot) if is_shown else [],
+        "rates": list(channel.rates) if is_shown and channel else [],
+        "remaining": _remaining(snapshot.get("closes_at")),
     }
-    if snapshot.get("total") is None or channel is None:
-        return context
-    votes, total = [option["votes"] for option in snapshot["options"]], snapshot["total"]
-    of_voters = [round(1000 * each / total) / 10 if total else 0.0 for each in votes]
-    context["shares"] = of_voters if snapshot["kind"] == "multiple" else shares(votes)
-    context["rates"] = list(channel.rates)
-    return context
+
+
+def _about(snapshot: Snapshot) -> str:
+    """Return what a page is about, as feed.js writes it: with another, a page must be replaced."""
+    options, session = snapshot.get("options", ()), snapshot.get("session")
+    place = f"{session['position'] or ''}/{session['polls']} {session['title']}" if session else ""
+    visible = "hidden" if snapshot.get("total") is None else "shown"
+    keys = " ".join(option["key"] for option in options)
+    return f"{snapshot['poll'] or ''} {snapshot['version']} {visible} {keys} {place}"
+
+
+def _bar_lengths(snapshot: Snapshot) -> list[float]:
+    """Return the length of each bar in percent: of the voters, or of the points that one option could have."""
+    options, total = snapshot["options"], snapshot["total"]
+    if snapshot["kind"] == "multiple":
+        return [_round(1000 * option["votes"] / total) if total else 0.0 for option in options]
+    if snapshot["kind"] != "ranking":
+        return shares([option["votes"] for option in options])
+    most = max(1, total * (len(options) - 1))
+    return [_round(1000 * option["points"] / most) for option in options]
+
+
+def _round(tenths: float) -> float:
+    return math.floor(tenths + 0.5) / 10  # as Math.round
+
+
+def _remaining(closes_at: float | None) -> str:
+    seconds = max(0, math.ceil((closes_at or 0) - time.time()))
+    return f"{seconds // 60}:{seconds % 60:02}"

@@ -9,13 +9,12 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-_is_absent = sys.modules.setdefault("rich", None) is None  # type: ignore[arg-type]
-import structlog  # noqa: E402 - would import rich, which import-linter installs: 3 MiB more in each process
-from structlog import processors, stdlib  # noqa: E402
-from structlog.typing import EventDict, FilteringBoundLogger, Processor  # noqa: E402
+from voting.service.imports import without
 
-if _is_absent:
-    del sys.modules["rich"]
+with without("rich"):  # import-linter installs it: 3 MiB more in each process
+    import structlog
+    from structlog import processors, stdlib
+    from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 REPEAT_SECONDS = 1.0
 MAX_NAMES = 1000

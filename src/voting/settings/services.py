@@ -159,7 +159,7 @@ class AdminSettings(WebSettings, DatabaseSettings):
     `ADMIN_PORT`. With `https://` its cookies are `Secure`."""
     webhook_url: Annotated[PublicUrl, Field(examples=["https://hooks.example.org/voting"])] = ""
     """The URL that gets a signed POST when a poll is opened or closed; off without it
-    (docs/operations.md#webhooks)."""
+    (docs/polls.md#webhooks)."""
     webhook_key: Annotated[str, Field(max_length=500)] = ""
     """The key that signs webhooks, at least 32 characters; needed with `WEBHOOK_URL`."""
 

@@ -11,6 +11,7 @@ from socket import socket
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from voting.polls.session import parse_code
 from voting.service import health, logs, metrics, tracing
 from voting.service.lifecycle import Stop, pause
 from voting.service.tracing import OFF, Recorder
@@ -43,13 +44,15 @@ def create_app(
             pages.route(),
             *health.probes(lambda: endpoint.ready and not stop.is_set()),
             *result_routes(settings),
-            Route("/{code}", ballot),  # after every other path of one segment
         ],
     )
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         # The default poll bypasses the router, which would be a seventh of the work for a vote.
         is_ballot = scope["path"] == "/" and scope["method"] in {"POST", "GET"}
+        if not is_ballot and (code := parse_code(scope["path"][1:])):  # of a session
+            scope["path_params"] = {"code": code}
+            is_ballot = True
         await (ballot if is_ballot else router)(scope, receive, send)
 
     return app

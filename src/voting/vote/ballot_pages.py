@@ -11,7 +11,7 @@ from voting.web.language import Language, language
 from voting.web.rendering import Pages
 
 PLACEHOLDER = "0000000000000-receipt"  # stands for the receipt (an entry id) in rendered pages
-MAX_PAGES = 1000  # pages kept, of 5 to 30 kB; the least recently used leave first
+MAX_PAGES = 500  # pages kept, of 3 to 30 kB; the least recently used leave first
 
 
 class BallotView(NamedTuple):

@@ -58,14 +58,11 @@ class Ballots:
 
     async def find_session(self, scope: Scope) -> Session | None:
         """Return the session whose code is the path, or in the query (`?s=`); None if the query names none."""
-        typed = scope.get("path_params", {}).get("code")
-        if typed is None:
+        code: str | None = scope.get("path_params", {}).get("code")
+        if code is None:
             found = _SESSION.search(scope["query_string"])
-            code = parse_code(found[1].decode()) if found else None
-            return await self._session(code) if code else None
-        code = parse_code(typed)
-        if code is None:  # any other path
-            raise Problem(404, "not_found")
+            named = parse_code(found[1].decode()) if found else None
+            return await self._session(named) if named else None
         session = await self._session(code)
         if session is None:
             message = translatable("There is no session with the code {code}. Check it and type it again.")

@@ -94,8 +94,9 @@ class VoteEndpoint:
         except Problem as problem:
             if is_post:
                 self._metrics.refused.labels(problem.reason).inc()
-            back = f"/{session.code}" if session else scope["path"]  # the page links to this ballot
-            back = "/" if problem.reason in {"unknown_poll", "not_found"} else back
+            # The page links to this ballot; a form that sends the vote again leads there too.
+            back = f"{scope['path']}?s={session.code}" if session and is_post else scope["path"]
+            back = "/" if problem.status == 404 else back
             await self._pages.refusal(problem, scope, back)(scope, receive, send)
             return
         response_headers = [(b"content-type", media_type), (b"content-length", b"%d" % len(body))]
@@ -150,7 +151,9 @@ class VoteEndpoint:
         key = idempotency_key(headers[b"idempotency-key"]) if b"idempotency-key" in headers else None
         voter, client_address = self._voters.recognise(headers.get(b"cookie")), ""
         if voter is None:
-            voter, client_address = self._new_voters.create_for_vote(scope, form, key)
+            voter, client_address = self._new_voters.create_for_vote(
+                scope, form, key, browsers_only=ballot.browsers_only
+            )
         try:
             receipt = await self._publish(ballot.box, voter.pseudonym(ballot.box), choice)
         except Refused as refused:

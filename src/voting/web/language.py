@@ -48,6 +48,10 @@ class Language:
     def number(self, value: int) -> str:
         return format_decimal(value, locale=self._locale)
 
+    def decimal(self, value: float) -> str:
+        """Return a number with two decimals."""
+        return format_decimal(value, "#,##0.00", locale=self._locale)
+
     def percent(self, value: float) -> str:
         return str(self._percent.apply(value / 100, self._locale))
 

@@ -2,3 +2,5 @@
 
 It must never import another service, `operate` or `local`.
 """
+
+import voting.broker  # noqa: F401 - before anything here imports redis: see there

@@ -44,6 +44,7 @@ class DefinitionPublisher:
         self._withheld: dict[Kind, set[str]] = {"poll": set(), "session": set()}  # invalid and not published
         self._bad: dict[Kind, dict[str, str]] = {"poll": {}, "session": {}}
         self._bad_polls = logs.BadPollLog()
+        self._schedule_error = ""  # the last one, which is logged once
 
     async def run(self, stop: Stop) -> None:
         """Publish until `stop` is set.
@@ -108,8 +109,11 @@ class DefinitionPublisher:
             async with deadline(self._database, TIMEOUT):
                 due = await poll_definitions.apply_schedule(self._database)
         except DATA_ERRORS as error:  # a row that is older than the checks of the table
-            log.error("schedule.failed", error=f"{type(error).__name__}: {error}")
+            if self._schedule_error != (text := f"{error.diag.message_primary}"):
+                log.error("schedule.failed", error=text)
+            self._schedule_error = text
             return POLL_SECONDS
+        self._schedule_error = ""
         return POLL_SECONDS if due is None else min(POLL_SECONDS, due if due > 0 else RETRY_SECONDS)
 
     async def _is_comparison_due(self) -> bool:

@@ -40,4 +40,3 @@ addEventListener("pageshow", () => { // also after Back, which shows a page as i
 });
 
 enhance(document);
-document.getElementById("problem")?.focus();

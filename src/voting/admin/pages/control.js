@@ -5,14 +5,13 @@
 
 const EVERY = 1000; // milliseconds
 const LIMIT = 5000;
-const SETTLE = 500; // a second tap on the same place is not meant for the button that has just come there
+const SETTLE = 400; // a second tap on the same place is not meant for the button that has just come there
 const spoken = document.getElementById("spoken");
 const plain = new Intl.NumberFormat(`${document.documentElement.lang}-u-nu-latn`);
 const percent = new Intl.NumberFormat(`${document.documentElement.lang}-u-nu-latn`, { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 let control = document.getElementById("control");
 let ahead = 0; // the server's clock minus ours, in milliseconds
 let busy = false;
-let swapped = 0;
 
 async function read(url, options = {}) {
   const answer = await fetch(url, { signal: AbortSignal.timeout(LIMIT), ...options });
@@ -40,7 +39,8 @@ function swap(html) {
   const condition = control.querySelector(".condition .pill")?.textContent ?? "";
   if (before !== control.querySelector(".condition")?.textContent) spoken.textContent = `${heading} ${condition}`;
   document.title = page.title;
-  swapped = performance.now();
+  control.classList.add("settling");
+  setTimeout((settled) => settled.classList.remove("settling"), SETTLE, control);
 }
 
 function complain(text) {
@@ -53,7 +53,7 @@ document.addEventListener("submit", async (event) => {
   const form = event.target;
   if (!form.matches("[data-swap]")) return;
   event.preventDefault();
-  if (busy || performance.now() - swapped < SETTLE) return;
+  if (busy) return;
   busy = true;
   event.submitter?.setAttribute("aria-busy", "true");
   try {
@@ -98,21 +98,34 @@ async function look() {
   if (shown) draw(shown);
 }
 
+function parts(poll) { // of 1: as the server has them, see `bars` in control_pages.py
+  const votes = poll.options.map((option) => option.votes);
+  if (poll.kind === "ranking") {
+    const most = Math.max(...poll.options.map((option) => option.points));
+    return poll.options.map((option) => (most ? option.points / most : 0));
+  }
+  if (!poll.total || poll.kind === "multiple") return votes.map((count) => (poll.total ? count / poll.total : 0));
+  const tenths = votes.map((count) => Math.floor((1000 * count) / poll.total)); // largest remainder
+  const order = votes.map((count, index) => [-((1000 * count) % poll.total), index]).sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+  for (const [, index] of order.slice(0, 1000 - tenths.reduce((sum, each) => sum + each, 0))) tenths[index] += 1;
+  return tenths.map((each) => each / 1000);
+}
+
 function draw(poll) {
   control.querySelector("#total").textContent = plain.format(poll.total);
   control.querySelector("#waiting").hidden = !poll.waiting;
   const mean = control.querySelector("#mean");
   if (mean) mean.textContent = poll.mean === null ? "–" : poll.mean.toFixed(2);
   const isRanking = poll.kind === "ranking";
-  const most = isRanking ? Math.max(...poll.options.map((option) => option.points)) : poll.total;
+  const lengths = parts(poll);
   const rows = new Map([...control.querySelectorAll("#bars li")].map((row) => [row.dataset.key, row]));
-  for (const option of poll.options) {
+  poll.options.forEach((option, index) => {
     const row = rows.get(option.key);
-    if (!row) continue;
-    const part = most ? (isRanking ? option.points : option.votes) / most : 0;
+    if (!row) return;
+    const part = lengths[index];
     row.querySelector(".value").textContent = isRanking ? plain.format(option.points) : `${plain.format(option.votes)} · ${percent.format(part)}`;
     row.querySelector("progress").value = 100 * part;
-  }
+  });
 }
 
 function tick() {

@@ -222,7 +222,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON audiences TO voting_result
 
 -- name: grant_admin
 GRANT SELECT, INSERT, DELETE ON polls TO voting_admin;
-GRANT UPDATE (question, options, kind, max_choices, scale, state, round, results, opens_at, closes_at, timer, opened, closed, ticket)
+GRANT UPDATE (question, options, kind, max_choices, scale, state, round, results, access, opens_at, closes_at, timer, opened, closed, ticket)
     ON polls TO voting_admin;
 GRANT SELECT, INSERT, UPDATE, DELETE ON sessions TO voting_admin;
 GRANT SELECT, UPDATE, DELETE ON webhook_events TO voting_admin;

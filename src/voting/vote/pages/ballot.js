@@ -65,7 +65,8 @@ function sendIn(milliseconds) {
   timer = setTimeout(send, milliseconds);
 }
 
-// Send a vote. Return a receipt, the text of a refusal, or the reason to retry after at least `wait` seconds.
+// Send a vote. Return a receipt, the text of a refusal, or the reason to retry after at least `wait` seconds, and whether
+// it may have been counted.
 async function attempt({ action, ballot, choice }) {
   const sent = Date.now();
   try {
@@ -79,12 +80,12 @@ async function attempt({ action, ballot, choice }) {
     if (response.ok) return await response.json();
     const problem = await response.json().catch(() => null); // a proxy may refuse in a format of its own
     if (response.status >= 500 || (response.status === 429 && problem?.reason !== "new_voters")) {
-      return { retry: texts.busy, wait: Number(response.headers.get("Retry-After")) || 1 };
+      return { retry: texts.busy, wait: Number(response.headers.get("Retry-After")) || 1, isUnsure: problem?.counted !== "no" };
     }
     if (response.status === 409) refreshIn(0); // the poll is not what the page shows
     return { refusal: problem?.detail ?? texts.refused.replace("{status}", response.status) };
   } catch {
-    return { retry: texts.silent, wait: 0.5 }; // offline, too slow, or not a response of the service
+    return { retry: texts.silent, wait: 0.5, isUnsure: true }; // offline, too slow, or not a response of the service
   }
 }
 
@@ -92,8 +93,9 @@ async function send() {
   if (sending || !vote) return;
   sending = true;
   const sent = vote;
-  const { receipt, ticket, refusal, retry, wait } = await attempt(sent);
+  const { receipt, ticket, refusal, retry, wait, isUnsure } = await attempt(sent);
   sending = false;
+  sent.isUnsure ||= isUnsure; // an earlier attempt may have been counted, although a later one is refused
   if (retry) {
     attempts += 1;
     notBefore = Date.now() + 1000 * wait;
@@ -105,8 +107,8 @@ async function send() {
   if (sent === vote) vote = null;
   else sendIn(0); // another choice was made
   if (refusal) {
-    lastRefusal = refusal;
-    if (!vote) showMessage(refusal, { problem: true });
+    lastRefusal = sent.isUnsure ? texts.unsure : refusal;
+    if (!vote) showMessage(lastRefusal, { problem: true });
     return;
   }
   const accepted = { choice: sent.choice, labels: sent.labels, receipt, ticket };

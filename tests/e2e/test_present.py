@@ -1,0 +1,148 @@
+"""The pages of the result for each kind and state of a poll, in Chromium, while the database changes."""
+
+import json
+import re
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from playwright.sync_api import expect
+
+from tests.e2e.conftest import OpenBrowser
+from tests.e2e.stack import Stack
+from tests.e2e.test_accessibility import violations
+
+COUNTED = {
+    "single": {"a": 3, "b": 1},
+    "multiple": {"ab": 2, "b": 1, "abc": 1},
+    "rating": {"4": 3, "5": 1},
+    "ranking": {"abc": 4, "bca": 3, "cba": 2},
+}
+FITS = "document.documentElement.scrollHeight <= innerHeight && document.documentElement.scrollWidth <= innerWidth"
+OUTSIDE = """() => [...document.querySelectorAll(".stage *")].filter((each) => {
+    const box = each.getBoundingClientRect();
+    return box.width && !each.closest(".unseen") && (box.bottom > innerHeight + 1 || box.right > innerWidth + 1);
+}).map((each) => each.outerHTML.slice(0, 80))"""
+
+
+@pytest.fixture(scope="module")
+def owner(stack: Stack) -> Iterator[psycopg.Connection]:
+    """A connection to the database of the stack."""
+    with psycopg.connect(stack.state["database_url"], autocommit=True) as connection:
+        yield connection
+
+
+def options(number: int) -> str:
+    long = " with a label that is as long as labels on a wall are at times"
+    return json.dumps(
+        [{"key": "abcdefghijklmnopqrst"[n], "label": f"Option {n + 1}{long * (n % 2)}"} for n in range(number)]
+    )
+
+
+def add_poll(owner: psycopg.Connection, slug: str, kind: str, number: int = 3) -> None:
+    offered = (
+        options(number) if kind != "rating" else json.dumps([{"key": f"{n}", "label": f"{n}"} for n in range(1, 6)])
+    )
+    owner.execute(
+        "INSERT INTO polls (slug, question, options, kind, scale) VALUES (%s, %s, %s, %s, %s)",
+        [slug, f"What about {slug}?", offered, kind, 5 if kind == "rating" else None],
+    )
+    for choice, votes in COUNTED[kind].items():
+        owner.execute("INSERT INTO tallies VALUES (%s, %s, %s)", [slug, choice, votes])
+    owner.execute("UPDATE polls SET revision = revision + 1 WHERE slug = %s", [slug])
+
+
+@pytest.mark.parametrize("kind", COUNTED)
+def test_each_kind_is_shown_on_the_page_the_wall_and_in_an_iframe(
+    stack: Stack, owner: psycopg.Connection, open_browser: OpenBrowser, kind: str
+) -> None:
+    add_poll(owner, kind, kind)
+    page = open_browser(viewport={"width": 1280, "height": 720}, reduced_motion="reduce").new_page()
+    for path in (f"/p/{kind}", f"/p/{kind}/present", f"/embed/{kind}"):
+        page.goto(stack.result_url + path)
+        expect(page.locator("#state")).to_have_text("Live")
+        assert page.locator("#tally .share").first.is_visible()
+        assert violations(page) == []
+        if kind == "ranking":
+            expect(page.locator("[data-key=b] .crown")).to_be_visible()
+            expect(page.locator("[data-key=b] .share")).to_have_text("12 points")
+        if kind == "rating":
+            expect(page.locator("#mean")).to_have_text("4.25")
+        if kind == "multiple":
+            expect(page.locator("[data-key=b] .share")).to_have_text("100.0%")
+    page.goto(f"{stack.result_url}/p/{kind}")
+    if kind == "ranking":
+        expect(page.locator("#runoff tr")).to_have_count(4)
+        owner.execute("UPDATE tallies SET votes = 40 WHERE poll = 'ranking' AND choice = 'cba'")
+        owner.execute("UPDATE polls SET revision = revision + 1 WHERE slug = 'ranking'")
+        expect(page.locator("#runoff .winner th")).to_have_text("Option 3 Winner")
+
+
+@pytest.mark.parametrize("size", [(1920, 1080), (1280, 720)])
+@pytest.mark.parametrize("number", [2, 6, 20])
+def test_the_wall_needs_no_scrolling(
+    stack: Stack, owner: psycopg.Connection, open_browser: OpenBrowser, size: tuple[int, int], number: int
+) -> None:
+    width, height = size
+    slug = f"wall-{width}-{number}"
+    add_poll(owner, slug, "single", number)
+    page = open_browser(viewport={"width": width, "height": height}).new_page()
+    for results in ("live", "hidden"):
+        owner.execute("UPDATE polls SET results = %s WHERE slug = %s", [results, slug])
+        page.goto(f"{stack.result_url}/p/{slug}/present")
+        expect(page.locator("#state")).to_have_text("Live")
+        assert page.evaluate(FITS)
+        assert page.evaluate(OUTSIDE) == []
+
+
+def test_the_wall_follows_its_session_in_full_screen_and_its_controls_fade(
+    stack: Stack, owner: psycopg.Connection, open_browser: OpenBrowser
+) -> None:
+    add_poll(owner, "first", "single")
+    add_poll(owner, "second", "rating")
+    owner.execute(
+        "INSERT INTO sessions (code, title, polls, host_hash) VALUES ('ACDEFG', 'A meeting', '{first,second}', 'h')"
+    )
+    page = open_browser(viewport={"width": 1280, "height": 720}).new_page()
+    page.goto(f"{stack.result_url}/s/ACDEFG/present")
+    expect(page.locator("#question")).to_have_text("A meeting")
+    expect(page.locator(".code")).to_have_text("ACDEFG")
+    page.evaluate("window.same = true")
+    page.keyboard.press("f")
+    owner.execute("UPDATE sessions SET current = 'first'")
+    expect(page.locator("#question")).to_have_text("What about first?")
+    owner.execute("UPDATE polls SET results = 'hidden' WHERE slug = 'first'")
+    expect(page.locator(".withheld")).to_have_text("The result is not shown yet.")
+    expect(page.locator("#tally")).to_have_count(0)
+    owner.execute("UPDATE sessions SET current = 'second'")
+    expect(page.locator("#mean")).to_have_text("4.25")
+    owner.execute("UPDATE polls SET closes_at = now() + interval '50 seconds' WHERE slug = 'second'")
+    expect(page.locator("#phase")).to_contain_text("Closes in 0:")
+    owner.execute("UPDATE polls SET state = 'closed' WHERE slug = 'second'")
+    expect(page.locator("#phase")).to_have_text("Closed")
+    expect(page.locator("#state")).to_have_text("Final numbers")
+    assert page.evaluate("window.same && !!document.fullscreenElement")
+    expect(page.locator(".keys")).to_have_css("opacity", "0", timeout=8000)
+    page.mouse.move(100, 100)
+    expect(page.locator(".keys")).to_have_css("opacity", "1")
+    page.keyboard.press("Tab")
+    expect(page.locator("html")).to_have_class(re.compile("idle"), timeout=8000)
+    expect(page.locator(".languages, .keys").filter(has=page.locator(":focus"))).to_have_css("opacity", "1")
+
+
+def test_a_result_page_shows_what_was_hidden_without_a_reload_and_without_javascript_too(
+    stack: Stack, owner: psycopg.Connection, open_browser: OpenBrowser
+) -> None:
+    add_poll(owner, "secret", "single")
+    owner.execute("UPDATE polls SET results = 'after_close' WHERE slug = 'secret'")
+    page = open_browser().new_page()
+    plain = open_browser(java_script_enabled=False).new_page()
+    for each in (page, plain):
+        each.goto(f"{stack.result_url}/p/secret")
+        expect(each.locator(".withheld")).to_have_text("The result is shown after the poll has closed.")
+    page.evaluate("window.same = true")
+    owner.execute("UPDATE polls SET state = 'closed' WHERE slug = 'secret'")
+    for each in (page, plain):
+        expect(each.locator("[data-key=a] .votes")).to_have_text("3 votes", timeout=10_000)
+        expect(each.locator("#phase")).to_have_text("Closed")
+    assert page.evaluate("window.same")
