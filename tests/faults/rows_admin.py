@@ -138,13 +138,13 @@ def _cut(run: Run) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _answer_lost(run: Run) -> Iterator[None]:
-    """Lose answers to COMMIT, which new connections send as text."""
+    """Lose the answer to the COMMIT of an opening, which new connections send as text."""
     run.system.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'voting admin'")
     proxy = run.system.admin_proxy
     lost = proxy.lost
-    proxy.lose_answer_to = b"COMMIT"
+    proxy.lose_answer_to = (b'"state": "open"', b"COMMIT")
     yield
-    expect_soon("an answer to COMMIT is lost", lambda: proxy.lost > lost, 5)
+    expect(proxy.lost > lost, "no answer to COMMIT was lost")
 
 
 def _open_while_away(
@@ -182,6 +182,8 @@ def _open_while_away(
                     second if first.status == 503 else first for first, second in zip(answers, later, strict=True)
                 ]
                 expect(any(each.status == 503 for each in later), "the database was not away")
+            else:
+                expect(any(each.reason == "unknown" for each in answers), "no opening was without an answer to COMMIT")
             time.sleep(0.3)  # in which votes are refused
         expect_soon("what was under way has ended", lambda: not run.system.rows(BUSY), 10)
         for ballot, answer in zip(drafts, answers, strict=True):
