@@ -13,7 +13,7 @@ from voting.result.channel import Channel
 from voting.result.demand import Key
 from voting.result.feed import Feed
 from voting.result.hub import Hub
-from voting.result.page_context import page_context
+from voting.result.page_context import due, page_context
 from voting.result.session_channel import SessionChannel
 from voting.result.visibility import audience, is_ticket, ticket_cookie
 from voting.settings.services import ResultSettings
@@ -122,7 +122,7 @@ class ResultEndpoints:
         key = (template, request.scope["path"], reader.code, *more.values())
         stamp, page = self._rendered.pop(key, (None, b""))
         snapshot = found.feed.snapshot
-        if stamp != found.feed.stamp or snapshot.get("closes_at"):  # which is shown as a countdown
+        if stamp != found.feed.stamp or due(snapshot):  # which is shown as a countdown
             view = "" if template == "result.html" else "?view=public"
             context = page_context(snapshot, found.channel, request.path_params, view)
             page = self._pages.render(template, reader, **context, **more)

@@ -34,8 +34,15 @@ def page_context(
         "present_href": f"{prefix}/present",
         "shares": _bar_lengths(snapshot) if is_shown else [],
         "rates": list(channel.rates) if is_shown and channel else [],
-        "remaining": _remaining(snapshot.get("closes_at")),
+        "due": due(snapshot),
+        "remaining": _remaining(due(snapshot)),
     }
+
+
+def due(snapshot: Snapshot) -> float | None:
+    """Return the time, in seconds since the epoch, at which a poll opens or closes by itself; None if it does not."""
+    name = {"draft": "opens_at", "open": "closes_at"}.get(snapshot.get("state", ""), "")
+    return snapshot.get(name)
 
 
 def _about(snapshot: Snapshot) -> str:
@@ -62,6 +69,7 @@ def _round(tenths: float) -> float:
     return math.floor(tenths + 0.5) / 10  # as Math.round
 
 
-def _remaining(closes_at: float | None) -> str:
-    seconds = max(0, math.ceil((closes_at or 0) - time.time()))
-    return f"{seconds // 60}:{seconds % 60:02}"
+def _remaining(at: float | None) -> str:
+    """Return the time that is left; "" if it is an hour or more."""
+    seconds = max(0, math.ceil((at or 0) - time.time()))
+    return f"{seconds // 60}:{seconds % 60:02}" if seconds < 3600 else ""

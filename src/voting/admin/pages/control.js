@@ -10,13 +10,12 @@ const spoken = document.getElementById("spoken");
 const plain = new Intl.NumberFormat(`${document.documentElement.lang}-u-nu-latn`);
 const percent = new Intl.NumberFormat(`${document.documentElement.lang}-u-nu-latn`, { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 let control = document.getElementById("control");
-let ahead = 0; // the server's clock minus ours, in milliseconds
 let busy = false;
 
 async function read(url, options = {}) {
+  const sent = Date.now();
   const answer = await fetch(url, { signal: AbortSignal.timeout(LIMIT), ...options });
-  const date = Date.parse(answer.headers.get("date"));
-  if (date && Math.abs(date + 500 - Date.now() - ahead) > 1000) ahead = date + 500 - Date.now();
+  noteServerTime(answer, sent);
   return answer;
 }
 
@@ -130,13 +129,8 @@ function draw(poll) {
 
 function tick() {
   const clock = control.querySelector("#countdown");
-  if (!clock) return;
-  const left = Math.max(0, Math.ceil(clock.dataset.at - (Date.now() + ahead) / 1000));
-  const minutes = Math.floor(left / 60);
-  const hours = Math.floor(minutes / 60);
-  const pad = (value) => String(value).padStart(2, "0");
-  const text = hours ? `${hours}:${pad(minutes % 60)}:${pad(left % 60)}` : `${minutes}:${pad(left % 60)}`;
-  const full = clock.dataset.text.replace("{time}", text);
+  if (!clock || !isServerTimeKnown()) return;
+  const full = clock.dataset.text.replace("{time}", duration(Math.max(0, secondsUntil(1000 * clock.dataset.at))));
   if (clock.textContent !== full) clock.textContent = full;
 }
 

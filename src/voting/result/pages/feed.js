@@ -24,8 +24,10 @@ function replaceSoon(milliseconds) {
 }
 
 async function replace() {
+  const sent = Date.now();
   try {
     const response = await fetch(location.href, { signal: AbortSignal.timeout(5000) });
+    noteServerTime(response, sent);
     if (response.status >= 500 || response.status === 429) throw new Error("later");
     const next = new DOMParser().parseFromString(await response.text(), "text/html");
     if (!next.getElementById("result")) { // the poll was deleted

@@ -137,14 +137,12 @@ function recordRate() {
   text($("pace-most"), number.format(Math.max(...rates)));
 }
 
-// Show the time until the poll closes.
+// Show when the poll opens or closes. That it has done so, the server says.
 function tick() {
-  const clock = $("countdown");
-  if (!clock) return;
-  const seconds = Math.ceil(Number(clock.dataset.until) - Date.now() / 1000);
-  if (seconds < 0) text($("phase"), words.closing); // the server says when it has closed
-  else text(clock, `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`);
-  $("phase")?.classList.toggle("soon", seconds <= 10);
+  const due = 1000 * Number($("phase")?.dataset.due);
+  if (!due || !isServerTimeKnown()) return;
+  text($("phase"), dueText(due, words.due));
+  $("phase").classList.toggle("soon", $("phase").classList.contains("open") && secondsUntil(due) <= 15);
 }
 
 // Announce the whole state to screen readers; they speak only if the text has changed.
@@ -158,3 +156,4 @@ setInterval(speak, 5000);
 setInterval(recordRate, 1000);
 setInterval(tick, 250);
 bind();
+if ($("phase")?.dataset.due) readServerTime(location.pathname);

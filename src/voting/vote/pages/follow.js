@@ -7,7 +7,6 @@
 const SILENCE = 40_000; // ms after which the connection is closed; the server sends at least every 15 s
 const POLL = 5_000; // ms between two fetches without a connection
 const SPREAD = 150; // ms over which the pages of an audience are fetched
-const DATE_ERROR = 2_000; // ms by which the header Date may be behind
 const CLOSE_DELETED = 4404; // close code of result/hub.py
 let socket = null;
 let lost = 0; // connections that could not be opened, one after the other
@@ -16,21 +15,8 @@ let fetches = 0; // since that frame
 let fetching = false;
 let fetchAgain = false;
 let fetchTimer = 0;
-let earliest = -Infinity; // the server's clock minus ours, in ms, lies between these two
-let latest = Infinity;
 let asked = 0; // the due time for which the page was fetched last
 let spoken = 0; // the due time of which the last seconds were announced
-
-// Narrow down the difference of the clocks by the header Date of a response to a request sent at `sent`.
-function noteServerTime(response, sent) {
-  const date = Date.parse(response.headers.get("Date"));
-  if (!date) return;
-  const [low, high] = [date - Date.now(), date + DATE_ERROR - sent];
-  [earliest, latest] = [Math.max(earliest, low), Math.min(latest, high)];
-  if (earliest > latest) [earliest, latest] = [low, high]; // a clock was set
-}
-
-const serverTime = () => Date.now() + (earliest + latest) / 2;
 
 function notice(text) {
   byId("notice").classList.toggle("unseen", !text);
@@ -130,14 +116,12 @@ function update(next) {
   showDue();
 }
 
-// Show the time that is left, if it is less than an hour; else the time of the day here.
+// Show when the poll opens or closes.
 function showDue() {
   const due = 1000 * Number(page.dataset.due);
-  if (!due || !byId("due") || latest === Infinity) return;
-  const seconds = Math.ceil((due - serverTime()) / 1000);
-  let text = texts.due.now;
-  if (seconds >= 3600) text = texts.due.at.replace("{time}", dayAndTime(due));
-  else if (seconds > 0) text = texts.due.in.replace("{time}", `\u2066${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}\u2069`);
+  if (!due || !byId("due") || !isServerTimeKnown()) return;
+  const seconds = secondsUntil(due);
+  const text = dueText(due, texts.due);
   if (byId("due").textContent !== text) byId("due").textContent = text;
   byId("due").classList.toggle("soon", page.dataset.state === "open" && seconds <= 15);
   if (seconds <= 10 && seconds > 0 && spoken !== due) {
@@ -148,12 +132,6 @@ function showDue() {
     asked = serverTime();
     refreshIn(SPREAD * Math.random());
   }
-}
-
-function dayAndTime(due) {
-  const at = new Date(due + Date.now() - serverTime());
-  const day = at.toDateString() === new Date().toDateString() ? {} : { month: "short", day: "numeric" };
-  return new Intl.DateTimeFormat(document.documentElement.lang, { ...day, numberingSystem: "latn", hour: "2-digit", minute: "2-digit" }).format(at);
 }
 
 function connect() {
@@ -190,20 +168,11 @@ function poll() {
   if (socket?.readyState !== WebSocket.OPEN && document.visibilityState === "visible") refreshIn(0);
 }
 
-// Learn the server's time, if the page shows a time.
-async function readClock() {
-  const sent = Date.now();
-  try {
-    noteServerTime(await fetch(page.dataset.here, { method: "HEAD", cache: "no-store" }), sent);
-    showDue();
-  } catch { /* the next response has it too */ }
-}
-
 if (page && AbortSignal.timeout) {
   connect();
   setTimeout(poll, POLL);
   setInterval(showDue, 250);
-  if (page.dataset.due) readClock();
+  if (page.dataset.due) readServerTime(page.dataset.here);
   document.addEventListener("visibilitychange", () => {
     if (document.visibilityState === "visible" && socket?.readyState !== WebSocket.OPEN) refreshIn(0);
   });
