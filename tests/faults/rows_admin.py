@@ -5,7 +5,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from tests.faults.ballots import KINDS, Ballot
@@ -147,20 +147,48 @@ def _answer_lost(run: Run) -> Iterator[None]:
     expect(proxy.lost > lost, "no answer to COMMIT was lost")
 
 
+Away = Callable[[Run], contextlib.AbstractContextManager[None]]
+
+
+def _press_while_away(
+    run: Run, hosts: list[Host], pool: ThreadPoolExecutor, drafts: list[Ballot], away: Away
+) -> list[Answer]:
+    """Open drafts at the moment when the database goes away; return the answers."""
+
+    def press() -> list[Future[Answer]]:
+        return [pool.submit(host.set_state, ballot.slug, "open") for host, ballot in zip(hosts, drafts, strict=True)]
+
+    with contextlib.ExitStack() as fault:
+        if away is _answer_lost:  # which has to be prepared before
+            fault.enter_context(away(run))
+            answers = [each.result(30) for each in press()]
+            expect(any(each.reason == "unknown" for each in answers), "no opening was without an answer to COMMIT")
+        else:
+            first = press()
+            fault.enter_context(away(run))
+            answers = [each.result(30) for each in first]
+            again = [each.result(30) for each in press()]  # while it is away for everybody
+            expect(any(each.status == 503 for each in again), "the database was not away")
+            for early in answers:
+                _check_refusal(run, early)
+            both = zip(answers, again, strict=True)
+            answers = [late if early.reason == "database_away" else early for early, late in both]
+        time.sleep(0.3)  # in which votes are refused
+    for answer in answers:
+        _check_refusal(run, answer)
+    return answers
+
+
 def _open_while_away(
     run: Run,
     hosts: list[Host],
     pool: ThreadPoolExecutor,
     drafts: list[Ballot],
-    away: Callable[[Run], "contextlib.AbstractContextManager[None]"],
+    away: Away,
     *,
     hooks: WebhookReceiver,
 ) -> list[Answer]:
     """Open drafts at the moment when the database goes away, and again when it is back; return the answers."""
-
-    def press(host: Host, ballot: Ballot) -> Answer:
-        return host.set_state(ballot.slug, "open")
-
     for host, ballot in zip(hosts, drafts, strict=True):
         host.create(ballot)
     began = time.monotonic()
@@ -172,22 +200,10 @@ def _open_while_away(
                 10,
                 is_violation=True,
             )
-        pressing = [pool.submit(press, *pair) for pair in zip(hosts, drafts, strict=True)]
         pressed = time.monotonic()
-        with away(run):
-            answers = [each.result(30) for each in pressing]
-            if away is not _answer_lost:
-                later = list(pool.map(press, hosts, drafts))  # while it is away for everybody
-                answers = [
-                    second if first.status == 503 else first for first, second in zip(answers, later, strict=True)
-                ]
-                expect(any(each.status == 503 for each in later), "the database was not away")
-            else:
-                expect(any(each.reason == "unknown" for each in answers), "no opening was without an answer to COMMIT")
-            time.sleep(0.3)  # in which votes are refused
+        answers = _press_while_away(run, hosts, pool, drafts, away)
         expect_soon("what was under way has ended", lambda: not run.system.rows(BUSY), 10)
         for ballot, answer in zip(drafts, answers, strict=True):
-            _check_refusal(run, answer)
             opened = is_all_or_nothing(run.system, ballot, hooks.deliveries)
             if opened is None:
                 run.require(condition=False, otherwise=f"{ballot.slug} is half open after {answer}")
