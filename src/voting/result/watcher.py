@@ -7,6 +7,7 @@ compared once a second. During an outage of the database, the hub keeps its last
 
 import asyncio
 import time
+from collections.abc import Awaitable
 
 from voting.database.connection import (
     DEFINITIONS_CHANNEL,
@@ -72,11 +73,23 @@ class Watcher:
             await listener.execute(f"LISTEN {DEFINITIONS_CHANNEL}")
         self._hub.refresh()
         async with asyncio.TaskGroup() as tasks:
-            listening = tasks.create_task(self._listen(listener))
-            await self._read(database, stop)
+            listening = tasks.create_task(self._mark_outage(self._listen(listener)))
+            await self._mark_outage(self._read(database, stop))
             listening.cancel()
         async with deadline(database, DATABASE_TIMEOUT):
             await self._audience.delete(database)
+
+    async def _mark_outage(self, work: Awaitable[None]) -> None:
+        """Mark the snapshots as stale as soon as an outage ends the work.
+
+        The task group then cancels its other task, and psycopg may wait five seconds for the silent server to cancel
+        the statement in it.
+        """
+        try:
+            await work
+        except OUTAGES:
+            self._hub.mark_stale()
+            raise
 
     async def _listen(self, listener: Connection) -> None:
         """Add what is notified to the demand."""

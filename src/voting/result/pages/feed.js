@@ -10,7 +10,8 @@ let attempts = 0;
 let shown = $("result").dataset; // of the page
 let revision = Number(shown.revision);
 let replacing = 0; // the timer or the fetch that replaces the page
-let wanted = ""; // what the newest snapshot is about
+let newest = null; // the snapshot that came last
+let wanted = ""; // what it is about
 
 // What the page is about, as page_context.py writes it: with another, numbers cannot be drawn into it.
 function aboutOf({ poll, version, total: sum, options, session }) {
@@ -41,12 +42,15 @@ async function replace() {
     bind();
     replacing = 0;
     if (wanted && shown.about !== wanted) replaceSoon(500);
+    else if (newest?.revision > revision) receive(newest);
+    else if (newest) showStateOf(newest);
   } catch {
     replacing = setTimeout(replace, 1000 + 1000 * Math.random());
   }
 }
 
 function receive(snapshot) {
+  newest = snapshot;
   wanted = aboutOf(snapshot);
   if (snapshot.poll === shown.poll && snapshot.revision < revision) { // a replica that lags, or a restored database
     showState(words.behind, "warn");
