@@ -106,8 +106,8 @@ def stops_before_publishing() -> None:
         async def read_and_stop(slugs: Any) -> publication.Definitions:
             nonlocal stopped
             found = await read(slugs)
-            is_open = any(isinstance(each, Poll) and each.state == "open" for each in found[0].values())
-            if is_open and DEFAULT_POLL not in found[0] and not stopped:
+            polls = [each for each in found[0].values() if isinstance(each, Poll) and each.slug != DEFAULT_POLL]
+            if not stopped and any(poll.state == "open" for poll in polls):
                 stopped = True
                 os.kill(os.getpid(), signal.SIGSTOP)
             return found
