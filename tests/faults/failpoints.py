@@ -3,6 +3,7 @@
 python -m tests.faults.failpoints FAILPOINT worker
 """
 
+import asyncio
 import os
 import signal
 import sys
@@ -106,9 +107,10 @@ def stops_before_publishing() -> None:
         async def read_and_stop(slugs: Any) -> publication.Definitions:
             nonlocal stopped
             found = await read(slugs)
-            is_open = any(isinstance(each, Poll) and each.state == "open" for each in found[0].values())
-            if is_open and DEFAULT_POLL not in found[0] and not stopped:
+            polls = [each for each in found[0].values() if isinstance(each, Poll) and each.slug != DEFAULT_POLL]
+            if not stopped and any(poll.state == "open" for poll in polls):
                 stopped = True
+                await asyncio.sleep(0.2)  # until Redis has answered, too, or that would have taken too long afterwards
                 os.kill(os.getpid(), signal.SIGSTOP)
             return found
 
