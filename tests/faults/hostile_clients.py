@@ -148,9 +148,13 @@ async def flood(port: int) -> collections.Counter[int]:
 async def idle(port: int, stop: asyncio.Event) -> int:
     """Open many connections and send nothing until stopped; return how many were refused."""
     connections = []
-    for _ in range(IDLE):
+
+    async def connect() -> None:
         with contextlib.suppress(OSError):
             connections.append(await asyncio.open_connection("127.0.0.1", port, local_addr=(IDLE_ADDRESS, 0), limit=1))
+
+    for _ in range(IDLE // 100):  # all within the time after which a service closes the first
+        await asyncio.gather(*(connect() for _ in range(100)))
     await stop.wait()
     refused = 0
     for reader, writer in connections:

@@ -261,7 +261,7 @@ MUTANTS = (
         "writes the audit log in a transaction of its own",
         "admin/change.py",
         ((RECORD, OWN_TRANSACTION + RECORD),),
-        ("open-while-the-database-is-away", "admin-killed"),
+        ("admin-killed",),
     ),
     Mutant(
         "counts votes in the current round",

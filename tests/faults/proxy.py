@@ -21,7 +21,9 @@ class Proxy:
         self._open = asyncio.Event()
         self._open.set()
         self.delay = 0.0  # seconds that is added to each answer
-        self.lose_answer_to = b""  # drop the answer to the next request with this in it, and close both sides
+        # Drop the answer to a request, and close both sides: the one with the last of these texts in it, after one with
+        # each of the others on the same connection.
+        self.lose_answer_to: tuple[bytes, ...] = ()
         self.lost = 0
         self.requests = 0  # forwarded so far; one that arrives in pieces counts more than once
         started = threading.Event()
@@ -86,6 +88,7 @@ class Proxy:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, doomed: asyncio.Event, *, is_answer: bool
     ) -> None:
         reader._transport.pause_reading()  # type: ignore[attr-defined]
+        matched = 0
         while True:
             await self._open.wait()
             reader._transport.resume_reading()  # type: ignore[attr-defined]
@@ -98,9 +101,11 @@ class Proxy:
                 if is_answer and doomed.is_set():  # the request was executed, and its answer is lost
                     self.lost += 1
                     return
-                if not is_answer and self.lose_answer_to and self.lose_answer_to in data:
-                    self.lose_answer_to = b""
-                    doomed.set()
+                if not is_answer and matched < len(self.lose_answer_to) and self.lose_answer_to[matched] in data:
+                    matched += 1
+                    if matched == len(self.lose_answer_to):
+                        self.lose_answer_to = ()
+                        doomed.set()
                 self.requests += not is_answer
                 if not data:
                     return

@@ -3,24 +3,28 @@
 import contextlib
 import random
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
-
 from tests.faults.ballots import KINDS, Ballot
-from tests.faults.history import Attempt
 from tests.faults.host import Answer, Host
+from tests.faults.host_load import hosts_at_work
 from tests.faults.poll_audit import Actions, check_polls, check_webhooks, is_all_or_nothing
+from tests.faults.poll_votes import (
+    accepted,
+    check_closed,
+    refused,
+    voting_in,
+    wait_for_votes,
+    wait_published,
+    wait_refused,
+)
 from tests.faults.run import Run, RunConfig, expect, expect_soon, run_under_load
 from tests.faults.webhook_receiver import WebhookReceiver
-from tests.waiting import PLAIN
 
 FAILPOINTS = ("change_recorded", "change_committed", "webhook_sent")
-HOSTS = 3
 CHANGES = 50  # that prove something
 VISITORS = 60
 DRAFTS = 6  # that are opened at once, which is the number of connections of admin
@@ -39,8 +43,13 @@ def admin_killed(config: RunConfig) -> dict[str, object]:
         Host(run.system) as host,
     ):
         system = run.system
-        with _hosts_at_work(run) as asked:
-            system.kill("admin")
+        with hosts_at_work(run) as asked:
+            for turn in range(int(config.brief_or_full(1, 15))):
+                if turn:
+                    system.start("admin")
+                    system.wait_ready("admin")
+                time.sleep(rng.uniform(0.2, 1))  # a random moment
+                system.kill("admin")
             for failpoint in FAILPOINTS:
                 system.start("admin", failpoint=failpoint)
                 expect_soon(f"admin dies {failpoint}", lambda: system.processes["admin"].poll() is not None, 30)
@@ -48,11 +57,6 @@ def admin_killed(config: RunConfig) -> dict[str, object]:
                 expect(died == -signal.SIGKILL, f"admin ended with {died}: {system.log('admin')[-500:]}")
             system.start("admin")
             system.wait_ready("admin")
-            for _ in range(int(config.brief_or_full(1, 15))):
-                time.sleep(rng.random())  # a random moment
-                system.kill("admin")
-                system.start("admin")
-                system.wait_ready("admin")
             expect_soon("many changes are made", lambda: sum(map(len, asked.values())) > CHANGES, 30)
         asked |= _change_while_votes_wait(run, host)
         with run.load.paused():  # a closing is announced when no vote waits
@@ -64,104 +68,6 @@ def admin_killed(config: RunConfig) -> dict[str, object]:
     return run.notes
 
 
-@contextlib.contextmanager
-def _hosts_at_work(run: Run) -> Iterator[Actions]:
-    """Let hosts make, open, close and reset polls inside the block; yield what they did, by slug."""
-    asked: Actions = {}
-    done = threading.Event()
-
-    def work(number: int) -> None:
-        rng = random.Random(f"{run.config.seed} host {number}")  # noqa: S311 - has to be the same for the same seed
-        with Host(run.system) as host:
-            turn = 0
-            while not done.is_set():
-                turn += 1
-                ballots = [Ballot(f"host-{number}-{turn}-{kind}", kind) for kind in KINDS]
-                for ballot in ballots:
-                    host.create(ballot)
-                    asked[ballot.slug] = ["create"]
-                for _ in range(rng.randint(1, 2)):
-                    ballots = _open_and_close(run, host, ballots, asked, rng)
-
-    with ThreadPoolExecutor(HOSTS) as pool:
-        working = [pool.submit(work, number) for number in range(HOSTS)]
-        try:
-            yield asked
-        finally:
-            done.set()
-        for each in working:
-            each.result(30)
-
-
-def _open_and_close(run: Run, host: Host, ballots: list[Ballot], asked: Actions, rng: random.Random) -> list[Ballot]:
-    """Open polls, close most of them when they have votes, and reset some; return the next rounds of these."""
-    for ballot in ballots:
-        host.open(ballot)
-        asked[ballot.slug].append("open")
-    with _voting_in(run, *ballots):
-        began = time.monotonic()
-        for ballot in ballots:
-            _wait_for_votes(run, ballot, began, within=10)
-        closed = rng.sample(ballots, len(ballots) - 1)
-        for ballot in closed:
-            host.close(ballot)
-            asked[ballot.slug].append("close")
-    reset = closed[1:]
-    _wait_refused(run, *reset)
-    for ballot in reset:
-        host.reset(ballot)
-        asked[ballot.slug].append("reset")
-    return [ballot.next() for ballot in reset]
-
-
-@contextlib.contextmanager
-def _voting_in(run: Run, *ballots: Ballot) -> Iterator[None]:
-    """Let visitors vote in polls inside the block, when these are published."""
-    _wait_published(run, *ballots)
-    with run.load.voting_in(*ballots):
-        yield
-
-
-def _wait_refused(run: Run, *ballots: Ballot) -> None:
-    """Wait until vote takes no votes in the rounds of these polls, so that all later votes are in the next ones."""
-
-    def reason(ballot: Ballot) -> str:
-        url = f"{run.system.vote_url}{ballot.path.decode()}"
-        answer = httpx.post(url, data={"vote": ""}, headers={"accept": "application/json"}, verify=PLAIN)
-        return str(answer.json()["reason"])
-
-    for ballot in ballots:
-        expect_soon(
-            f"{ballot.slug} takes no votes",
-            lambda ballot=ballot: reason(ballot) in {"closed", "not_open"},  # type: ignore[misc]
-            run.config.time_limit(2),
-            is_violation=True,
-        )
-
-
-def _wait_published(run: Run, *ballots: Ballot) -> None:
-    with run.system.broker() as broker:
-        for ballot in ballots:
-            expect_soon(
-                f"{ballot.slug} is published",
-                lambda ballot=ballot: broker.hexists("polls", ballot.slug),  # type: ignore[misc]
-                10,
-            )
-
-
-def _accepted(run: Run, ballot: Ballot, since: float) -> list[Attempt]:
-    return [each for each in run.history.latest(since, ballot.box) if each.outcome == "ok" and each.began >= since]
-
-
-def _refused(run: Run, ballot: Ballot, since: float, reason: str) -> list[Attempt]:
-    return [each for each in run.history.latest(since, ballot.box) if each.reason == reason and each.began >= since]
-
-
-def _wait_for_votes(run: Run, ballot: Ballot, since: float, number: int = 1, *, within: float) -> None:
-    what = f"{number} votes in {ballot.box} are accepted"
-    expect_soon(what, lambda: len(_accepted(run, ballot, since)) >= number, within, is_violation=True)
-
-
 def _change_while_votes_wait(run: Run, host: Host) -> Actions:
     """Delete one poll and reset another while votes for both wait on the stream; return what was done to the other."""
     system = run.system
@@ -170,22 +76,22 @@ def _change_while_votes_wait(run: Run, host: Host) -> Actions:
         host.create(ballot)
         host.open(ballot)
     began = time.monotonic()
-    with _voting_in(run, gone, again):
+    with voting_in(run, gone, again):
         for ballot in (gone, again):
-            _wait_for_votes(run, ballot, began, within=10)
+            wait_for_votes(run, ballot, began, within=10)
         system.signal(signal.SIGSTOP, *system.workers)
         stopped = time.monotonic()
         for ballot in (gone, again):
-            _wait_for_votes(run, ballot, stopped, 10, within=10)
+            wait_for_votes(run, ballot, stopped, 10, within=10)
     run.deleted.add(gone.slug)
     host.delete(gone)
     host.close(again)
     host.reset(again)
     system.signal(signal.SIGCONT, *system.workers)
-    _wait_refused(run, again)
+    wait_refused(run, again)
     host.open(again)
-    with _voting_in(run, again.next()):
-        _wait_for_votes(run, again.next(), began, 10, within=10)
+    with voting_in(run, again.next()):
+        wait_for_votes(run, again.next(), began, 10, within=10)
     return {again.slug: ["create", "open", "close", "reset", "open"]}
 
 
@@ -205,11 +111,11 @@ def open_while_the_database_is_away(config: RunConfig) -> dict[str, object]:
                 drafts = [Ballot(f"{away.__name__[1:].replace('_', '-')}-{turn}-{n}") for n in range(DRAFTS)]
                 answers += _open_while_away(run, hosts, pool, drafts, away, hooks=hooks)
         expect(run.system.pids() == before, "a service was restarted")
-        refused = [each for each in answers if each.status == 503]
-        expect(len(refused) > DRAFTS, f"only {len(refused)} openings were refused: the database was not away")
+        late = [each for each in answers if each.status == 503]
+        expect(len(late) > DRAFTS, f"only {len(late)} openings were refused: the database was not away")
         run.notes |= {
-            "openings refused": len(refused),
-            "of these unknown": sum(each.reason == "unknown" for each in refused),
+            "openings refused": len(late),
+            "of these unknown": sum(each.reason == "unknown" for each in late),
             "slowest answer s": round(max(each.seconds for each in answers), 1),
         }
     return run.notes
@@ -232,13 +138,45 @@ def _cut(run: Run) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _answer_lost(run: Run) -> Iterator[None]:
-    """Lose answers to COMMIT, which new connections send as text."""
+    """Lose the answer to the COMMIT of an opening, which new connections send as text."""
     run.system.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'voting admin'")
     proxy = run.system.admin_proxy
     lost = proxy.lost
-    proxy.lose_answer_to = b"COMMIT"
+    proxy.lose_answer_to = (b'"state": "open"', b"COMMIT")
     yield
-    expect_soon("an answer to COMMIT is lost", lambda: proxy.lost > lost, 5)
+    expect(proxy.lost > lost, "no answer to COMMIT was lost")
+
+
+Away = Callable[[Run], contextlib.AbstractContextManager[None]]
+
+
+def _press_while_away(
+    run: Run, hosts: list[Host], pool: ThreadPoolExecutor, drafts: list[Ballot], away: Away
+) -> list[Answer]:
+    """Open drafts at the moment when the database goes away; return the answers."""
+
+    def press() -> list[Future[Answer]]:
+        return [pool.submit(host.set_state, ballot.slug, "open") for host, ballot in zip(hosts, drafts, strict=True)]
+
+    with contextlib.ExitStack() as fault:
+        if away is _answer_lost:  # which has to be prepared before
+            fault.enter_context(away(run))
+            answers = [each.result(30) for each in press()]
+            expect(any(each.reason == "unknown" for each in answers), "no opening was without an answer to COMMIT")
+        else:
+            first = press()
+            fault.enter_context(away(run))
+            answers = [each.result(30) for each in first]
+            again = [each.result(30) for each in press()]  # while it is away for everybody
+            expect(any(each.status == 503 for each in again), "the database was not away")
+            for early in answers:
+                _check_refusal(run, early)
+            both = zip(answers, again, strict=True)
+            answers = [late if early.reason == "database_away" else early for early, late in both]
+        time.sleep(0.3)  # in which votes are refused
+    for answer in answers:
+        _check_refusal(run, answer)
+    return answers
 
 
 def _open_while_away(
@@ -246,50 +184,38 @@ def _open_while_away(
     hosts: list[Host],
     pool: ThreadPoolExecutor,
     drafts: list[Ballot],
-    away: Callable[[Run], "contextlib.AbstractContextManager[None]"],
+    away: Away,
     *,
     hooks: WebhookReceiver,
 ) -> list[Answer]:
     """Open drafts at the moment when the database goes away, and again when it is back; return the answers."""
-
-    def press(host: Host, ballot: Ballot) -> Answer:
-        return host.set_state(ballot.slug, "open")
-
     for host, ballot in zip(hosts, drafts, strict=True):
         host.create(ballot)
     began = time.monotonic()
-    with _voting_in(run, *drafts):
+    with voting_in(run, *drafts):
         for ballot in drafts:
             expect_soon(
                 f"{ballot.slug} is known to vote",
-                lambda ballot=ballot: _refused(run, ballot, began, "not_open"),  # type: ignore[misc]
+                lambda ballot=ballot: refused(run, ballot, began, "not_open"),  # type: ignore[misc]
                 10,
                 is_violation=True,
             )
-        pressing = [pool.submit(press, *pair) for pair in zip(hosts, drafts, strict=True)]
         pressed = time.monotonic()
-        with away(run):
-            answers = [each.result(30) for each in pressing]
-            if away is not _answer_lost:
-                later = list(pool.map(press, hosts, drafts))  # while it is away for everybody
-                answers = [
-                    second if first.status == 503 else first for first, second in zip(answers, later, strict=True)
-                ]
-                expect(any(each.status == 503 for each in later), "the database was not away")
-            time.sleep(0.3)  # in which votes are refused
+        answers = _press_while_away(run, hosts, pool, drafts, away)
         expect_soon("what was under way has ended", lambda: not run.system.rows(BUSY), 10)
         for ballot, answer in zip(drafts, answers, strict=True):
-            _check_refusal(run, answer)
             opened = is_all_or_nothing(run.system, ballot, hooks.deliveries)
-            run.require(opened is not None, f"{ballot.slug} is half open after {answer}")
+            if opened is None:
+                run.require(condition=False, otherwise=f"{ballot.slug} is half open after {answer}")
+                continue
             if answer.reason != "unknown":
                 run.require(opened == (answer.status == 200), f"{ballot.slug} is open: {opened}, in spite of {answer}")
             if not opened:
-                early = _accepted(run, ballot, began)
+                early = accepted(run, ballot, began)
                 run.require(not early, f"{len(early)} votes were accepted in {ballot.slug}, a draft")
-                expect(_refused(run, ballot, pressed, "not_open"), f"nobody tried to vote in {ballot.slug}")
+                expect(refused(run, ballot, pressed, "not_open"), f"nobody tried to vote in {ballot.slug}")
             hosts[0].open(ballot)
-            _wait_for_votes(run, ballot, time.monotonic(), within=run.config.time_limit(1))
+            wait_for_votes(run, ballot, time.monotonic(), within=run.config.time_limit(1))
     return answers
 
 
@@ -319,8 +245,8 @@ def close_while_vote_is_cut(config: RunConfig) -> dict[str, object]:
         run.system.signal(signal.SIGCONT, "worker-1")
         run.system.processes["worker-1"].wait(10)  # and it stays dead, so that it corrects nothing
         resumed = time.monotonic()
-        with _voting_in(run, kept_closed):
-            _check_closed(run, kept_closed, resumed)
+        with voting_in(run, kept_closed):
+            check_closed(run, kept_closed, resumed)
         run.notes["accepted after closing"] = accepted_late
     return run.notes
 
@@ -334,17 +260,17 @@ def _worker_stopped_before_publishing(run: Run, host: Host) -> Iterator[Ballot]:
     system.start("worker-1", failpoint="stops_before_publishing")
     system.wait_ready("worker-1")
     host.create(ballot)
-    _wait_published(run, ballot)
+    wait_published(run, ballot)
     others = system.workers[1:]
     system.signal(signal.SIGSTOP, *others)  # so that they do not publish it before
     host.open(ballot)
     stat = Path(f"/proc/{system.processes['worker-1'].pid}/stat")
     expect_soon("worker-1 stops", lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", 10)
     system.signal(signal.SIGCONT, *others)
-    with _voting_in(run, ballot):
-        _wait_for_votes(run, ballot, time.monotonic(), 10, within=run.config.time_limit(2))
+    with voting_in(run, ballot):
+        wait_for_votes(run, ballot, time.monotonic(), 10, within=run.config.time_limit(2))
         host.close(ballot)
-        _check_closed(run, ballot, time.monotonic())
+        wait_refused(run, ballot)
     yield ballot
 
 
@@ -353,8 +279,8 @@ def _close_while_cut(run: Run, host: Host, ballot: Ballot, cut: int) -> int:
     proxies = run.system.broker_proxies[:cut]
     host.create(ballot)
     host.open(ballot)
-    with _voting_in(run, ballot):
-        _wait_for_votes(run, ballot, time.monotonic(), 10, within=10)
+    with voting_in(run, ballot):
+        wait_for_votes(run, ballot, time.monotonic(), 10, within=10)
         for proxy in proxies:
             proxy.block()
         time.sleep(0.3)  # in which votes are under way to the broker
@@ -363,24 +289,5 @@ def _close_while_cut(run: Run, host: Host, ballot: Ballot, cut: int) -> int:
         time.sleep(run.config.brief_or_full(1.5, 5))  # the length of the fault
         for proxy in proxies:
             proxy.unblock()
-        _check_closed(run, ballot, time.monotonic())
-        return len(_accepted(run, ballot, closed))
-
-
-def _check_closed(run: Run, ballot: Ballot, since: float) -> None:
-    """Check that each vote process refuses votes in a closed poll, a second after a moment at the latest."""
-    since += run.config.time_limit(1)
-    ports = len(run.system.votes)
-
-    def refusals(number: int) -> list[Attempt]:
-        return [each for each in _refused(run, ballot, since, "closed") if each.voter % ports == number]
-
-    for number in range(ports):
-        expect_soon(
-            f"{run.system.votes[number]} says that {ballot.slug} is closed",
-            lambda number=number: len(refusals(number)) >= 10,  # type: ignore[misc]
-            10,
-            is_violation=True,
-        )
-    late = [each for each in run.history.latest(since, ballot.box) if each.began >= since and each.reason != "closed"]
-    run.require(not late, f"{len(late)} votes in {ballot.slug}, which is closed, were not refused so: {late[:1]}")
+        check_closed(run, ballot, time.monotonic())
+        return len(accepted(run, ballot, closed))

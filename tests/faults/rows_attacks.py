@@ -92,7 +92,7 @@ class Baseline:
         self._run.notes |= {"grew most MiB": f"{name} {grown[name]:.1f}"}
         missed += [f"{name} grew by {more:.0f} MiB" for name, more in grown.items() if more > GROWTH]
         for what, before in self._before.items():
-            self._run.notes[f"p99 of {what} ms"] = [round(1000 * before), round(1000 * min(after[what], 60))]
+            self._run.notes[f"p99 of {what} ms"] = [round(1000 * min(each, 60)) for each in (before, after[what])]
             if after[what] > max(TIMES * before, self._run.config.time_limit(SECONDS)):
                 missed.append(f"the 99th percentile of {what} went from {before:.3f} to {after[what]:.3f} s")
         if self._reader.bad:

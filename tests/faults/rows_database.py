@@ -94,7 +94,7 @@ def answer_lost(config: RunConfig) -> dict[str, object]:
     with run_under_load(config, proxy_database=True) as run:
         proxy = run.system.database_proxy
         for number in range(int(config.brief_or_full(5, 20))):
-            proxy.lose_answer_to = b'{"default"'
+            proxy.lose_answer_to = (b'{"default"',)
             expect_soon("an answer is lost", lambda number=number: proxy.lost > number, 20)  # type: ignore[misc]
             run.load.wait_for_votes(50)
         run.notes["answers lost"] = proxy.lost

@@ -165,6 +165,18 @@ async def test_a_later_round_has_votes_of_its_own_and_refuses_those_of_the_earli
     assert votes(broker) == [(b"lunch", b"a"), (b"lunch#2", b"b")]
 
 
+async def test_a_poll_for_browsers_takes_no_vote_without_a_cookie(broker: Broker) -> None:
+    async with serving(broker) as client:
+        publish(broker, poll(access="browser"), poll("tea"))
+        program = client()
+        refused = await program.post("/p/lunch", content="vote=a", headers=FORM)
+        assert refusal(refused) == (403, "no_cookie", "no")
+        assert (await program.post("/p/tea", content="vote=a", headers=FORM)).status_code == 200
+        browser = client()
+        await browser.get("/p/lunch", headers=HTML)
+        assert (await browser.post("/p/lunch", content="vote=a", headers=FORM)).status_code == 200
+
+
 async def test_only_a_vote_in_an_after_vote_poll_gives_the_ticket(broker: Broker) -> None:
     link = f"/p/lunch/results?ticket={TICKET}"
     async with serving(broker) as client:

@@ -34,7 +34,9 @@ _NOT_DRAFT = translatable("The kind can be changed only in a draft. Reset the po
 
 def new_poll(slug: str, new: NewPoll, now: datetime) -> StoredPoll:
     """Return the draft that is asked for, or raise `Invalid` with everything that is wrong."""
-    poll = Poll(slug, new.question, (), new.kind, new.max_choices, new.scale, "draft", results=new.results)
+    poll = Poll(
+        slug, new.question, (), new.kind, new.max_choices, new.scale, "draft", results=new.results, access=new.access
+    )
     errors: list[FieldError] = []
     poll = _with_options(poll, new.options, errors)
     draft = StoredPoll(poll, now, new.timer, new.opens_at, new.closes_at)
@@ -105,7 +107,11 @@ def change_poll(before: StoredPoll, values: dict[str, Any], now: datetime) -> St
     times: dict[str, Any] = {name: values[name] for name in ("opens_at", "closes_at", "timer") if name in values}
     if "closes_in" in values:
         times["closes_at"] = now + timedelta(seconds=values["closes_in"])
-    after = replace(after, **times, poll=replace(after.poll, results=values.get("results", after.poll.results)))
+    after = replace(
+        after,
+        **times,
+        poll=replace(after.poll, **{name: values[name] for name in ("results", "access") if name in values}),
+    )
     state = after.poll.state
     if state != "draft" and times.get("opens_at"):
         raise Problem(409, "not_draft", translatable("Only a draft can have a time of opening. Reset the poll first."))

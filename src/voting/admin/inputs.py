@@ -11,7 +11,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 
 from voting.admin.problems import Fault
 from voting.polls.labels import MAX_LABEL, clean_label, fold_label
-from voting.polls.poll import MAX_OPTIONS, SLUG, Kind, Results
+from voting.polls.poll import MAX_OPTIONS, SLUG, Access, Kind, Results
 from voting.polls.session import parse_code
 from voting.polls.state import State
 from voting.web.language import translatable
@@ -47,9 +47,9 @@ def _code(text: str) -> str:
     return code
 
 
-def _open_access(value: Any) -> Any:
-    if value != "open":
-        raise Fault(translatable("Only open is possible: BALLOT_POLICY, a setting of all polls, says who may vote."))
+def _no_codes(value: Any) -> Any:
+    if value == "code":
+        raise Fault(translatable("Voting with codes is not possible yet."))
     return value
 
 
@@ -76,13 +76,14 @@ Timer = Annotated[int, Field(ge=TIMER[0], le=TIMER[1])]
 Labels = Annotated[list[Label], Field(max_length=MAX_OPTIONS)]
 MaxChoices = Annotated[int, Field(ge=1, le=MAX_OPTIONS)]
 Scale = Literal[5, 10]
-Access = Annotated[Literal["open"], BeforeValidator(_open_access)]
+AccessIn = Annotated[Access, BeforeValidator(_no_codes)]
 Publish = Annotated[Literal[False], BeforeValidator(_unpublished)]
 
 _QUESTION = "1 to 200 characters."
 _OPTIONS = (
     "2 to 20 labels, which differ in more than case. A rating has none: its options are the numbers of its scale."
 )
+_ACCESS = "`open`: a program without a cookie may vote too; `browser`: only browsers that loaded the ballot."
 _KIND = "`single`: one option; `multiple`: up to `max_choices`; `rating`: a number; `ranking`: options in order."
 _MAX_CHOICES = "How many options one vote may name, for the kind `multiple`; null is all."
 _SCALE = "Of a rating: 5 is 1 to 5, 10 is 0 to 10. The default is 5."
@@ -107,9 +108,7 @@ class NewPoll(Input):
     max_choices: Annotated[MaxChoices | None, Field(description=_MAX_CHOICES)] = None
     scale: Annotated[Scale | None, Field(description=_SCALE)] = None
     results: Annotated[Results, Field(description=_RESULTS)] = "live"
-    access: Annotated[
-        Access, Field(description="Only `open` yet: the setting `BALLOT_POLICY` says who may vote, in all polls.")
-    ] = "open"
+    access: Annotated[AccessIn, Field(description=_ACCESS)] = "open"
     publish: Annotated[Publish, Field(description="Only false yet: ballots are not published.")] = False
     opens_at: Annotated[Time | None, Field(description=_OPENS)] = None
     closes_at: Annotated[Time | None, Field(description=_CLOSES)] = None
@@ -128,7 +127,7 @@ class PollChange(Input):
     max_choices: Annotated[MaxChoices | None, Field(description=_MAX_CHOICES)] = None
     scale: Annotated[Scale | None, Field(description=_SCALE)] = None
     results: Annotated[Results | None, Field(description=_RESULTS)] = None
-    access: Access | None = None
+    access: Annotated[AccessIn | None, Field(description=_ACCESS)] = None
     publish: Publish | None = None
     opens_at: Annotated[Time | None, Field(description=_OPENS)] = None
     closes_at: Annotated[Time | None, Field(description=_CLOSES)] = None

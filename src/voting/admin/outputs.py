@@ -1,11 +1,11 @@
 """What the API answers: models of polls, sessions and the audit log. The OpenAPI document is made from them."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, Field
 
-from voting.polls.poll import Kind, Results
+from voting.polls.poll import Access, Kind, Results
 from voting.polls.state import State
 
 
@@ -55,7 +55,7 @@ class PollSummary(Urls):
     state: State
     round: int
     results: Results
-    access: Literal["open"] = "open"
+    access: Access
     max_choices: int | None
     scale: int | None
     opens_at: datetime | None

@@ -141,7 +141,7 @@ def new_suffix() -> str:
 def slug_of(question: str, suffix: str) -> str:
     """Return a slug: the beginning of the question, and a suffix."""
     ascii_text = unicodedata.normalize("NFKD", question).encode("ascii", "ignore").decode().lower()
-    return f"{re.sub(r'[^a-z0-9]+', '-', ascii_text)[:40].strip('-') or 'poll'}-{suffix}"
+    return f"{re.sub(r'[^a-z0-9]+', '-', ascii_text)[:24].strip('-') or 'poll'}-{suffix}"
 
 
 async def require_polls(change: Change, slugs: list[str], field: str) -> None:

@@ -43,10 +43,10 @@ def numbers(poll: Poll, tallies: Mapping[str, int]) -> Fields:
 
 def _summary(stored: StoredPoll, total: int) -> Fields:
     poll = stored.poll
-    names = ("slug", "question", "kind", "state", "round", "results", "max_choices", "scale", "changed")
+    names = ("slug", "question", "kind", "state", "round", "results", "access", "max_choices", "scale", "changed")
     times = ("opens_at", "closes_at", "timer", "opened", "closed", "created")
     fields = {name: getattr(poll, name) for name in names} | {name: getattr(stored, name) for name in times}
-    return fields | {"total": total, "access": "open"}
+    return fields | {"total": total}
 
 
 async def poll(connection: Connection, who: Identity, slug: str) -> Fields:

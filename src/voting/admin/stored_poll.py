@@ -50,7 +50,13 @@ class StoredPoll:
         meaning: dict[str, Any] = {"question": poll.question, "options": poll.options_json(), "kind": poll.kind}
         meaning |= {"max_choices": poll.max_choices, "scale": poll.scale}
         times = {"opens_at": self.opens_at, "closes_at": self.closes_at, "timer": self.timer}
-        state = {"state": poll.state, "results": poll.results, "opened": self.opened, "closed": self.closed}
+        state = {
+            "state": poll.state,
+            "results": poll.results,
+            "access": poll.access,
+            "opened": self.opened,
+            "closed": self.closed,
+        }
         return {"slug": poll.slug} | meaning | times | state
 
 

@@ -19,6 +19,16 @@ class Change(NamedTuple):
     changed: int  # grows from one change to the next, in the order of their COMMIT
 
 
+async def listen_alone(connection: Connection) -> bool:
+    """Listen to changes unless another connection does that already; return whether this one listens."""
+    cursor = await connection.execute("SELECT pg_try_advisory_lock(hashtext('voting definitions listener'))")
+    row = await cursor.fetchone()
+    if not row or not row[0]:
+        return False
+    await connection.execute(f"LISTEN {DEFINITIONS_CHANNEL}")
+    return True
+
+
 async def newest_change(connection: Connection) -> int:
     """Return the number of the last change; 0 if there was none."""
     cursor = await connection.execute(QUERIES["newest_change"], prepare=True)

@@ -108,7 +108,9 @@ def postgres(data: DataDir, workers: int = 2) -> tuple[Part, str]:
     settings = {
         "listen_addresses": "",
         "unix_socket_directories": str(sockets),
-        "max_connections": str(max(60, 3 * workers + 30)),
+        "max_connections": str(max(40, 3 * workers + 30)),
+        "max_worker_processes": "2",  # these, too, are allocated at the start
+        "autovacuum_worker_slots": "3",
         "shared_buffers": "128MB",  # allocated when used
         "wal_buffers": "1MB",  # allocated at the start
         "max_wal_size": "2GB",  # with less, frequent checkpoints log whole pages of large tables

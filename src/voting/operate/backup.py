@@ -31,7 +31,7 @@ from voting.polls.vote import max_entry_ms
 COLUMNS = {
     "polls": (
         *("slug", "question", "options", "revision", "entry_ms", "entry_seq", "created"),
-        *("kind", "max_choices", "scale", "state", "round", "results", "opens_at", "closes_at"),
+        *("kind", "max_choices", "scale", "state", "round", "results", "access", "opens_at", "closes_at"),
         *("timer", "opened", "closed", "ticket"),
     ),
     "rounds": ("poll", "round", "question", "options", "kind", "max_choices", "scale", "opened", "closed"),

@@ -22,6 +22,7 @@ MAX_OPTIONS = 20
 SCALES = {5: range(1, 6), 10: range(11)}  # the scale of a rating -> its numbers
 Kind = Literal["single", "multiple", "rating", "ranking"]
 Results = Literal["live", "after_vote", "after_close", "hidden"]
+Access = Literal["open", "browser"]
 SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _KEY = re.compile('[^"\\\\\x00-\x1f\x7f\ud800-\udfff]{1,64}')  # needs no escape in a quoted array literal
 
@@ -69,6 +70,7 @@ class Poll:
     state: State = "open"
     round: int = 1
     results: Results = "live"
+    access: Access = "open"  # browser: only those that have loaded the ballot may vote
     opens_at: float | None = None
     closes_at: float | None = None
     ticket: str = ""
@@ -110,7 +112,13 @@ class Poll:
 
     def to_json(self) -> str:
         """Return the JSON that the worker publishes."""
-        state = {"state": self.state, "results": self.results, "ticket": self.ticket, "changed": self.changed}
+        state = {
+            "state": self.state,
+            "results": self.results,
+            "access": self.access,
+            "ticket": self.ticket,
+            "changed": self.changed,
+        }
         times = {"opens_at": self.opens_at, "closes_at": self.closes_at}
         return json.dumps(self._definition() | state | times)
 
@@ -218,6 +226,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "kind": get_args(Kind),
     "state": STATES,
     "results": get_args(Results),
+    "access": get_args(Access),
     "scale": (None, *SCALES),
 }
 _TYPES: dict[str, tuple[type, ...]] = {

@@ -93,16 +93,21 @@ class Watcher:
 
     async def _listen(self, listener: Connection) -> None:
         """Add what is notified to the demand."""
+        checked_at = time.monotonic()  # when the server was last heard from
         while True:
-            async for notify in listener.notifies(timeout=LISTEN_SECONDS):
+            async for notify in listener.notifies(timeout=LISTEN_SECONDS, stop_after=1):
                 if notify.channel == NOTIFY_CHANNEL:
                     self._hub.hint(Key("poll", notify.payload.partition(" ")[0]), urgent=False)
                     if " " in notify.payload:
                         self._hints[notify.payload] = None
                 elif key := Key.parse(notify.payload):
                     self._hub.hint(key, urgent=True)
-            async with deadline(listener, DATABASE_TIMEOUT):
-                await listener.execute("SELECT 1")
+                checked_at = time.monotonic()
+            if time.monotonic() - checked_at > LISTEN_SECONDS:
+                async with deadline(listener, DATABASE_TIMEOUT):
+                    await listener.execute("SELECT 1")
+                checked_at = time.monotonic()
+            await asyncio.sleep(FRAME_SECONDS)  # further notifications are taken together
 
     async def _read(self, database: Connection, stop: Stop) -> None:
         next_check = rates_at = time.monotonic()

@@ -151,7 +151,9 @@ class VoteEndpoint:
         key = idempotency_key(headers[b"idempotency-key"]) if b"idempotency-key" in headers else None
         voter, client_address = self._voters.recognise(headers.get(b"cookie")), ""
         if voter is None:
-            voter, client_address = self._new_voters.create_for_vote(scope, form, key)
+            voter, client_address = self._new_voters.create_for_vote(
+                scope, form, key, browsers_only=ballot.browsers_only
+            )
         try:
             receipt = await self._publish(ballot.box, voter.pseudonym(ballot.box), choice)
         except Refused as refused:

@@ -37,19 +37,22 @@ class NewVoters:
         self._check_limit(scope)
         return self._voters.new()
 
-    def create_for_vote(self, scope: Scope, form: bytes, key: bytes | None) -> tuple[Voter, str]:
+    def create_for_vote(
+        self, scope: Scope, form: bytes, key: bytes | None, *, browsers_only: bool
+    ) -> tuple[Voter, str]:
         """Return the voter of a vote without a cookie, and the address to `release` if it cannot be counted.
 
         Args:
             scope: the ASGI scope.
             form: the body; a form that our page sent has the field `ballot`.
             key: from `idempotency_key`.
+            browsers_only: the poll takes no votes without a cookie, whatever BALLOT_POLICY is.
 
         Raises:
             Problem: the vote needs a cookie, or too many new voters have come from this address.
         """
         address = self._check_limit(scope)
-        if self._browsers_only or (key is None and _FROM_PAGE.search(form)):
+        if self._browsers_only or browsers_only or (key is None and _FROM_PAGE.search(form)):
             self.release(address)
             message = translatable(
                 "Your vote was not taken: your browser did not send this site's cookie, and without it could vote "

@@ -20,6 +20,7 @@ class PreparedBallot:
         self.poll = poll
         self.box = poll.box.encode()
         self.digest = poll.digest
+        self.browsers_only = poll.access == "browser"
         self._has_times = poll.opens_at is not None or poll.closes_at is not None
         # Only one option is named: a choice of several is parsed.
         self.plain_forms = {

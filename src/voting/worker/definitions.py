@@ -3,6 +3,9 @@
 A NOTIFY says that something has changed, and may be lost: what was changed is read from the database at least once a
 second. All published definitions are compared with the database at the start, once a minute, and when their numbers
 differ, some hundreds at a time. Any number of workers may do this at once: see broker/publication.py.
+
+One of the workers listens, the one that holds a lock of the database, since PostgreSQL wakes every connection that
+listens at each NOTIFY, also for those of counted batches. If this worker hangs, changes take up to a second.
 """
 
 import time
@@ -31,7 +34,7 @@ class DefinitionPublisher:
     """Publishes definitions on two connections, which nothing else uses.
 
     Args:
-        database: listens to changes while `run` is running.
+        database: may listen to changes while `run` is running.
         redis: a client.
         parser: forgets polls that have changed.
     """
@@ -53,10 +56,13 @@ class DefinitionPublisher:
             redis.RedisError, psycopg.Error, OSError: a store failed.
         """
         async with deadline(self._database, TIMEOUT):
-            await self._database.execute(f"LISTEN {poll_definitions.DEFINITIONS_CHANNEL}")
             self._seen = await poll_definitions.newest_change(self._database)
         self._parser.forget_all()
+        is_listening = False
         while not stop.is_set():
+            if not is_listening:
+                async with deadline(self._database, TIMEOUT):
+                    is_listening = await poll_definitions.listen_alone(self._database)
             wait = await self._keep_up()
             if await self._is_comparison_due():
                 await self._compare(stop)
@@ -108,7 +114,7 @@ class DefinitionPublisher:
         try:
             async with deadline(self._database, TIMEOUT):
                 due = await poll_definitions.apply_schedule(self._database)
-        except DATA_ERRORS as error:  # a row that is older than the checks of the table
+        except DATA_ERRORS as error:  # a check that somebody has added to the table
             if self._schedule_error != (text := f"{error.diag.message_primary}"):
                 log.error("schedule.failed", error=text)
             self._schedule_error = text

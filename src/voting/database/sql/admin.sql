@@ -49,8 +49,8 @@ FROM rounds AS r WHERE poll = %(slug)s AND round = %(round)s
 
 
 -- name: admin_insert_poll
-INSERT INTO polls (slug, question, options, kind, max_choices, scale, state, results, opens_at, closes_at, timer)
-VALUES (%(slug)s, %(question)s, %(options)s, %(kind)s, %(max_choices)s, %(scale)s, 'draft', %(results)s,
+INSERT INTO polls (slug, question, options, kind, max_choices, scale, state, results, access, opens_at, closes_at, timer)
+VALUES (%(slug)s, %(question)s, %(options)s, %(kind)s, %(max_choices)s, %(scale)s, 'draft', %(results)s, %(access)s,
         %(opens_at)s, %(closes_at)s, %(timer)s)
 
 
@@ -58,7 +58,7 @@ VALUES (%(slug)s, %(question)s, %(options)s, %(kind)s, %(max_choices)s, %(scale)
 -- The trigger `stamp_poll` sees whether something has changed that others must learn.
 UPDATE polls
 SET question = %(question)s, options = %(options)s, kind = %(kind)s, max_choices = %(max_choices)s, scale = %(scale)s,
-    results = %(results)s, state = %(state)s, opens_at = %(opens_at)s, closes_at = %(closes_at)s, timer = %(timer)s,
+    results = %(results)s, access = %(access)s, state = %(state)s, opens_at = %(opens_at)s, closes_at = %(closes_at)s, timer = %(timer)s,
     opened = %(opened)s, closed = %(closed)s
 WHERE slug = %(slug)s
 

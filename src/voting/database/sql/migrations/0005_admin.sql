@@ -8,6 +8,7 @@ ALTER TABLE polls
     ADD COLUMN state       text NOT NULL DEFAULT 'open',        -- draft, open, closed
     ADD COLUMN round       integer NOT NULL DEFAULT 1,
     ADD COLUMN results     text NOT NULL DEFAULT 'live',        -- live, after_vote, after_close, hidden
+    ADD COLUMN access      text NOT NULL DEFAULT 'open',        -- open; browser: only browsers that loaded the ballot
     ADD COLUMN opens_at    timestamptz,                         -- a draft opens then
     ADD COLUMN closes_at   timestamptz,                         -- an open poll closes then
     ADD COLUMN timer       integer,                             -- seconds from opening to closing
@@ -31,7 +32,7 @@ RETURN CASE WHEN round = 1 THEN slug ELSE slug || '#' || round END;
 CREATE FUNCTION poll_fields(p polls) RETURNS jsonb LANGUAGE sql STABLE
 RETURN jsonb_build_object(
     'kind', (p).kind, 'max_choices', (p).max_choices, 'scale', (p).scale, 'state', (p).state, 'round', (p).round,
-    'results', (p).results, 'ticket', (p).ticket, 'changed', (p).changed,
+    'results', (p).results, 'access', (p).access, 'ticket', (p).ticket, 'changed', (p).changed,
     'opens_at', extract(epoch FROM (p).opens_at)::float8, 'closes_at', extract(epoch FROM (p).closes_at)::float8);
 
 -- Earlier rounds: what their votes mean.
@@ -125,9 +126,9 @@ $$;
 CREATE FUNCTION stamp_poll() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'UPDATE' THEN
-        IF (OLD.question, OLD.options, OLD.kind, OLD.max_choices, OLD.scale, OLD.state, OLD.round, OLD.results, OLD.opens_at, OLD.closes_at)
+        IF (OLD.question, OLD.options, OLD.kind, OLD.max_choices, OLD.scale, OLD.state, OLD.round, OLD.results, OLD.access, OLD.opens_at, OLD.closes_at)
             IS NOT DISTINCT FROM
-           (NEW.question, NEW.options, NEW.kind, NEW.max_choices, NEW.scale, NEW.state, NEW.round, NEW.results, NEW.opens_at, NEW.closes_at)
+           (NEW.question, NEW.options, NEW.kind, NEW.max_choices, NEW.scale, NEW.state, NEW.round, NEW.results, NEW.access, NEW.opens_at, NEW.closes_at)
         THEN
             RETURN NEW;
         END IF;
@@ -141,7 +142,7 @@ END
 $$;
 
 CREATE TRIGGER stamp_poll BEFORE INSERT
-    OR UPDATE OF question, options, kind, max_choices, scale, state, round, results, opens_at, closes_at ON polls
+    OR UPDATE OF question, options, kind, max_choices, scale, state, round, results, access, opens_at, closes_at ON polls
     FOR EACH ROW EXECUTE FUNCTION stamp_poll();
 
 CREATE FUNCTION stamp_session() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -286,6 +287,8 @@ BEGIN
             THEN 'the state must be draft, open or closed'
         WHEN NEW.results NOT IN ('live', 'after_vote', 'after_close', 'hidden')
             THEN 'results must be live, after_vote, after_close or hidden'
+        WHEN NEW.access NOT IN ('open', 'browser')
+            THEN 'access must be open or browser'
         WHEN NEW.round NOT BETWEEN 1 AND 100000000
             THEN 'the round must be a positive number'
         WHEN TG_OP = 'UPDATE' AND (NEW.question, NEW.options, NEW.kind, NEW.max_choices, NEW.scale)
@@ -354,6 +357,6 @@ $$;
 
 DROP TRIGGER check_poll ON polls;
 CREATE TRIGGER check_poll
-    BEFORE INSERT OR UPDATE OF question, options, kind, max_choices, scale, state, round, results ON polls
+    BEFORE INSERT OR UPDATE OF question, options, kind, max_choices, scale, state, round, results, access ON polls
     FOR EACH ROW EXECUTE FUNCTION check_poll();
 UPDATE polls SET changed = next_change();
