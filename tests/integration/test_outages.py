@@ -187,3 +187,35 @@ async def test_no_vote_becomes_a_dead_letter_while_the_workers_clock_is_two_days
         assert installation.bench.left()[0] == 1
     await until(lambda: installation.shows({"a": 1, "b": 0}))
     assert installation.bench.rows("SELECT reason FROM dead_letters") == []
+
+
+async def test_numbers_are_stale_at_once_however_long_the_other_connection_takes_to_end(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, stale, stop = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def fail(*_: object) -> None:
+        await asyncio.sleep(0.01)
+        raise psycopg.OperationalError("the server is silent")
+
+    async def end_late(*_: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await ended.wait()  # as psycopg waits for a silent server to cancel a statement
+
+    measures = ResultMetrics(metrics.registry("result"))
+    hub = Hub(measures)
+    monkeypatch.setattr(hub, "mark_stale", stale.set)
+    watcher = Watcher(ResultSettings(database_url=database_url), hub, measures)
+    for one, other in (("_read", "_listen"), ("_listen", "_read")):
+        monkeypatch.setattr(watcher, one, fail)
+        monkeypatch.setattr(watcher, other, end_late)
+        for each in (ended, stale, stop):
+            each.clear()
+        watching = asyncio.create_task(watcher.run(stop))
+        async with asyncio.timeout(10):
+            await stale.wait()
+            stop.set()
+            ended.set()
+            await watching
