@@ -219,10 +219,10 @@ def test_a_session_works_without_javascript(stack: Stack, open_browser: OpenBrow
     page.get_by_role("link", name="New session").click()
     page.get_by_label("Title").fill("Friday")
     page.get_by_role("button", name="Make the session").click()
-    link = page.get_by_role("textbox", name="The link of the host").input_value()
+    link = page.get_by_role("textbox", name="Host link").input_value()
     assert re.fullmatch(re.escape(stack.admin_url) + "/host/[A-Za-z0-9_-]{43}", link)
     page.reload()
-    expect(page.get_by_label("The link of the host")).to_have_count(0)
+    expect(page.get_by_label("Host link")).to_have_count(0)
     assert link.rpartition("/")[2] not in page.content()
     for question in ("One?", "Two?"):
         page.get_by_role("link", name="Write a new question").click()

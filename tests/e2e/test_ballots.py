@@ -71,7 +71,7 @@ def test_several_options_are_chosen_up_to_the_limit_sent_kept_and_changed(
 def test_a_ranking_is_made_by_taps_and_a_second_tap_takes_a_place_away(polls: Stack, open_browser: OpenBrowser) -> None:
     page = open_browser().new_page()
     page.goto(f"{polls.vote_url}/p/b-ranking")
-    expect(page.get_by_role("button", name="Start again")).to_be_hidden()
+    expect(page.get_by_role("button", name="Clear")).to_be_hidden()
     for name in ("Salad", "حساء", "Soup", "Salad"):
         page.get_by_role("button", name=name).click()
     expect(page.locator("#left")).to_have_text("Salad has no place now.")
@@ -83,7 +83,7 @@ def test_a_ranking_is_made_by_taps_and_a_second_tap_takes_a_place_away(polls: St
     page.reload()
     assert receipt(page) == said
     assert page.locator(".ranks .place").all_inner_texts() == ["2", "", "1", ""]
-    page.get_by_role("button", name="Start again").click()
+    page.get_by_role("button", name="Clear").click()
     expect(page.locator(".ranks [aria-pressed=true]")).to_have_count(0)
 
 

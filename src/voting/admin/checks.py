@@ -29,7 +29,7 @@ _HAS_VOTES = translatable(
     "This poll has votes, so its question and options must stay. Reset it for a new round, or make a copy."
 )
 _DEFAULT = translatable("The settings of the installation define the first poll. Change it there, or make a copy.")
-_NOT_DRAFT = translatable("The kind can be changed only in a draft. Reset the poll first.")
+_NOT_DRAFT = translatable("The kind can be changed only before a poll is opened. Reset it first.")
 
 
 def new_poll(slug: str, new: NewPoll, now: datetime) -> StoredPoll:
@@ -63,14 +63,14 @@ def _with_options(poll: Poll, labels: Sequence[str] | None, errors: list[FieldEr
             message = translatable("Only a poll with several choices has a limit of choices.")
             errors.append(FieldError("max_choices", message))
         elif poll.max_choices > len(poll.offered):
-            message = translatable("This is more than the poll has options.")
+            message = translatable("The poll has fewer options than this.")
             errors.append(FieldError("max_choices", message))
     return poll
 
 
 def _check_labels(labels: Sequence[str], errors: list[FieldError]) -> None:
     if not 2 <= len(labels) <= MAX_OPTIONS:
-        message = translatable("A poll has 2 to {limit} options, and here are {number}.")
+        message = translatable("A poll has 2 to {limit} options, and this one has {number}.")
         errors.append(FieldError("options", message, {"limit": MAX_OPTIONS, "number": len(labels)}))
     seen: set[str] = set()
     for number, label in enumerate(labels):
@@ -114,7 +114,7 @@ def change_poll(before: StoredPoll, values: dict[str, Any], now: datetime) -> St
     )
     state = after.poll.state
     if state != "draft" and times.get("opens_at"):
-        raise Problem(409, "not_draft", translatable("Only a draft can have a time of opening. Reset the poll first."))
+        raise Problem(409, "not_draft", translatable("Only a poll that was not opened yet can have a time of opening. Reset it first."))
     if state == "closed" and times.get("closes_at"):
         raise Problem(409, "closed", translatable("This poll is closed. Reset it for a new round."))
     errors: list[FieldError] = []

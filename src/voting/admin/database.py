@@ -32,7 +32,7 @@ CHECK_SECONDS = 1.0
 
 AWAY = translatable("Not now: the database does not answer. Nothing was changed. Please try again in a moment.")
 UNKNOWN = translatable(
-    "The database stopped answering at the last moment. Look whether the change was made, before you try again."
+    "The database stopped answering at the last moment. Check whether the change was made before you try again."
 )
 log = logs.get()
 

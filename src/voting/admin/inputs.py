@@ -26,7 +26,7 @@ def _label(text: str) -> str:
         return clean_label(text)
     except ValueError:
         if not fold_label(text.strip()):
-            raise Fault(translatable("This is empty.")) from None
+            raise Fault(translatable("This field is empty.")) from None
         if len(text) > MAX_LABEL:
             message = translatable("This has {number} characters. At most {limit} are possible.")
             raise Fault(message, number=len(text), limit=MAX_LABEL) from None

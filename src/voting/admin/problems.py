@@ -68,7 +68,7 @@ def parse(model: type[M], data: dict[str, Any]) -> M:
 
 
 _MESSAGES = {  # pydantic's error types: https://docs.pydantic.dev/latest/errors/validation_errors/
-    "missing": translatable("This is needed."),
+    "missing": translatable("This field is needed."),
     "extra_forbidden": translatable("There is no such field."),
     "datetime_from_date_parsing": translatable("Give a date and a time with a time zone, such as 2027-01-31T18:00Z."),
     "datetime_parsing": translatable("Give a date and a time with a time zone, such as 2027-01-31T18:00Z."),
