@@ -204,10 +204,10 @@ def test_a_poll_works_without_javascript(stack: Stack, open_browser: OpenBrowser
     eventually(lambda: poll(stack, slug)["total"] == 1)
     page.reload()
     expect(page.locator("#total")).to_have_text("1")
-    page.get_by_role("link", name="Edit the poll").click()
+    page.get_by_role("link", name="Edit poll").click()
     expect(page.get_by_text("This poll has votes, so its question and options must stay.")).to_be_visible()
     page.get_by_role("link", name="Reset …").click()
-    page.get_by_role("button", name="Reset: begin again").click()
+    page.get_by_role("button", name="Reset").click()
     expect(page.get_by_text("Round 2")).to_be_visible()
     page.get_by_role("link", name="Print or download the result").click()
     expect(page.get_by_role("heading", name="Earlier: round 1")).to_be_visible()
@@ -256,10 +256,10 @@ def test_errors_are_beside_their_fields_and_the_input_is_kept(stack: Stack, open
     page.get_by_role("button", name="Open now").click()
     summary = page.get_by_role("alert")
     expect(summary).to_be_focused()
-    expect(summary).to_contain_text("This is empty.")
+    expect(summary).to_contain_text("This field is empty.")
     question = page.get_by_label("Your question")
     described = str(question.get_attribute("aria-describedby"))
-    assert page.locator(f"#{described}").text_content() == "This is empty."
+    assert page.locator(f"#{described}").text_content() == "This field is empty."
     assert violations(page) == []
     question.fill("Is it so?")
     page.get_by_role("button", name="Open now").click()

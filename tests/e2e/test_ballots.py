@@ -74,7 +74,7 @@ def test_a_ranking_is_made_by_taps_and_a_second_tap_takes_a_place_away(polls: St
     expect(page.get_by_role("button", name="Clear")).to_be_hidden()
     for name in ("Salad", "حساء", "Soup", "Salad"):
         page.get_by_role("button", name=name).click()
-    expect(page.locator("#left")).to_have_text("Salad has no place now.")
+    expect(page.locator("#left")).to_have_text("Salad is no longer ranked.")
     assert page.locator(".ranks .place").all_inner_texts() == ["2", "", "1", ""]
     send(page)
     said = receipt(page)
@@ -176,7 +176,7 @@ def test_each_state_is_accessible_and_said_in_words(polls: Stack, phone: Page) -
         ("state = 'closed'", "Voting is closed."),
         ("state = 'draft', round = round + 1", "Voting has not opened yet."),
         ("opens_at = now() + interval '10 minutes'", "Opens in"),
-        ("state = 'open', closes_at = now() + interval '3 hours'", "Closes at"),
+        ("state = 'open', closes_at = now() + interval '3 hours'", "Closes:"),
         ("closes_at = NULL", "One tap votes."),
     ):
         change_poll(polls, "b-single", changes)

@@ -79,7 +79,7 @@ def test_what_is_being_chosen_stays_when_only_the_time_changes(stack: Stack, ope
     expect(page.locator("#due")).to_have_text(re.compile(r"Closes in .?0:[34]\d"), timeout=15_000)
     expect(page.get_by_label("Salad")).to_be_checked()
     change_poll(stack, "f-time", "results = 'hidden'")
-    expect(page.locator("#after")).to_have_text("The organiser shows the result.", timeout=15_000)
+    expect(page.locator("#after")).to_have_text("The host shows the result.", timeout=15_000)
     expect(page.get_by_label("Salad")).to_be_checked()
 
 
@@ -90,7 +90,7 @@ def test_the_countdown_is_right_on_a_phone_whose_clock_is_wrong(
     slug = f"f-clock{abs(hours)}"
     path = make_poll(stack, slug)
     change_poll(stack, slug, "closes_at = now() + interval '25 seconds'")
-    eventually(lambda: "Closes at" in httpx.get(stack.vote_url + path).text)
+    eventually(lambda: "Closes:" in httpx.get(stack.vote_url + path).text)
     page = open_browser().new_page()
     page.clock.install(time=time.time() + 3600 * hours)
     page.goto(stack.vote_url + path)

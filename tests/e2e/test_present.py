@@ -126,7 +126,7 @@ def test_the_countdown_is_right_where_the_clock_is_wrong(
     page.goto(f"{stack.result_url}/p/{slug}{path}")
     expect(page.locator("#phase")).to_have_text(re.compile("^Closes in \u2066(20:00|19:[345])"))
     owner.execute("UPDATE polls SET closes_at = now() + interval '90 minutes' WHERE slug = %s", [slug])
-    expect(page.locator("#phase")).to_have_text(re.compile(r"^Closes at \d\d:\d\d"))
+    expect(page.locator("#phase")).to_have_text(re.compile(r"^Closes: \d\d:\d\d"))
     owner.execute("UPDATE polls SET closes_at = now() + interval '12 seconds' WHERE slug = %s", [slug])
     expect(page.locator("#phase.soon")).to_have_text(re.compile("^Closes in \u20660:"))
     expect(page.locator("#phase")).to_have_text("Closed", timeout=20_000)

@@ -141,7 +141,7 @@ async def test_a_poll_opens_by_the_clock_of_the_service(broker: Broker) -> None:
         publish(broker, poll(state="draft", opens_at=NOW - 1, closes_at=NOW + 900))
         assert "Soup" in (page := await client().get("/p/lunch", headers=HTML)).text
         assert "http-equiv" not in page.text, "a form would be cleared"
-        assert "Closes at " in page.text
+        assert "Closes: " in page.text
         assert " UTC</p>" in page.text
         assert (await client().post("/p/lunch", data={"vote": "a"})).status_code == 200
 
@@ -213,10 +213,10 @@ async def test_links_to_the_result_pass_on_the_ticket(broker: Broker, given: str
     [
         ({"results": "live"}, "See the live result"),
         ({"results": "after_close"}, "The result is shown when voting is closed."),
-        ({"results": "hidden"}, "The organiser shows the result."),
+        ({"results": "hidden"}, "The host shows the result."),
         ({"results": "after_vote", "state": "closed"}, "See the result"),
         ({"results": "after_close", "state": "closed"}, "See the result"),
-        ({"results": "hidden", "state": "closed"}, "The organiser shows the result."),
+        ({"results": "hidden", "state": "closed"}, "The host shows the result."),
     ],
 )
 async def test_the_page_leads_to_the_result_where_it_can_be_seen(
