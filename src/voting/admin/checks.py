@@ -114,7 +114,8 @@ def change_poll(before: StoredPoll, values: dict[str, Any], now: datetime) -> St
     )
     state = after.poll.state
     if state != "draft" and times.get("opens_at"):
-        raise Problem(409, "not_draft", translatable("Only a poll that was not opened yet can have a time of opening. Reset it first."))
+        message = translatable("Only a poll that was not opened yet can have a time of opening. Reset it first.")
+        raise Problem(409, "not_draft", message)
     if state == "closed" and times.get("closes_at"):
         raise Problem(409, "closed", translatable("This poll is closed. Reset it for a new round."))
     errors: list[FieldError] = []

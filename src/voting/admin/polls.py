@@ -82,7 +82,8 @@ async def delete(change: Change, slug: str) -> None:
     change.who.require_admin()
     await read_poll(change.connection, slug)
     if slug == DEFAULT_POLL:
-        raise Problem(409, "default_poll", translatable("The first poll cannot be deleted. You can close it or hide its result."))
+        message = translatable("The first poll cannot be deleted. You can close it or hide its result.")
+        raise Problem(409, "default_poll", message)
     await change.execute("admin_delete_poll", slug=slug)
     await change.record("delete", poll=slug)
 
