@@ -160,7 +160,7 @@ def test_a_host_runs_a_session_from_a_phone(stack: Stack, open_browser: OpenBrow
     host.get_by_role("button", name="+1 minute").click()
     expect(host.locator("#countdown")).to_contain_text(re.compile(r"closes in .?(2:0\d|1:5\d)"))
     host.get_by_role("button", name="Hide result").click()
-    expect(host.locator(".condition")).to_contain_text("Only you see the result")
+    expect(host.locator(".condition")).to_contain_text("Only the host sees the result")
     assert violations(host) == []
     host.screenshot(path=artefacts / "admin-control-phone.png")
     main = host.locator(".thumb .main")
@@ -273,7 +273,7 @@ def test_errors_are_beside_their_fields_and_the_input_is_kept(stack: Stack, open
     page.get_by_label("Option 2", exact=True).fill("Different")
     page.get_by_label("Close by itself at").fill("")
     page.get_by_role("button", name="Open now").click()
-    expect(page.locator(".condition")).to_contain_text("Only you see the result")
+    expect(page.locator(".condition")).to_contain_text("Only the host sees the result")
 
 
 def test_times_are_those_of_the_browser(stack: Stack, open_browser: OpenBrowser) -> None:
