@@ -52,8 +52,8 @@ async def test_what_is_published_is_exactly_what_is_defined_and_each_change_is_a
         assert await read_polls(redis) == ({"lunch": TWO}, {})
         messages = [await channel.get_message(timeout=5) for _ in range(4)]
     assert [message and message["data"] for message in messages][1:] == [
-        b"poll default",
-        b"poll lunch",
+        b"poll default " + ONE.to_json().encode(),
+        b"poll lunch " + TWO.to_json().encode(),
         b"poll default",
     ]
 

@@ -105,3 +105,20 @@ async def test_a_name_that_changes_while_it_is_read_is_read_again(cached: Cached
     cached.hash.mark("unknown")
     cached.put(poll("one"))
     assert cached.hash.take() == ["one"]
+
+
+def test_a_message_counts_at_once_and_what_was_read_before_it_does_not(cached: Cached) -> None:
+    cached.put(poll("one"))
+    cached.hash.receive("one", poll("one", "new").to_json().encode())
+    assert cached.seen[-1] == ("one", poll("one", "new"))
+    cached.put(poll("one"))  # was read before
+    assert cached.hash.find("one") == poll("one", "new")
+    assert cached.hash.take() == ["one"]
+    cached.put(poll("one", "newest"))
+    assert cached.hash.find("one") == poll("one", "newest")
+
+
+def test_a_message_about_what_was_not_asked_for_is_not_kept(cached: Cached) -> None:
+    cached.hash.receive("one", poll("one").to_json().encode())
+    assert cached.hash.find("one") is None
+    assert cached.hash.take() == []

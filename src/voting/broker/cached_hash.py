@@ -68,6 +68,12 @@ class CachedHash(Generic[T]):
         if name in self._entries or name in self._waiting or name == self._pinned:
             self._dirty[name] = None
 
+    def receive(self, name: str, text: bytes) -> None:
+        """Apply the definition that a message has, and read it again."""
+        if name in self._entries:
+            self._apply(name, text)
+        self.mark(name)
+
     def mark_all(self) -> None:
         """Read everything again."""
         self._dirty |= dict.fromkeys(self._entries)
@@ -83,8 +89,12 @@ class CachedHash(Generic[T]):
         return names
 
     def store(self, name: str, text: bytes | None) -> None:
-        """Apply what was read, and complete the loads that wait for it."""
-        found = self._apply(name, text)
+        """Apply what was read, and complete the loads that wait for it.
+
+        What was read before a message came may be older than the message, and is read again.
+        """
+        is_outdated = name in self._dirty and name in self._entries
+        found = self._entries[name][1] if is_outdated else self._apply(name, text)
         self._complete(name, answered=True, found=found)
 
     def refuse(self, names: Iterable[str] | None = None) -> None:

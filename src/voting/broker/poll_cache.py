@@ -1,8 +1,9 @@
 """The published polls and sessions that the vote service was asked for, read from Redis.
 
-One connection subscribes to the channel `definitions`, another reads: what a message names, what requests ask for, and
-once a second all that is cached. So messages make a change known in milliseconds, and none is needed. All that is to be
-read at one moment is one round trip, so a flood of requests for unknown names costs Redis one command at a time.
+One connection subscribes to the channel `definitions`, whose messages have what has changed. Another one reads what
+requests ask for, what a message names, and once a second all that is cached. So a change is known in milliseconds, but
+no message is needed. All that is to be read at one moment is one round trip, so a flood of requests for unknown names costs
+Redis one command at a time.
 """
 
 import asyncio
@@ -222,7 +223,10 @@ class PollCache:
         if message["type"] == "subscribe":  # messages before it were missed
             self._mark_all()
         elif message["type"] == "message":
-            kind, _, name = cast("bytes", message["data"]).partition(b" ")
-            if table := self._by_kind.get(kind):
+            kind, _, rest = cast("bytes", message["data"]).partition(b" ")
+            name, _, text = rest.partition(b" ")
+            if (table := self._by_kind.get(kind)) and text:
+                table.receive(name.decode(errors="replace"), text)
+            elif table:
                 table.mark(name.decode(errors="replace"))
         self._has_work.set()

@@ -59,7 +59,9 @@ async def publish(client: Redis, kind: Kind, names: Sequence[str], read: Read) -
                     transaction.hset(key, mapping=cast("dict[Any, Any]", changed))
                 if removed:
                     transaction.hdel(key, *removed)
-                for name in (*changed, *removed):
+                for name, text in changed.items():
+                    transaction.publish(CHANNEL, f"{kind} {name} ".encode() + text)
+                for name in removed:
                     transaction.publish(CHANNEL, f"{kind} {name}")
                 try:
                     await transaction.execute()
