@@ -2,8 +2,8 @@
 
 One connection subscribes to the channel `definitions`, whose messages have what has changed. Another one reads what
 requests ask for, what a message names, and once a second all that is cached. So a change is known in milliseconds, but
-no message is needed. All that is to be read at one moment is one round trip, so a flood of requests for unknown names costs
-Redis one command at a time.
+no message is needed. All that is to be read at one moment is one round trip, so a flood of requests for unknown names
+costs Redis one command at a time.
 """
 
 import asyncio
