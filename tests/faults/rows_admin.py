@@ -226,7 +226,7 @@ def _check_refusal(run: Run, answer: Answer) -> None:
     if answer.status == 200:
         return
     run.require(answer.status == 503 and answer.retry_after, f"admin answered {answer!r}")
-    text = {"database_away": "Not now", "unknown": "Look whether"}.get(answer.reason, "?")
+    text = {"database_away": "Not now", "unknown": "Check whether"}.get(answer.reason, "?")
     run.require(text in answer.problem.get("detail", ""), f"admin answered {answer!r}, without {text}")
 
 

@@ -90,7 +90,7 @@ async def test_a_lost_answer_to_commit_is_reported_as_unknown(admin: Admin, monk
     answer = await patch(client, slug, state="open")
     monkeypatch.undo()
     assert refusal(answer) == (503, "unknown")
-    assert "Look whether" in answer.json()["detail"]
+    assert "Check whether" in answer.json()["detail"]
     assert (await shown(client, slug))["state"] == "open"
 
 

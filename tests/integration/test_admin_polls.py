@@ -73,7 +73,7 @@ async def test_a_new_poll_is_a_draft_with_readable_slug_keys_and_addresses(clien
     slug = await make(
         client, question="  Wo treffen wir uns heute Abend, bei Ihnen oder bei mir?  ", options=["Hier", "Dort", "Nie"]
     )
-    assert slug.startswith("wo-treffen-wir-uns-heute-abend-bei-ihne")
+    assert slug.startswith("wo-treffen-wir-uns-heute")
     poll = await shown(client, slug)
     assert (poll["state"], poll["round"], poll["total"], poll["access"]) == ("draft", 1, 0, "open")
     assert [(each["key"], each["label"]) for each in poll["options"]] == [("a", "Hier"), ("b", "Dort"), ("c", "Nie")]
