@@ -158,7 +158,7 @@ def test_the_metrics_are_not_on_the_public_port(stack: Stack) -> None:
 def test_assets_carry_their_fingerprint_and_are_kept_for_a_year(browser: httpx.Client) -> None:
     page = browser.get("/").text
     names = [part.split('"')[0] for part in page.split('"/static/')[1:]]
-    assert len(names) == 4
+    assert len(names) == 5
     for name in names:
         asset = browser.get(f"/static/{name}")
         assert asset.status_code == 200
