@@ -56,7 +56,8 @@ def add_poll(owner: psycopg.Connection, slug: str, kind: str, number: int = 3) -
 def count(owner: psycopg.Connection, slug: str, choice: str, votes: int) -> None:
     """Count votes of new voters, as a worker does."""
     owner.execute(
-        "WITH counted AS (INSERT INTO votes SELECT %s, uuid_send(gen_random_uuid()), %s, 1, n FROM generate_series(1, %s) AS n)"
+        "WITH counted AS (INSERT INTO votes"
+        " SELECT %s, uuid_send(gen_random_uuid()), %s, 1, n FROM generate_series(1, %s) AS n)"
         " INSERT INTO tallies AS tally VALUES (%s, %s, %s)"
         " ON CONFLICT (poll, choice) DO UPDATE SET votes = tally.votes + excluded.votes",
         [slug, choice, votes] * 2,
@@ -86,7 +87,7 @@ def test_each_kind_is_shown_on_the_page_the_wall_and_in_an_iframe(
         expect(page.locator("#runoff tr")).to_have_count(4)
         count(owner, "ranking", "cba", 38)
         owner.execute("UPDATE polls SET revision = revision + 1 WHERE slug = 'ranking'")
-        expect(page.locator("#runoff .winner th")).to_have_text("Option 3 Winner")
+        expect(page.locator("#runoff .winner th")).to_have_text("Option 3 Ahead")
 
 
 @pytest.mark.parametrize("size", [(1920, 1080), (1280, 720)])

@@ -204,7 +204,7 @@ MUTANTS = (
     Mutant(
         "takes a body of any size",
         "web/framing.py",
-        (("if self._size > MAX_BODY:", "if False:"),),
+        (("if self._size > self._max_body:", "if False:"),),
         ("endless",),
         ("chunk extensions",),
     ),

@@ -204,6 +204,15 @@ async def test_opening_early_forgets_the_time_of_opening_and_a_past_time_of_clos
     assert (opened["state"], opened["opens_at"], opened["closes_at"]) == ("open", None, None)
 
 
+async def test_a_timer_that_is_set_while_a_poll_is_open_starts_then(client: httpx.AsyncClient) -> None:
+    slug = await make(client)
+    await patch(client, slug, state="open")
+    changed = (await patch(client, slug, timer=600)).json()
+    left = datetime.fromisoformat(changed["closes_at"]) - datetime.now(UTC)
+    assert 590 < left.total_seconds() <= 600
+    assert (await patch(client, slug, timer=600, question="Else?")).json()["closes_at"] == changed["closes_at"]
+
+
 async def test_everything_can_be_changed_in_a_draft(client: httpx.AsyncClient) -> None:
     slug = await make(client)
     changed = await patch(

@@ -35,10 +35,18 @@ from voting.service.lifecycle import Stop
 from voting.settings.services import AdminSettings
 from voting.web.language import translatable
 from voting.web.problems import Problem
+from voting.web.protocol import HttpProtocol
 from voting.web.rate_limit import with_rate_limit
 from voting.web.server import connection_limit, listen, serve
 
 log = logs.get()
+
+
+class LargeBodies(HttpProtocol):
+    """Accepts the form of the largest poll, in which a character of a label can take nine bytes."""
+
+    __slots__ = ()
+    max_body = 64 * 1024
 
 
 def create_app(services: Services, stop: Stop) -> ASGIApp:
@@ -124,6 +132,8 @@ async def main(settings: AdminSettings, stop: Stop) -> None:
         public = listen(f"{settings.host}:{settings.admin_port}")
         limited = with_headers(with_rate_limit(app, settings, services.pages, admin_metrics.limited.inc))
         limit = connection_limit(settings.max_connections, shared=bool(settings.trusted_proxies))
-        tasks.create_task(serve(limited, public, stop, limit=limit, on_rejection=admin_metrics.reject))
+        tasks.create_task(
+            serve(limited, public, stop, limit=limit, on_rejection=admin_metrics.reject, protocol=LargeBodies)
+        )
     await services.database.close()
     log.info("admin.stopped")

@@ -122,6 +122,8 @@ def change_poll(before: StoredPoll, values: dict[str, Any], now: datetime) -> St
     _check_times(after, set(times), now, errors)
     if errors:
         raise Invalid(errors)
+    if state == "open" and after.timer and after.timer != before.timer and after.closes_at == before.closes_at:
+        after = replace(after, closes_at=now + timedelta(seconds=after.timer))  # it starts when it is set
     return _change_state(after, values.get("state", state), now)
 
 

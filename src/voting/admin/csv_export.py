@@ -8,8 +8,6 @@ import csv
 import io
 from typing import Any
 
-from voting.polls.tally import shares
-
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # noqa: RUF001 - some spreadsheets read the full-width forms too
 
 
@@ -32,11 +30,9 @@ def csv_of(export: dict[str, Any]) -> bytes:
 
 
 def _percent(export: dict[str, Any]) -> list[float]:
-    """Return the share of each option: of all voters where one can choose several, else such that they add up."""
-    votes, total = [option["votes"] for option in export["options"]], export["total"]
-    if export["kind"] == "multiple":
-        return [round(100 * count / total, 1) if total else 0.0 for count in votes]
-    return shares(votes)
+    """Return the share of each option of all voters; equal votes have equal shares, so they may not add up to 100."""
+    total = export["total"]
+    return [round(100 * option["votes"] / total, 1) if total else 0.0 for option in export["options"]]
 
 
 def _cell(value: object) -> object:

@@ -122,9 +122,9 @@ class PollForm:
     def values(self, poll: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return the input for `NewPoll`, or for `PollChange` if there is a poll; with what was sent only."""
         values: dict[str, Any] = {name: getattr(self, name) for name in ("question", "kind", "results")}
-        values["timer"] = self.timer or None
-        values["max_choices"] = (self.max_choices or None) if self.kind == "multiple" else None
-        values["scale"] = int(self.scale) if self.scale.isdecimal() else self.scale
+        values["timer"] = _number(self.timer) or None
+        values["max_choices"] = (_number(self.max_choices) or None) if self.kind == "multiple" else None
+        values["scale"] = _number(self.scale)
         values["options"] = [self.options[number] for number in self.places]
         values["opens_at"] = _time(self.opens_at, self.opens_zone)
         values["closes_at"] = _time(self.closes_at, self.closes_zone)
@@ -137,6 +137,11 @@ class PollForm:
             if poll and name in values and _is_same_minute(values[name], poll[name]):
                 del values[name]
         return values
+
+
+def _number(text: str) -> int | str:
+    """Return the number that a field has; any other text is returned as it is, and refused later."""
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) else text
 
 
 def _local(at: datetime | None) -> str:

@@ -19,6 +19,7 @@ from voting.web.language import translatable
 MAX_POLLS = 100  # of a session
 RESERVED = {"new"}  # /polls/new is a page
 TIMER = (5, 86_400)  # seconds
+MAX_LABELS = 100  # in one request
 
 
 def _label(text: str) -> str:
@@ -34,7 +35,9 @@ def _label(text: str) -> str:
 
 
 def _slug(text: str) -> str:
-    if not SLUG.fullmatch(text) or text in RESERVED:
+    if text in RESERVED:
+        raise Fault(translatable("This name is used by a page. Choose another."))
+    if not SLUG.fullmatch(text):
         message = translatable("Use 1 to 63 of the letters a to z, digits and hyphens, and no hyphen at the beginning.")
         raise Fault(message)
     return text
@@ -72,9 +75,9 @@ _TEXT = {"minLength": 1, "maxLength": MAX_LABEL}
 Label = Annotated[str, AfterValidator(_label), Field(json_schema_extra=_TEXT)]
 Slug = Annotated[str, AfterValidator(_slug), Field(json_schema_extra={"pattern": f"^{SLUG.pattern}$"})]
 Time = Annotated[AwareDatetime, BeforeValidator(_iso_time)]
-Timer = Annotated[int, Field(ge=TIMER[0], le=TIMER[1])]
-Labels = Annotated[list[Label], Field(max_length=MAX_OPTIONS)]
-MaxChoices = Annotated[int, Field(ge=1, le=MAX_OPTIONS)]
+Timer = Annotated[int, Field(ge=TIMER[0], le=TIMER[1], strict=True)]
+Labels = Annotated[list[Label], Field(max_length=MAX_LABELS)]  # `checks` says how many a poll may have
+MaxChoices = Annotated[int, Field(ge=1, le=MAX_OPTIONS, strict=True)]
 Scale = Literal[5, 10]
 AccessIn = Annotated[Access, BeforeValidator(_no_codes)]
 Publish = Annotated[Literal[False], BeforeValidator(_unpublished)]

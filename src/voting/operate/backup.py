@@ -162,7 +162,7 @@ async def restore(url: str, file: BinaryIO, *, replace: bool) -> Summary:
         cursor = await connection.execute(QUERIES["clear_missed_openings"])
         missed = tuple(sorted([slug for (slug,) in await cursor.fetchall()]))
         for name in ("restored", "restored_deletions", "restored_audit"):
-            await connection.execute(QUERIES[name], {"now": int(time.time() * 1000)})
+            await connection.execute(QUERIES[name], {"now": int(time.time() * 1_000_000)})
         return (await _summary(connection))._replace(missed=missed)
 
 

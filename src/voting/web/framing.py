@@ -13,11 +13,12 @@ class RequestFraming:
     """One request as it arrives."""
 
     __slots__ = (
-        *("_fields", "_has_host", "_size", "_tail", "chunked", "error", "expects_continue", "in_body", "received"),
-        *("remaining", "upgrade"),
+        *("_fields", "_has_host", "_max_body", "_size", "_tail", "chunked", "error", "expects_continue", "in_body"),
+        *("received", "remaining", "upgrade"),
     )
 
-    def __init__(self) -> None:
+    def __init__(self, max_body: int = MAX_BODY) -> None:
+        self._max_body = max_body
         self.error = 0  # the status to reject the request with
         self.in_body = False
         self.chunked = self.upgrade = self.expects_continue = False
@@ -45,7 +46,7 @@ class RequestFraming:
         elif self.chunked:
             end = len(data)  # only the parser knows where it ends; what follows is discarded
             self._size += end
-            if self._size > MAX_BODY:
+            if self._size > self._max_body:
                 self.error = 413
         else:
             end = min(self.remaining, len(data))
@@ -81,7 +82,7 @@ class RequestFraming:
             self.expects_continue = False  # RFC 9110, section 10.1.1
         if fields > MAX_FIELDS:
             self.error = 431
-        elif self.remaining > MAX_BODY:
+        elif self.remaining > self._max_body:
             self.error = 413
         elif not is_valid:
             self.error = 400

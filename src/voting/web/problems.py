@@ -21,6 +21,8 @@ TITLES = {
     429: translatable("Too many requests"),
     503: translatable("Service unavailable"),
 }
+# The names of RFC 9110, which Python has since 3.13.
+PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
 _MESSAGES = {
     400: translatable("The host name in this request is not valid. Open the poll's page instead."),
     404: translatable("There is no such page or poll. Check the address, or go back to the poll."),
@@ -72,7 +74,11 @@ class Problem(Exception):
 
     def document(self, reader: Language, method: str) -> bytes:
         """Return the problem details as JSON; those of a POST, which is a vote, include `counted`."""
-        document = {"type": "about:blank", "title": HTTPStatus(self.status).phrase, "status": self.status}
+        document = {
+            "type": "about:blank",
+            "title": PHRASES.get(self.status) or HTTPStatus(self.status).phrase,
+            "status": self.status,
+        }
         document |= {"detail": self.detail(reader), "reason": self.reason}
         if method == "POST":
             document["counted"] = self.counted

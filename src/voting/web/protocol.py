@@ -18,7 +18,7 @@ from voting.web.connection import (
     LingeringTransport,
 )
 from voting.web.framing import FRAMING_FIELDS, RequestFraming
-from voting.web.rejections import REQUEST_SECONDS
+from voting.web.rejections import MAX_BODY, REQUEST_SECONDS
 
 REQUEST_BYTES = 2560  # memory of a request besides the bytes received
 FIELD_BYTES = 150  # memory of a header field besides its text
@@ -28,12 +28,13 @@ class HttpProtocol(LimitedHttpProtocol):
     """Reads requests and passes them on to the application."""
 
     __slots__ = ()
+    max_body = MAX_BODY  # bytes
 
     def data_received(self, data: bytes) -> None:
         """Parse one request at a time; keep what follows it."""
         while data and self._phase == READING and not self.write_paused:
             if not self._framing:
-                self._framing = RequestFraming()
+                self._framing = RequestFraming(self.max_body)
                 if self.parser is None:
                     self.parser = httptools.HttpRequestParser(self)
                 self._set_time_limit(REQUEST_SECONDS)

@@ -8,12 +8,12 @@ from http import HTTPStatus
 
 MAX_HEAD = 16 * 1024  # bytes of a request line and its header fields
 MAX_FIELDS = 100  # header fields and trailers of one request
-MAX_BODY = 16 * 1024  # bytes after the head, with chunk sizes and trailers
+MAX_BODY = 16 * 1024  # bytes after the head, with chunk sizes and trailers; admin has a larger limit
 REQUEST_SECONDS = 10  # from the first byte of a request, or of a connection, to the last
 
 
 def _rejection(status: int, reason: str, detail: str, *headers: str) -> bytes:
-    title = HTTPStatus(status).phrase
+    title = "Content Too Large" if status == 413 else HTTPStatus(status).phrase  # as in `problems`
     problem = {"type": "about:blank", "title": title, "status": status, "detail": detail, "reason": reason}
     body = json.dumps(problem | {"counted": "no"}).encode()
     head = [
@@ -31,7 +31,7 @@ def _rejection(status: int, reason: str, detail: str, *headers: str) -> bytes:
 REJECTIONS = {
     400: _rejection(400, "malformed", "This is not valid HTTP/1, which needs exactly one Host field."),
     408: _rejection(408, "request_timeout", "The request was not complete in time."),
-    413: _rejection(413, "too_large", f"A request body has at most {MAX_BODY} bytes."),
+    413: _rejection(413, "too_large", "The request body is too large."),
     431: _rejection(
         431, "header_fields", f"A request has at most {MAX_FIELDS} header fields, and {MAX_HEAD} bytes before its body."
     ),

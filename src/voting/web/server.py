@@ -95,6 +95,7 @@ async def serve(
     *,
     limit: ConnectionLimit | None = None,
     on_rejection: Callable[[int], None] = lambda _: None,
+    protocol: type[HttpProtocol] = HttpProtocol,
     **options: Any,
 ) -> None:
     """Serve on a listening socket until `stop` is set; then accept no connections, and finish the current requests.
@@ -105,13 +106,14 @@ async def serve(
         stop: the service's stop event.
         limit: limits connections; by default to `PRIVATE_CONNECTIONS`.
         on_rejection: called with the status of each response of `REJECTIONS` that is sent.
+        protocol: has the limit of a request body.
         options: more settings of Uvicorn.
     """
     limit = limit or connection_limit(PRIVATE_CONNECTIONS, shared=True)
     config = uvicorn.Config(
         app,
         loop="none",
-        http=functools.partial(HttpProtocol, limit, ConnectionLimit(REJECTED, 0), BufferLimit(BUFFERED), on_rejection),  # type: ignore[arg-type]
+        http=functools.partial(protocol, limit, ConnectionLimit(REJECTED, 0), BufferLimit(BUFFERED), on_rejection),  # type: ignore[arg-type]
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -119,6 +119,8 @@ function drawRunoff({ options, runoff, winner }) {
       key in votes ? cell("td", number.format(votes[key]), eliminated === key ? words.out : "") : cell("td", ""))));
     return line;
   }));
+  const rest = $("runoff").tFoot.rows[0];
+  rest.replaceChildren(rest.cells[0], ...runoff.map(({ exhausted }) => cell("td", number.format(exhausted))));
 }
 
 // Append the votes of the last second to the chart.
