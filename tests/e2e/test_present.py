@@ -84,7 +84,7 @@ def test_each_kind_is_shown_on_the_page_the_wall_and_in_an_iframe(
             expect(page.locator("[data-key=b] .share")).to_have_text("100.0%")
     page.goto(f"{stack.result_url}/p/{kind}")
     if kind == "ranking":
-        expect(page.locator("#runoff tr")).to_have_count(4)
+        expect(page.locator("#runoff tr")).to_have_count(5)
         count(owner, "ranking", "cba", 38)
         owner.execute("UPDATE polls SET revision = revision + 1 WHERE slug = 'ranking'")
         expect(page.locator("#runoff .winner th")).to_have_text("Option 3 Ahead")
