@@ -33,7 +33,7 @@ PONG = b"\x8a\x80\0\0\0\0"
 
 def page_reconnects_by_the_same_rule() -> bool:
     """Return whether the page waits by the same rule as `Viewers` before it reconnects."""
-    return RECONNECT_RULE in (ROOT / "src/voting/result/pages/result.js").read_text()
+    return RECONNECT_RULE in (ROOT / "src/voting/result/pages/feed.js").read_text()
 
 
 def allow_many_files() -> None:
