@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from voting.polls.poll import DEFAULT_POLL, box
+from voting.polls.poll import DEFAULT_POLL
+from voting.polls.slug import box
 
 KINDS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {  # fields of a new poll, and some choices that it accepts
     "single": ({"options": ["Red", "Green"]}, ("a", "b")),

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from tests.faults.ballots import Ballot
 from tests.faults.system import SystemUnderTest
 from tests.faults.webhook_receiver import Delivery
-from voting.polls.poll import box
+from voting.polls.slug import box
 
 Actions = dict[str, list[str]]  # slug -> what was done, in order, as the audit log calls it
 

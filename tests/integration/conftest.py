@@ -1,10 +1,12 @@
 """What several of these tests need."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
+from tests.integration.admin import Admin, serving
 from tests.integration.broker import Broker
 
 
@@ -15,3 +17,16 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
     yield started
     started.resume()
     started.kill()
+
+
+@pytest.fixture
+async def admin(database_url: str) -> AsyncIterator[Admin]:
+    """The admin service, as its role, on a new database."""
+    async with serving(database_url) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(admin: Admin) -> httpx.AsyncClient:
+    """A client with the admin key."""
+    return await admin.client()

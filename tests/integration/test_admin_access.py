@@ -1,7 +1,6 @@
 """Keys, links and cookies of the admin service."""
 
 import time
-from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -14,12 +13,6 @@ from voting.admin import access
 pytestmark = pytest.mark.anyio
 NAVIGATION = {"sec-fetch-mode": "navigate", "accept": "text/html"}
 SAME_SITE = {"origin": BASE, "sec-fetch-site": "same-origin"}
-
-
-@pytest.fixture
-async def admin(database_url: str) -> AsyncIterator[Admin]:
-    async with serving(database_url) as running:
-        yield running
 
 
 async def signed_in(admin: Admin) -> httpx.AsyncClient:

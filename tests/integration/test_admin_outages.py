@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,6 @@ from voting.admin.database import Database
 from voting.database.connection import Connection
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def admin(database_url: str) -> AsyncIterator[Admin]:
-    async with serving(database_url) as running:
-        yield running
 
 
 def waiting_for_lock(admin: Admin) -> bool:

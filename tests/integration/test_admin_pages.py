@@ -1,20 +1,12 @@
 """The pages of the admin service without a browser: signing in, paging, languages, what a host may see."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
-from tests.integration.admin import KEY, Admin, serving
+from tests.integration.admin import KEY, Admin
 from tests.integration.test_admin_access import signed_in
 from voting.admin.access import WRONG_KEYS
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def admin(database_url: str) -> AsyncIterator[Admin]:
-    async with serving(database_url) as running:
-        yield running
 
 
 async def test_the_first_page_says_what_to_do_first(admin: Admin) -> None:

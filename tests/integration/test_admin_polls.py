@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,23 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.integration.admin import Admin, serving
+from tests.integration.admin import Admin
 from voting.admin.inputs import NewPoll
 from voting.polls.labels import clean_label, fold_label
 
 pytestmark = pytest.mark.anyio
 DRAFT: dict[str, Any] = {"question": "Tea?", "options": ["Yes", "No"]}
-
-
-@pytest.fixture
-async def admin(database_url: str) -> AsyncIterator[Admin]:
-    async with serving(database_url) as running:
-        yield running
-
-
-@pytest.fixture
-async def client(admin: Admin) -> httpx.AsyncClient:
-    return await admin.client()
 
 
 async def make(client: httpx.AsyncClient, **more: Any) -> str:

@@ -1,26 +1,13 @@
 """Sessions in the admin service, and what the link of a host allows."""
 
-from collections.abc import AsyncIterator
-
 import httpx
 import pytest
 
-from tests.integration.admin import Admin, serving
+from tests.integration.admin import Admin
 from tests.integration.test_admin_polls import make, patch, refusal, shown, wrong_fields
 from voting.polls.session import parse_code
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def admin(database_url: str) -> AsyncIterator[Admin]:
-    async with serving(database_url) as running:
-        yield running
-
-
-@pytest.fixture
-async def client(admin: Admin) -> httpx.AsyncClient:
-    return await admin.client()
 
 
 async def make_session(client: httpx.AsyncClient, *slugs: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import Servers
 from voting.database.connection import connect
-from voting.operate import backup
+from voting.operate import backup, backup_tables
 from voting.operate.archive import BadArchive
 
 pytestmark = pytest.mark.anyio
@@ -72,16 +72,16 @@ def numbers(url: str) -> list[int]:
 
 
 def test_every_table_is_saved_but_those_that_only_say_what_happens_now() -> None:
-    assert set(KEPT) == set(backup.COLUMNS)
+    assert set(KEPT) == set(backup_tables.COLUMNS)
 
 
 async def test_all_columns_are_saved_but_those_that_a_trigger_sets(database_url: str) -> None:
     query = "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public'"
-    there = {(table, column) for table, column in run(database_url, query) if table in backup.COLUMNS}
-    listed = {(table, column) for table, columns in backup.COLUMNS.items() for column in columns}
+    there = {(table, column) for table, column in run(database_url, query) if table in backup_tables.COLUMNS}
+    listed = {(table, column) for table, columns in backup_tables.COLUMNS.items() for column in columns}
     assert there - listed == {("polls", "changed"), ("polls", "defined"), ("sessions", "changed")}
     assert listed <= there
-    unsaved = {table for table, _ in run(database_url, query)} - set(backup.COLUMNS) - set(backup.CLEARED)
+    unsaved = {table for table, _ in run(database_url, query)} - set(backup_tables.COLUMNS) - set(backup_tables.CLEARED)
     assert unsaved == {"audiences", "installation", "schema_migrations", "workers"}
 
 

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voting.polls.poll import BadChoice, BadPoll, Option, Poll, box, split_box
+from voting.polls.poll import BadChoice, BadPoll, Option, Poll
 from voting.polls.session import ALPHABET, new_code, parse_code
+from voting.polls.slug import box, split_box
 from voting.polls.state import STATES, TRANSITIONS, ForbiddenTransition, transition
 
 OPTIONS = tuple(Option(key, key.upper()) for key in "abcd")

@@ -11,8 +11,9 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 
 from voting.admin.problems import Fault
 from voting.polls.labels import MAX_LABEL, clean_label, fold_label
-from voting.polls.poll import MAX_OPTIONS, SLUG, Access, Kind, Results
+from voting.polls.poll import MAX_OPTIONS, Access, Kind, Results
 from voting.polls.session import parse_code
+from voting.polls.slug import SLUG
 from voting.polls.state import State
 from voting.web.language import translatable
 

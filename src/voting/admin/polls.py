@@ -16,7 +16,8 @@ from voting.admin.inputs import NewPoll, PollChange
 from voting.admin.problems import invalid
 from voting.admin.stored_poll import StoredPoll, changed_columns, read_poll, require_poll
 from voting.database.queries import QUERIES
-from voting.polls.poll import DEFAULT_POLL, SLUG
+from voting.polls.poll import DEFAULT_POLL
+from voting.polls.slug import SLUG
 from voting.web.language import translatable
 from voting.web.problems import Problem
 

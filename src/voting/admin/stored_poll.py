@@ -11,7 +11,8 @@ from psycopg.rows import dict_row
 from voting.admin.identity import Identity
 from voting.database.connection import Connection
 from voting.database.queries import QUERIES
-from voting.polls.poll import SLUG, BadPoll, Poll
+from voting.polls.poll import BadPoll, Poll
+from voting.polls.slug import SLUG
 from voting.web.language import translatable
 from voting.web.problems import Problem
 

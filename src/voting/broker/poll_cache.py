@@ -18,8 +18,9 @@ from redis.exceptions import NoPermissionError, RedisError
 from voting.broker.cached_hash import CachedHash, T
 from voting.broker.connection import RIGHTS_FIX, redis_client
 from voting.broker.poll_hash import CHANNEL, POLLS, SESSIONS
-from voting.polls.poll import DEFAULT_POLL, SLUG, Poll
+from voting.polls.poll import DEFAULT_POLL, Poll
 from voting.polls.session import CODE, Session
+from voting.polls.slug import SLUG
 from voting.service import logs
 from voting.service.lifecycle import Backoff, raise_if_cancelled
 

@@ -15,8 +15,9 @@ from redis.asyncio.client import Pipeline
 from redis.exceptions import WatchError
 
 from voting.broker.poll_hash import CHANNEL, POLLS, SESSIONS
-from voting.polls.poll import SLUG, Poll
+from voting.polls.poll import Poll
 from voting.polls.session import CODE, Session
+from voting.polls.slug import SLUG
 
 T = TypeVar("T")
 U = TypeVar("U")

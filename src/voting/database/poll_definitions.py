@@ -1,12 +1,14 @@
 """Reads definitions of polls and sessions by name, and what has changed, for workers."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from voting.database.connection import Connection
+from voting.database.poll_state import parse_polls
 from voting.database.queries import QUERIES
-from voting.polls.poll import BadPoll, Poll, split_box
+from voting.polls.poll import Poll
 from voting.polls.session import BadSession, Session
+from voting.polls.slug import split_box
 
 DEFINITIONS_CHANNEL = "definitions"  # of NOTIFY: the payload is `poll SLUG` or `session CODE`
 
@@ -65,18 +67,8 @@ async def names_after(connection: Connection, kind: Literal["poll", "session"], 
 async def read_polls(connection: Connection, slugs: Sequence[str]) -> tuple[dict[str, Poll], dict[str, str]]:
     """Return the polls that exist, by slug, and the errors of invalid rows by slug."""
     cursor = await connection.execute(QUERIES["polls_by_slug"], {"slugs": list(slugs)}, prepare=True)
-    polls, bad = _parse(await cursor.fetchall())
+    polls, bad = parse_polls(await cursor.fetchall())
     return {poll.slug: poll for poll in polls}, bad
-
-
-def _parse(rows: Iterable[tuple[Any, ...]]) -> tuple[list[Poll], dict[str, str]]:
-    polls, bad = [], {}
-    for slug, question, options, more in rows:
-        try:
-            polls.append(Poll.from_parts(slug, question, options, more))
-        except BadPoll as error:
-            bad[slug] = str(error)
-    return polls, bad
 
 
 async def read_sessions(connection: Connection, codes: Sequence[str]) -> tuple[dict[str, Session], dict[str, str]]:
@@ -105,6 +97,6 @@ async def read_rounds(connection: Connection, boxes: Iterable[str]) -> Rounds:
     parameters = {"slugs": [slug for slug, _ in found], "rounds": [number for _, number in found]}
     cursor = await connection.execute(QUERIES["rounds_of_boxes"], parameters, prepare=True)
     rows = await cursor.fetchall()
-    current, bad = _parse(row[1:] for row in rows if row[0] == "current")
-    earlier, _ = _parse(row[1:] for row in rows if row[0] == "earlier")
+    current, bad = parse_polls(row[1:] for row in rows if row[0] == "current")
+    earlier, _ = parse_polls(row[1:] for row in rows if row[0] == "earlier")
     return Rounds([*current, *earlier], {slug for what, slug, *_ in rows if what == "deleted"}, bad)

@@ -36,10 +36,11 @@ class PollState(NamedTuple):
 async def read_definitions(connection: Connection) -> tuple[tuple[Poll, ...], dict[str, str]]:
     """Return all polls, and the errors of invalid rows by slug."""
     cursor = await connection.execute(QUERIES["polls"])
-    return _parse(await cursor.fetchall())
+    return parse_polls(await cursor.fetchall())
 
 
-def _parse(rows: Iterable[tuple[Any, ...]]) -> tuple[tuple[Poll, ...], dict[str, str]]:
+def parse_polls(rows: Iterable[tuple[Any, ...]]) -> tuple[tuple[Poll, ...], dict[str, str]]:
+    """Return the polls of rows (slug, question, options, further fields), and the errors of invalid rows by slug."""
     polls, bad = [], {}
     for slug, question, options, more in rows:
         try:
@@ -53,7 +54,7 @@ async def poll_states(connection: Connection, slugs: Sequence[str]) -> tuple[lis
     """Return the states of some polls at one moment, and the errors of invalid rows by slug."""
     cursor = await connection.execute(QUERIES["snapshot"], {"slugs": list(slugs)}, prepare=True)
     rows = await cursor.fetchall()
-    polls, bad = _parse(row[:4] for row in rows)
+    polls, bad = parse_polls(row[:4] for row in rows)
     valid = (row[4:] for row in rows if row[0] not in bad)
     return [
         PollState(poll, revision, defined, tallies, Backlog(*backlog))

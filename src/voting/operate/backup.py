@@ -25,26 +25,9 @@ from voting.database.connection import Connection, connect
 from voting.database.installations import add_installations, installations
 from voting.database.queries import QUERIES
 from voting.operate.archive import PIECE, BadArchive, Reader, Totals, Writer
+from voting.operate.backup_tables import CLEARED, COLUMNS, FIRST_COLUMNS, copy_statement
 from voting.polls.vote import max_entry_ms
 
-# The columns of each table, which backup.json lists; others get their defaults, or are set by triggers.
-COLUMNS = {
-    "polls": (
-        *("slug", "question", "options", "revision", "entry_ms", "entry_seq", "created"),
-        *("kind", "max_choices", "scale", "state", "round", "results", "access", "opens_at", "closes_at"),
-        *("timer", "opened", "closed", "ticket"),
-    ),
-    "rounds": ("poll", "round", "question", "options", "kind", "max_choices", "scale", "opened", "closed"),
-    "votes": ("poll", "voter", "choice", "entry_ms", "entry_seq"),
-    "tallies": ("poll", "choice", "votes"),
-    "dead_letters": ("entry_ms", "entry_seq", "reason", "fields", "arrived"),
-    "sessions": ("code", "title", "polls", "current", "host_hash", "created"),
-    "deletions": ("kind", "name", "rounds", "changed", "entry_ms", "entry_seq", "deleted"),
-    "audit": ("id", "at", "actor", "action", "poll", "session", "detail"),
-}
-# Those of a file that does not list them: before the migration 0005_admin.sql.
-FIRST_COLUMNS = {"polls": COLUMNS["polls"][:7]} | {name: COLUMNS[name] for name in ("votes", "tallies", "dead_letters")}
-CLEARED = ("webhook_events",)  # a restore also deletes these: they announce changes of the polls that it replaces
 CONNECT_SECONDS = 10
 LOCK_SECONDS = 30
 LOCK_TRIES = 5
@@ -113,7 +96,7 @@ async def dump(url: str, file: BinaryIO) -> Summary:
 async def _copy_out(connection: Connection, table: str, writer: Writer) -> None:
     piece = bytearray()
     async with connection.cursor() as cursor:
-        async with cursor.copy(_copy("COPY {} ({}) TO STDOUT", table, COLUMNS[table])) as rows:
+        async with cursor.copy(copy_statement("COPY {} ({}) TO STDOUT", table, COLUMNS[table])) as rows:
             async for row in rows:
                 piece += row
                 if len(piece) >= PIECE:
@@ -121,10 +104,6 @@ async def _copy_out(connection: Connection, table: str, writer: Writer) -> None:
                     piece.clear()
         writer.add_piece(table, bytes(piece))
         writer.end_table(table, cursor.rowcount)
-
-
-def _copy(form: str, table: str, columns: Sequence[str]) -> sql.Composed:
-    return sql.SQL(form).format(sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns)))
 
 
 async def restore(url: str, file: BinaryIO, *, replace: bool) -> Summary:
@@ -200,7 +179,7 @@ async def _copy_in(connection: Connection, reader: Reader, columns: Mapping[str,
         async with connection.cursor() as cursor:
             current = table
             try:
-                async with cursor.copy(_copy("COPY {} ({}) FROM STDIN", table, columns[table])) as rows:
+                async with cursor.copy(copy_statement("COPY {} ({}) FROM STDIN", table, columns[table])) as rows:
                     while table == current:
                         totals[current].add(data)
                         await rows.write(data)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
 from voting.polls.labels import displayable
+from voting.polls.slug import SLUG, box
 from voting.polls.state import STATES, State
 
 DEFAULT_POLL = "default"
@@ -23,7 +24,6 @@ SCALES = {5: range(1, 6), 10: range(11)}  # the scale of a rating -> its numbers
 Kind = Literal["single", "multiple", "rating", "ranking"]
 Results = Literal["live", "after_vote", "after_close", "hidden"]
 Access = Literal["open", "browser"]
-SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _KEY = re.compile('[^"\\\\\x00-\x1f\x7f\ud800-\udfff]{1,64}')  # needs no escape in a quoted array literal
 
 
@@ -161,12 +161,7 @@ class Poll:
     @classmethod
     def from_json(cls, slug: str, text: str | bytes) -> Self:
         """Parse the output of `to_json`, or raise `BadPoll`."""
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise BadPoll(f"not JSON: {error}") from None
-        if not isinstance(data, dict):
-            raise BadPoll("not a JSON object")
+        data = parse_object(text, BadPoll)
         return cls.from_parts(slug, data.pop("question", None), data.pop("options", None), data)
 
     @classmethod
@@ -195,20 +190,15 @@ class Poll:
         return poll
 
 
-def box(slug: str, round_: int) -> str:
-    """Return the name under which the votes of a round are stored."""
-    return slug if round_ == 1 else f"{slug}#{round_}"
-
-
-def split_box(name: str) -> tuple[str, int] | None:
-    """Return slug and round of a box; None if it cannot be the name of one."""
-    slug, sign, number = name.partition("#")
-    if not SLUG.fullmatch(slug):
-        return None
-    if not sign:
-        return slug, 1
-    found = re.fullmatch(r"[1-9][0-9]{0,8}", number)
-    return (slug, int(number)) if found and number != "1" else None
+def parse_object(text: str | bytes, fault: type[ValueError]) -> dict[str, Any]:
+    """Return a JSON object, or raise the given error."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise fault(f"not JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise fault("not a JSON object")
+    return data
 
 
 def _parse_option(data: object) -> Option:

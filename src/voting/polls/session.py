@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Self, TypeGuard
 
 from voting.polls.labels import displayable
-from voting.polls.poll import SLUG
+from voting.polls.poll import parse_object
+from voting.polls.slug import SLUG
 
 ALPHABET = (
     "34679ACDEFGHJKMNPQRTUWXY"  # without look-alikes such as 0 and O, 1 and I, 2 and Z, 5 and S, 8 and B, U and V
@@ -42,12 +43,7 @@ class Session:
     @classmethod
     def from_json(cls, code: str, text: str | bytes) -> Self:
         """Parse the output of `to_json`, or raise `BadSession`."""
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise BadSession(f"not JSON: {error}") from None
-        if not isinstance(data, dict):
-            raise BadSession("not a JSON object")
+        data = parse_object(text, BadSession)
         return cls.from_parts(code, *(data.get(name) for name in ("title", "polls", "current", "changed")))
 
     @classmethod

@@ -9,8 +9,9 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 
 from voting.database.poll_state import Backlog, PollState
-from voting.polls.poll import DEFAULT_POLL, SLUG
+from voting.polls.poll import DEFAULT_POLL
 from voting.polls.session import Session, parse_code
+from voting.polls.slug import SLUG
 from voting.polls.tally import Evaluation
 from voting.result.channel import Channel
 from voting.result.demand import Demand, Key
