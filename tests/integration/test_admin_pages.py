@@ -97,3 +97,16 @@ async def test_no_form_is_a_server_error(admin: Admin, body: bytes) -> None:
     for path in [*paths, f"/sessions/{code}", f"/sessions/{code}/control", "/sessions/nothing", "/polls/no-such/reset"]:
         assert (await client.post(path, content=body, headers=form)).status_code < 500, path
         assert (await client.post(path, content=body, headers={"content-type": "text/plain"})).status_code == 415
+
+
+async def test_a_refused_form_keeps_the_version_that_its_author_has_seen(admin: Admin) -> None:
+    """Else the next try would overwrite what somebody else has changed meanwhile."""
+    client = await admin.client()
+    made = (await client.post("/api/polls", json={"question": "Tea?", "options": ["Yes", "No"]})).json()
+    await client.patch(f"/api/polls/{made['slug']}", json={"results": "hidden"})
+    form = {"question": "", "kind": "single", "option": ["Yes", "No"], "do": "save", "changed": str(made["changed"])}
+    refused = await client.post(f"/polls/{made['slug']}", data=form)
+    assert refused.status_code == 422
+    assert f'name="changed" value="{made["changed"]}"' in refused.text
+    again = await client.post(f"/polls/{made['slug']}", data=form | {"question": "Coffee?"})
+    assert again.status_code == 412

@@ -23,6 +23,7 @@ from tests.waiting import until
 from voting.database.poll_state import Backlog, PollState
 from voting.polls.poll import Option, Poll
 from voting.polls.tally import evaluate
+from voting.result.demand import Key
 from voting.result.hub import CLOSE_DELETED, Hub
 from voting.result.metrics import ResultMetrics
 from voting.result.viewer import MAX_FRAMES, Viewer
@@ -237,7 +238,7 @@ async def test_a_viewer_may_ping_now_and_then(monkeypatch: pytest.MonkeyPatch) -
 async def test_nothing_is_read_of_a_viewer_that_does_not_read() -> None:
     async with serving() as (hub, _, port), asyncio.timeout(5):
         writer = await open_without_reading(port)
-        channel = hub.find_channel("default")
+        channel = hub.channels["default"]
         assert channel
         (watching,) = channel.feeds["public"]._subscribers
         assert isinstance(watching, Viewer)
@@ -292,5 +293,18 @@ async def test_the_viewers_of_a_poll_that_is_deleted_are_closed_and_those_of_oth
                 await gone.recv()
             assert closed.value.rcvd
             assert closed.value.rcvd.code == CLOSE_DELETED
-            assert hub.find_channel("lunch") is None
+            assert "lunch" not in hub.channels
             await until(lambda: value_of(measures.viewers) == 1)
+
+
+async def test_a_poll_whose_numbers_come_late_is_read_again_when_it_is_held() -> None:
+    """It may have been hidden since it was read, and what is not held is not notified."""
+    hub = Hub(ResultMetrics(metrics.registry("result")))
+    late = state(1, 3)
+    hub.demand.ask(Key("poll", "default"))
+    assert hub.demand.take(lambda _: False) == [Key("poll", "default")]
+    hub.update(late, None)
+    hub.hint(Key("poll", "default"), urgent=True)
+    assert hub.channels == {}
+    hub.count(late, evaluate(late.poll, late.votes))
+    assert hub.demand.take(lambda _: False) == [Key("poll", "default")]

@@ -56,7 +56,7 @@ class Installation:
 
     def shows(self, votes: dict[str, int]) -> bool:
         """Return whether the result service shows these numbers, and they are not stale."""
-        channel = self.hub.find_channel("default")
+        channel = self.hub.channels["default"]
         if channel is None or (snapshot := channel.feeds["public"].snapshot)["stale_since"]:
             return False
         return {option["key"]: option["votes"] for option in snapshot["options"]} == votes

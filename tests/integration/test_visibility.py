@@ -16,11 +16,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.waiting import PLAIN, until
-from voting.polls.poll import Poll
+from voting.polls.state import STATES, is_visible
 from voting.result.app import create_app
 from voting.result.hub import CLOSE_DELETED, Hub
 from voting.result.metrics import ResultMetrics
-from voting.result.snapshot import is_visible
 from voting.result.viewer_server import ViewerServer
 from voting.result.watcher import Watcher
 from voting.service import metrics
@@ -34,7 +33,6 @@ OPTIONS = '[{"key": "a", "label": "<b>Ä</b>"}, {"key": "b", "label": "B"}]'
 NUMBERS = re.compile(r"7,?311|2,?904|10,?215|71[.]6|28[.]4|7,?999|10,?903")  # of the votes below, counted or not
 PATHS = ("", "/present", "/api/results")
 RESULTS = ("live", "after_vote", "after_close", "hidden")
-STATES = ("draft", "open", "closed")
 
 
 class Installation:
@@ -67,7 +65,7 @@ class Installation:
     async def has_read(self, slug: str) -> None:
         """Wait until the service has read the newest revision of a poll."""
         newest = await asyncio.to_thread(self.revision, slug)
-        await until(lambda: (held := self.hub.find_channel(slug)) and held.revision == newest)
+        await until(lambda: (held := self.hub.channels.get(slug)) and held.revision == newest)
         await asyncio.sleep(0.05)  # a frame would have been sent by now
 
     async def get(self, path: str, **options: Any) -> httpx.Response:
@@ -148,8 +146,7 @@ async def test_what_is_hidden_leaves_in_no_form_whatever_the_state(installation:
                 installation.run("UPDATE polls SET state = %s, results = %s WHERE slug = 'x'", state, results)
                 installation.count("x", a=7311, b=2904)
                 await installation.has_read("x")
-                poll = Poll("x", "", (), state=state, results=results)  # type: ignore[arg-type]
-                sees_public, sees_voter = is_visible(poll, has_ticket=False), is_visible(poll, has_ticket=True)
+                sees_public, sees_voter = (is_visible(results, state, has_ticket=ticket) for ticket in (False, True))
                 assert sees_public == (results == "live" or (results != "hidden" and state == "closed"))
                 shown = {
                     **dict.fromkeys((public, guesser, wall, session), sees_public),
@@ -210,7 +207,7 @@ async def test_a_session_shows_its_current_poll_and_says_when_there_is_none(inst
     changed = installation.run("SELECT changed FROM sessions")[0][0]
     about = {"code": "ACDEFG", "title": "T", "position": None, "polls": 2}
     nothing = {"poll": None, "session": about, "version": changed, "stale_since": None}
-    async with asyncio.timeout(20), installation.socket("/s/ACDEFG/ws?view=ballot") as phone:
+    async with asyncio.timeout(20), installation.socket("/s/acd-efg/ws?view=ballot") as phone:
         assert json.loads(await phone.recv()) == nothing
         assert (await installation.get("/s/acd-efg/api/results")).json() == nothing
         for position, slug in enumerate(("x", "y"), 1):

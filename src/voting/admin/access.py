@@ -9,6 +9,7 @@ import hmac
 import re
 import time
 from collections.abc import Mapping
+from typing import NoReturn
 
 from voting.admin.database import Database
 from voting.admin.identity import ADMIN, Identity, token_hash
@@ -56,7 +57,9 @@ class Access:
         if authorization is not None:
             scheme, _, key = authorization.decode("latin-1").partition(" ")
             identity = await self.check_key(key.strip()) if scheme.lower() == "bearer" else None
-            return identity or self.refuse_key(address)
+            if identity is None:
+                self.refuse_key(address)
+            return identity
         cookies = _cookies(headers)
         identity = None
         if self._is_admin_cookie(cookies.get("admin", "")):
@@ -65,13 +68,13 @@ class Access:
             identity = await self.check_token(cookies["host"])
         if identity is None:
             if cookies.keys() & {"admin", "host"}:
-                return self.refuse_key(address)
+                self.refuse_key(address)
             raise Problem(401, "no_key", _NO_KEY)
         if method not in _SAFE:
             require_this_site(headers, self._origins)
         return identity
 
-    def refuse_key(self, address: str) -> Identity:
+    def refuse_key(self, address: str) -> NoReturn:
         """Count a wrong key and raise the 401, or the 429 if there were many.
 
         A valid key is still accepted: or one of the audience could shut out the host, who has the same address.

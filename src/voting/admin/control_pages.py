@@ -17,7 +17,8 @@ from voting.admin.forms import Form, read_form
 from voting.admin.identity import Identity
 from voting.admin.inputs import PollChange
 from voting.admin.pages import PageMaker, see
-from voting.polls.tally import shares
+from voting.polls.state import is_visible
+from voting.polls.tally import bar_lengths
 from voting.web.language import translatable
 from voting.web.problems import Problem
 
@@ -135,17 +136,11 @@ def _parts(poll: Fields | None) -> Mapping[str, Any]:
     """Return the parts of a page that show a poll, its numbers as bars."""
     if poll is None:
         return {"poll": None}
-    visible = poll["results"] == "live" or (poll["state"] == "closed" and poll["results"] != "hidden")
+    visible = is_visible(poll["results"], poll["state"], has_ticket=False)
     return {"poll": poll, "bars": bars(poll), "is_shown": visible, "now": datetime.now(UTC)}
 
 
 def bars(poll: Mapping[str, Any]) -> list[Fields]:
-    """Return the options with the length of their bars, in percent: shares of the voters, or in a ranking of points."""
-    options, total = poll["options"], poll["total"]
-    if poll["kind"] == "ranking":
-        most = max((option["points"] for option in options), default=0)
-        return [option | {"share": 100 * option["points"] / most if most else 0} for option in options]
-    if poll["kind"] == "multiple":
-        return [option | {"share": 100 * option["votes"] / total if total else 0} for option in options]
-    parts = shares([option["votes"] for option in options])
-    return [option | {"share": share} for option, share in zip(options, parts, strict=True)]
+    """Return the options with the length of their bars, in percent."""
+    lengths = bar_lengths(poll["kind"], poll["options"], poll["total"])
+    return [option | {"share": length} for option, length in zip(poll["options"], lengths, strict=True)]

@@ -108,7 +108,8 @@ class PollPages:
             async with self._database.write(who) as change:
                 await self._save(change, poll, poll_form, wanted, form)
         except Problem as problem:
-            return self._edit(request, who, _filled(poll_form, poll), poll=poll, problem=problem)
+            seen = None if problem.reason == "changed" else form.number("changed")
+            return self._edit(request, who, _filled(poll_form, poll), poll=poll, problem=problem, seen=seen)
         return see(f"/polls/{poll['slug']}/control")
 
     async def _save(

@@ -6,7 +6,6 @@ sends them as problem details (RFC 9457) with `reason`, and with `errors` for ea
 
 import json
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
@@ -108,8 +107,7 @@ class AdminPages(Pages):
 
 def _problem_response(problem: Problem, scope: Scope) -> Response:
     reader = language.negotiate(dict(scope["headers"]), scope["query_string"])
-    document: dict[str, Any] = {"type": "about:blank", "title": HTTPStatus(problem.status).phrase}
-    document |= {"status": problem.status, "detail": problem.detail(reader), "reason": problem.reason}
+    document = problem.fields(reader)
     if isinstance(problem, Invalid):
         document["errors"] = [{"field": each.field, "message": each.text(reader)} for each in problem.errors]
     body = json.dumps(document, ensure_ascii=False).encode(errors="replace")

@@ -3,10 +3,10 @@
 The results are plain dictionaries with the fields of `outputs`, but for the addresses, which depend on the request.
 """
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,25 +20,19 @@ from voting.database.connection import Connection
 from voting.database.queries import QUERIES
 from voting.polls.poll import BadPoll, Poll
 from voting.polls.session import parse_code
-from voting.polls.tally import evaluate
+from voting.polls.tally import evaluate, option_rows
 from voting.web.language import translatable
 from voting.web.problems import Problem
 
 Fields = dict[str, Any]
 
 
-def numbers(poll: Poll, tallies: Mapping[str, int]) -> Fields:
-    """Return the result of a round; it includes a retired option only if that has votes."""
-    result = evaluate(poll, tallies)
-    options = [
-        {"key": option.key, "label": option.label, "votes": result.votes[option.key]}
-        | ({"points": result.points.get(option.key, 0)} if result.points is not None else {})
-        for option in poll.options
-        if not option.retired or result.votes[option.key]
-    ]
+async def numbers(poll: Poll, tallies: Mapping[str, int]) -> Fields:
+    """Return the result of a round. A ranking can have as many choices as voters, so it is evaluated in a thread."""
+    result = await asyncio.to_thread(evaluate, poll, tallies)
     runoff = None if result.runoff is None else [each._asdict() for each in result.runoff]
     more = {"mean": result.mean, "runoff": runoff, "winner": result.winner}
-    return {"options": options, "total": result.total} | more
+    return {"options": option_rows(poll, result), "total": result.total} | more
 
 
 def _summary(stored: StoredPoll, total: int) -> Fields:
@@ -53,7 +47,7 @@ async def poll(connection: Connection, who: Identity, slug: str) -> Fields:
     """Return the fields of `PollOut`."""
     await require_poll(connection, who, slug)
     stored = await read_poll(connection, slug)
-    result = numbers(stored.poll, stored.tallies)
+    result = await numbers(stored.poll, stored.tallies)
     rounds = await _rows(connection, "admin_rounds", slug=slug)
     shown = stored.sessions if who.role == "admin" else [who.session]
     more = {"waiting": stored.waiting, "sessions": list(shown)}
@@ -102,11 +96,11 @@ async def export(connection: Connection, who: Identity, slug: str, round_: int |
             raise Problem(404, "unknown_round", translatable("This poll has no such round."))
         row = rows[0]
         more = {name: row[name] for name in ("kind", "max_choices", "scale")} | {"round": round_, "state": "closed"}
-        poll = replace(Poll.from_parts(slug, row["question"], row["options"], more))
+        poll = Poll.from_parts(slug, row["question"], row["options"], more)
         tallies, opened, closed = row["tallies"], row["opened"], row["closed"]
     fields = {"poll": slug, "round": poll.round, "question": poll.question, "kind": poll.kind, "state": poll.state}
     choices = {choice: votes for choice, votes in sorted(tallies.items()) if votes}
-    return fields | {"opened": opened, "closed": closed, "choices": choices} | numbers(poll, tallies)
+    return fields | {"opened": opened, "closed": closed, "choices": choices} | await numbers(poll, tallies)
 
 
 async def session(connection: Connection, who: Identity, code: str) -> Fields:

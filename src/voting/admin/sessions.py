@@ -84,10 +84,7 @@ async def step_on(change: Change, code: str) -> None:
     position = slugs.index(current) + 1 if current in slugs else 0
     if position >= len(slugs):
         raise Problem(409, "last_poll", translatable("This was the last poll of the session."))
-    if current:
-        await polls.close(change, current)
-    after = {name: before[name] for name in ("code", "title", "polls")} | {"current": slugs[position]}
-    await _update(change, before, after, "next")
+    await show(change, code, slugs[position])
 
 
 async def show(change: Change, code: str, slug: str) -> None:

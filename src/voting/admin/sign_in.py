@@ -54,7 +54,9 @@ async def sign_in_form(services: Services, request: Request, key: str) -> Respon
 
 
 async def _use_key(services: Services, request: Request, key: str) -> Response:
-    identity = await services.access.check_key(key) or services.access.refuse_key(services.address(request))
+    identity = await services.access.check_key(key)
+    if identity is None:
+        services.access.refuse_key(services.address(request))
     if identity.role == "admin":
         name, value, path = "admin", services.access.admin_cookie(), "/"
     else:

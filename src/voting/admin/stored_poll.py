@@ -19,7 +19,7 @@ from voting.web.problems import Problem
 
 @dataclass(frozen=True, slots=True)
 class StoredPoll:
-    """One row of `polls`. Here are the exact times; those of `poll` are as they were read."""
+    """One row of `polls`. Use the times here: a change does not update those in `poll`."""
 
     poll: Poll
     created: datetime

@@ -1,6 +1,7 @@
 """The hashes `polls` and `sessions`, in which workers publish definitions (name -> JSON) for the vote service.
 
-After each change its name is also published on the channel `definitions`: `poll SLUG` or `session CODE`.
+Each change is also sent on the channel `definitions`, as `poll SLUG JSON` or `session CODE JSON`; without the JSON if
+it was removed.
 """
 
 import contextlib

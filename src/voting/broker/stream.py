@@ -69,7 +69,7 @@ class Consumer:
             return await _set_up_stream(transaction, create_group=True, last_id=_ZERO if stream_exists else newest)
 
     async def max_entry_ms(self) -> int:
-        """Return the largest valid time of an entry id, a day ahead of this machine's clock (`polls.max_entry_ms`).
+        """Return the largest valid time of an entry id, a day ahead of our clock (`polls.vote.max_entry_ms`).
 
         Raises:
             ClockSkew: the broker's clock is already past it, so all new entries would be invalid.

@@ -3,14 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from voting.database.connection import Connection
+from voting.database.connection import DEFINITIONS_CHANNEL, Connection
 from voting.database.poll_state import parse_polls
 from voting.database.queries import QUERIES
 from voting.polls.poll import Poll
 from voting.polls.session import BadSession, Session
 from voting.polls.slug import split_box
-
-DEFINITIONS_CHANNEL = "definitions"  # of NOTIFY: the payload is `poll SLUG` or `session CODE`
 
 
 class Change(NamedTuple):

@@ -1,17 +1,9 @@
-"""Reads sessions from the database, and writes how many people are there."""
+"""Reads what has changed in sessions, and writes how many people are there."""
 
 from collections.abc import Mapping, Sequence
 
 from voting.database.connection import Connection
 from voting.database.queries import QUERIES
-from voting.polls.session import Session
-
-
-async def read_sessions(connection: Connection, codes: Sequence[str]) -> list[Session]:
-    """Return those of the sessions that exist."""
-    cursor = await connection.execute(QUERIES["sessions"], {"codes": list(codes)}, prepare=True)
-    rows = await cursor.fetchall()
-    return [Session(code, title, tuple(polls), current, changed) for code, title, polls, current, changed in rows]
 
 
 async def session_changes(connection: Connection, codes: Sequence[str]) -> dict[str, int]:

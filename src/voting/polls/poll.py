@@ -147,7 +147,7 @@ class Poll:
             raise BadChoice(f"it names an option that the poll does not have: {min(unknown)[:20]!a}", "unknown")
         if len(set(named)) < len(named):
             raise BadChoice("it names an option twice", "twice")
-        if len(named) > (len(keys) if retired else self.limit):
+        if not retired and len(named) > self.limit:
             raise BadChoice(f"it names {len(named)} options, and at most {self.limit} can be chosen", "many")
         return "".join(sorted(named, key=keys.index) if self.kind == "multiple" else named)
 

@@ -34,6 +34,10 @@ class Session:
     current: str | None = None
     changed: int = 0
 
+    def position(self, slug: str | None) -> int | None:
+        """Return the place of a poll in the list, from 1; None if it is not in it."""
+        return self.polls.index(slug) + 1 if slug in self.polls else None
+
     def to_json(self) -> str:
         """Return the JSON that the worker publishes."""
         data = asdict(self)

@@ -35,3 +35,16 @@ def transition(state: State, to: State) -> Action | None:
     except KeyError:
         ways = " or ".join(f"{action} it" for (before, _), action in TRANSITIONS.items() if before == state)
         raise ForbiddenTransition(f"a poll that is {state} cannot become {to}; you can {ways}") from None
+
+
+def is_visible(results: str, state: State, *, has_ticket: bool) -> bool:
+    """Whether a browser may see the numbers of a poll.
+
+    Args:
+        results: who sees them, see `Poll.results`.
+        state: of the poll.
+        has_ticket: whether the browser has the poll's ticket, which the vote service gives to those who have voted.
+    """
+    if results == "after_vote":
+        return has_ticket or state == "closed"
+    return results == "live" or (results == "after_close" and state == "closed")

@@ -4,10 +4,11 @@ Tallies are stored by choice: how many voters made exactly this choice. From tha
 show. The profile is complete, so the result is exact for every kind.
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from voting.polls.poll import Poll
+from voting.polls.poll import Kind, Poll
 
 
 class RunoffRound(NamedTuple):
@@ -33,8 +34,7 @@ class Evaluation(NamedTuple):
         if not self.runoff or not self.total:
             return None
         last = self.runoff[-1].votes
-        best = max(last.values())
-        return next((key for key, votes in last.items() if 2 * votes > sum(last.values())), None) if best else None
+        return next((key for key, votes in last.items() if 2 * votes > sum(last.values())), None)
 
 
 def evaluate(poll: Poll, profile: Mapping[str, int]) -> Evaluation:
@@ -64,6 +64,33 @@ def evaluate(poll: Poll, profile: Mapping[str, int]) -> Evaluation:
     offered = [option.key for option in poll.options if not option.retired or votes[option.key]]
     points = borda(offered, valid)
     return Evaluation(votes, total, points=points, runoff=instant_runoff(offered, valid, points))
+
+
+def option_rows(poll: Poll, result: Evaluation) -> list[dict[str, Any]]:
+    """Return the options with their numbers, as pages and APIs have them; a retired option only if it has votes."""
+    return [
+        {"key": option.key, "label": option.label, "votes": result.votes.get(option.key, 0)}
+        | ({} if result.points is None else {"points": result.points.get(option.key, 0)})
+        for option in poll.options
+        if not option.retired or result.votes.get(option.key)
+    ]
+
+
+def bar_lengths(kind: Kind, options: Sequence[Mapping[str, Any]], total: int) -> list[float]:
+    """Return the length of the bar of each of `option_rows`, in percent, as web/pages/numbers.js does.
+
+    It is the share of the voters or, in a ranking, of the points that an option could have.
+    """
+    if kind == "multiple":
+        return [_round(1000 * option["votes"] / total) if total else 0.0 for option in options]
+    if kind != "ranking":
+        return shares([option["votes"] for option in options])
+    most = max(1, total * (len(options) - 1))
+    return [_round(1000 * option["points"] / most) for option in options]
+
+
+def _round(tenths: float) -> float:
+    return math.floor(tenths + 0.5) / 10  # as Math.round
 
 
 def borda(keys: list[str], profile: Mapping[str, int]) -> dict[str, int]:

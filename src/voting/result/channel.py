@@ -6,9 +6,10 @@ from typing import Literal, Protocol
 
 from voting.database.poll_state import Backlog, PollState
 from voting.polls.poll import Poll
+from voting.polls.state import is_visible
 from voting.polls.tally import Evaluation, evaluate
 from voting.result.feed import Feed, Outbox
-from voting.result.snapshot import is_visible, numbers_view, state_view
+from voting.result.snapshot import numbers_view, state_view
 
 RATES_SECONDS = 60
 
@@ -103,12 +104,10 @@ class Channel:
         stale = {"stale_since": self._stale_since}
         without = state_view(poll, state.defined, state.backlog) | stale
         numbers = numbers_view(poll, revision, state.backlog, self._evaluation) | stale
-        published = [
-            feed.publish(
-                numbers if audience != "ballot" and is_visible(poll, has_ticket=audience == "voter") else without
-            )
-            for audience, feed in self.feeds.items()
-        ]
+        published = []
+        for audience, feed in self.feeds.items():
+            is_shown = is_visible(poll.results, poll.state, has_ticket=audience == "voter")
+            published.append(feed.publish(numbers if is_shown and audience != "ballot" else without))
         if any(published):
             for follower in self.followers:
                 follower.refresh()

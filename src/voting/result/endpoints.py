@@ -1,6 +1,7 @@
 """The HTTP endpoints of each poll and session: pages, the JSON snapshot, and the redirect to the ballot."""
 
 import asyncio
+import time
 from typing import NamedTuple
 
 from starlette.requests import Request
@@ -9,7 +10,7 @@ from starlette.routing import Route
 
 from voting.polls.poll import DEFAULT_POLL, Poll
 from voting.polls.session import parse_code
-from voting.result.channel import Channel
+from voting.result.channel import Audience, Channel
 from voting.result.demand import Key
 from voting.result.feed import Feed
 from voting.result.hub import Hub
@@ -31,7 +32,8 @@ class Found(NamedTuple):
 
     channel: Channel | None  # of the poll, or of the current poll of the session
     session: SessionChannel | None
-    feed: Feed  # of the audience that the request belongs to
+    audience: Audience  # that the request belongs to
+    feed: Feed  # of this audience
 
 
 class ResultEndpoints:
@@ -42,7 +44,7 @@ class ResultEndpoints:
         self._pages = pages
         self._hub = hub
         self._qr_codes = QrCodes()
-        self._rendered: dict[tuple[str, ...], tuple[int, bytes]] = {}  # -> stamp of the feed, page
+        self._rendered: dict[tuple[str, ...], tuple[tuple[int, int], bytes]] = {}  # -> stamp of the feed, page
         self._secure = settings.https or settings.result_url.startswith("https://")
         ancestors = " ".join(settings.embed_origins) or "'none'"
         policy = HEADERS["content-security-policy"].replace("frame-ancestors 'none'", f"frame-ancestors {ancestors}")
@@ -106,7 +108,7 @@ class ResultEndpoints:
         session = held if isinstance(held, SessionChannel) else None
         poll = held.poll if isinstance(held, Channel) else None
         who = audience(poll, request.url.query if query is None else query, request.headers.getlist("cookie"))
-        return Found(session.channel if session else held, session, held.feeds[who])  # type: ignore[arg-type]
+        return Found(session.channel if session else held, session, who, held.feeds[who])  # type: ignore[arg-type]
 
     def _accept_ticket(self, request: Request, poll: Poll | None, ticket: str) -> Response:
         """Redirect to the page without the ticket; a voter of a session's current poll to the page of that poll."""
@@ -119,14 +121,15 @@ class ResultEndpoints:
         """Return a page; it is rendered once for each language, and kept until what it shows has changed."""
         query = request.scope["query_string"]
         reader = language.negotiate(dict(request.scope["headers"]), query)
-        key = (template, request.scope["path"], reader.code, *more.values())
-        stamp, page = self._rendered.pop(key, (None, b""))
+        key = (template, request.scope["path"], reader.code, found.audience, *more.values())
+        kept, page = self._rendered.pop(key, (None, b""))
         snapshot = found.feed.snapshot
-        if stamp != found.feed.stamp or due(snapshot):  # which is shown as a countdown
+        stamp = found.feed.stamp, int(time.time()) if due(snapshot) else 0  # which is shown as a countdown
+        if kept != stamp:
             view = "" if template == "result.html" else "?view=public"
             context = page_context(snapshot, found.channel, request.path_params, view)
             page = self._pages.render(template, reader, **context, **more)
-        self._rendered[key] = (found.feed.stamp, page)  # now the most recently used
+        self._rendered[key] = (stamp, page)  # now the most recently used
         if len(self._rendered) > MAX_PAGES:
             del self._rendered[next(iter(self._rendered))]
         headers = HEADERS | {"content-type": "text/html; charset=utf-8"}

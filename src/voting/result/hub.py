@@ -50,9 +50,6 @@ class Hub:
         found.asked_at = time.monotonic()
         return found
 
-    def find_channel(self, slug: str) -> Channel | None:
-        return self.channels.get(slug)
-
     def _held(self, key: Key) -> Channel | SessionChannel | None:
         return self.channels.get(key.name) if key.kind == "poll" else self.sessions.get(key.name)
 
@@ -121,31 +118,38 @@ class Hub:
             self.demand.answer(Key("session", code), found=code in found)
 
     def update(self, state: PollState, evaluation: Evaluation | None) -> None:
-        """Show a poll that was read, and begin to hold it.
+        """Show a poll that was read; one that is not held yet is held as soon as it has numbers.
 
         Args:
             state: newer than the one before.
             evaluation: its numbers; None if they come later, with `count`.
         """
         self._succeed()
-        channel = self.channels.get(state.poll.slug)
-        if channel and (revoked := channel.update(state, evaluation)):
-            self._closing.append((revoked, CLOSE_RESTART, "the ticket has changed"))
-        if evaluation:
-            self.count(state, evaluation, is_late=False)
-
-    def count(self, state: PollState, evaluation: Evaluation, *, is_late: bool = True) -> None:
-        """Show the numbers of a poll."""
         slug = state.poll.slug
-        channel = self.channels.get(slug)
-        if channel and is_late:
+        if channel := self.channels.get(slug):
+            if revoked := channel.update(state, evaluation):
+                self._closing.append((revoked, CLOSE_RESTART, "the ticket has changed"))
+        elif evaluation:
+            self._hold(state, evaluation)
+        if evaluation:
+            self.demand.answer(Key("poll", slug), found=True)
+
+    def count(self, state: PollState, evaluation: Evaluation) -> None:
+        """Show the numbers of a poll, which were evaluated after its state was read."""
+        slug = state.poll.slug
+        if channel := self.channels.get(slug):
             channel.set_numbers(state, evaluation)
-        if channel is None:
-            channel = self.channels[slug] = Channel(self._outbox, state, evaluation)
-            for session in self.sessions.values():
-                if session.session.current == slug:
-                    session.follow(channel)
+        else:
+            self._hold(state, evaluation)
+            self.demand.add(Key("poll", slug), urgent=True)  # a change of what was not held yet was not noticed
         self.demand.answer(Key("poll", slug), found=True)
+
+    def _hold(self, state: PollState, evaluation: Evaluation) -> None:
+        slug = state.poll.slug
+        channel = self.channels[slug] = Channel(self._outbox, state, evaluation)
+        for session in self.sessions.values():
+            if session.session.current == slug:
+                session.follow(channel)
 
     def remove(self, slug: str, *, unreadable: bool = False) -> None:
         """Close the connections of viewers of a poll that does not exist.

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from voting.polls.tally import shares
+from voting.polls.tally import bar_lengths
 from voting.result.channel import Channel
 from voting.result.snapshot import Snapshot
 
@@ -32,7 +32,7 @@ def page_context(
         "ws_path": f"{prefix}/ws{view}",
         "vote_href": f"{prefix}/vote",
         "present_href": f"{prefix}/present",
-        "shares": _bar_lengths(snapshot) if is_shown else [],
+        "shares": bar_lengths(snapshot["kind"], snapshot["options"], snapshot["total"]) if is_shown else [],
         "rates": list(channel.rates) if is_shown and channel else [],
         "due": due(snapshot),
         "remaining": _remaining(due(snapshot)),
@@ -52,21 +52,6 @@ def _about(snapshot: Snapshot) -> str:
     visible = "hidden" if snapshot.get("total") is None else "shown"
     keys = " ".join(option["key"] for option in options)
     return f"{snapshot['poll'] or ''} {snapshot['version']} {visible} {keys} {place}"
-
-
-def _bar_lengths(snapshot: Snapshot) -> list[float]:
-    """Return the length of each bar in percent: of the voters, or of the points that one option could have."""
-    options, total = snapshot["options"], snapshot["total"]
-    if snapshot["kind"] == "multiple":
-        return [_round(1000 * option["votes"] / total) if total else 0.0 for option in options]
-    if snapshot["kind"] != "ranking":
-        return shares([option["votes"] for option in options])
-    most = max(1, total * (len(options) - 1))
-    return [_round(1000 * option["points"] / most) for option in options]
-
-
-def _round(tenths: float) -> float:
-    return math.floor(tenths + 0.5) / 10  # as Math.round
 
 
 def _remaining(at: float | None) -> str:

@@ -9,8 +9,9 @@ import asyncio
 import time
 
 from voting.database.connection import Connection
+from voting.database.poll_definitions import read_sessions
 from voting.database.poll_state import PollState, poll_revisions, poll_states
-from voting.database.session_state import read_sessions, session_changes
+from voting.database.session_state import session_changes
 from voting.polls.tally import Evaluation, evaluate
 from voting.result.demand import Key
 from voting.result.hub import Hub
@@ -46,7 +47,8 @@ class Reader:
         keys = self._hub.demand.take(self._is_due)
         codes = [key.name for key in keys if key.kind == "session"]
         slugs = [key.name for key in keys if key.kind == "poll"]
-        sessions = await read_sessions(connection, codes) if codes else []
+        found, _ = await read_sessions(connection, codes) if codes else ({}, {})
+        sessions = found.values()
         currents = {session.current for session in sessions if session.current} - self._hub.channels.keys()
         slugs = list(dict.fromkeys([*slugs, *currents]))
         many = [slug for slug in slugs if slug in self._due]

@@ -51,8 +51,8 @@ class SessionChannel:
     def refresh(self) -> None:
         """Publish what the current poll's feeds have now."""
         session = self.session
-        position = session.polls.index(session.current) + 1 if session.current in session.polls else None
-        about = {"code": session.code, "title": session.title, "position": position, "polls": len(session.polls)}
+        about = {"code": session.code, "title": session.title, "polls": len(session.polls)}
+        about["position"] = session.position(session.current)
         nothing = {"poll": None, "version": session.changed, "stale_since": self._stale_since}
         for audience, feed in self.feeds.items():
             shown = self.channel.feeds[audience].snapshot if self.channel else nothing

@@ -1,4 +1,4 @@
-"""The two views of a poll, as `/api/results` and each message on `/ws` have them, and who may have which.
+"""The two views of a poll, as `/api/results` and each message on `/ws` have them.
 
 The state view is for everybody: it has no numbers, and it changes only with the definition or state of the poll, so
 that nobody can tell when a vote is counted.
@@ -9,31 +9,14 @@ from typing import Any
 
 from voting.database.poll_state import Backlog
 from voting.polls.poll import Poll
-from voting.polls.tally import Evaluation
+from voting.polls.tally import Evaluation, option_rows
 
 Snapshot = dict[str, Any]
 
 
-def is_visible(poll: Poll, *, has_ticket: bool) -> bool:
-    """Whether a browser may see the numbers.
-
-    Args:
-        poll: the poll.
-        has_ticket: whether the browser has the poll's ticket, which the vote service gives to those who have voted.
-    """
-    if poll.results == "after_vote":
-        return has_ticket or poll.state == "closed"
-    return poll.results == "live" or (poll.results == "after_close" and poll.state == "closed")
-
-
 def numbers_view(poll: Poll, revision: int, backlog: Backlog, result: Evaluation) -> Snapshot:
-    """Return the view with numbers; it includes a retired option only if that has votes."""
-    options = [
-        {"key": option.key, "label": option.label, "votes": result.votes.get(option.key, 0)}
-        | ({} if result.points is None else {"points": result.points.get(option.key, 0)})
-        for option in poll.options
-        if not option.retired or result.votes.get(option.key)
-    ]
+    """Return the view with numbers."""
+    options = option_rows(poll, result)
     more: Snapshot = {}
     if poll.kind == "rating":
         more = {"mean": result.mean}

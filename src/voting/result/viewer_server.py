@@ -9,6 +9,7 @@ from typing import Any
 from websockets.http11 import Request
 
 from voting.polls.poll import DEFAULT_POLL
+from voting.polls.session import parse_code
 from voting.result.channel import Audience, Channel
 from voting.result.demand import Key
 from voting.result.feed import Feed
@@ -82,4 +83,6 @@ def _parse(request: Request) -> tuple[Key | None, str]:
     found = _PATH.fullmatch(path)
     if found is None:
         return None, query
-    return (Key("session", found[2]) if found[2] else Key("poll", found[1] or DEFAULT_POLL)), query
+    return (
+        Key("session", parse_code(found[2]) or found[2]) if found[2] else Key("poll", found[1] or DEFAULT_POLL)
+    ), query

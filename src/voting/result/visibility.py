@@ -1,4 +1,4 @@
-"""Who may see the numbers of a poll: everybody, those who have its ticket, or nobody."""
+"""The audience that a request belongs to, and the ticket of those who have voted."""
 
 import hmac
 from collections.abc import Iterable

@@ -4,7 +4,7 @@ import functools
 from typing import Any, NamedTuple
 
 from voting.polls.session import Session
-from voting.polls.state import State
+from voting.polls.state import State, is_visible
 from voting.settings.services import VoteSettings
 from voting.vote.prepared import PreparedBallot
 from voting.web.language import Language, language
@@ -44,7 +44,8 @@ class BallotPages:
 
     def ballot(self, view: BallotView, receipt: bytes = b"") -> bytes:
         """Return the page of a poll, with the receipt of the choice, if any."""
-        return receipt.join(self._kept(view))
+        is_rare = view.choice and view.ballot.poll.limit > 1  # its choices are too many to keep a page for each
+        return receipt.join(self._render(view) if is_rare else self._kept(view))
 
     def waiting(self, session: Session, reader: Language) -> bytes:
         """Return the page of a session that has no current poll."""
@@ -60,6 +61,8 @@ class BallotPages:
             state=view.state,
             chosen=[labels[key] for key in (chosen if poll.limit > 1 else [chosen]) if key],
             voted=view.voted,
+            sees_result=view.state != "draft"
+            and is_visible(poll.results, view.state, has_ticket=bool(chosen) or view.voted),
             receipt=PLACEHOLDER,
             due=reader.moment(due) if due else "",
             **self._result,
@@ -72,12 +75,11 @@ def _context(ballot: PreparedBallot, session: Session | None) -> dict[str, Any]:
     poll = ballot.poll
     path = poll.path or "/"
     results = f"/{session.code}/results" if session else f"{poll.path}/results"
-    in_session = session is not None and poll.slug in session.polls
     return {
         "poll": poll,
         "digest": ballot.digest,
         "session": session,
-        "position": session.polls.index(poll.slug) + 1 if session and in_session else None,
+        "position": session.position(poll.slug) if session else None,
         "here": f"/{session.code}" if session else path,
         "action": f"{path}?s={session.code}" if session else path,
         "socket": f"/s/{session.code}/ws?view=ballot" if session else f"{poll.path}/ws?view=ballot",

@@ -85,7 +85,8 @@ class VoteEndpoint:
         is_post = scope["method"] == "POST"
         session: Session | None = None
         try:
-            if scope["path"] != "/" or scope["query_string"]:
+            is_code = "code" in scope.get("path_params", {})
+            if is_code or (scope["query_string"] and not (is_post and prefers_json(headers))):  # JSON needs no session
                 session = await self._ballots.find_session(scope)
             if is_post:
                 voter, media_type, body = await self._post(scope, headers, receive, session)

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Callable, Mapping
-from http import HTTPStatus
 from typing import Literal
 
 from voting.web.language import Language, translatable
+from voting.web.rejections import phrase
 
 TITLES = {
     400: translatable("Bad request"),
@@ -21,8 +21,6 @@ TITLES = {
     429: translatable("Too many requests"),
     503: translatable("Service unavailable"),
 }
-# The names of RFC 9110, which Python has since 3.13.
-PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
 _MESSAGES = {
     400: translatable("The host name in this request is not valid. Open the poll's page instead."),
     404: translatable("There is no such page or poll. Check the address, or go back to the poll."),
@@ -72,14 +70,12 @@ class Problem(Exception):
             return reader.text(self._message).format(**self._values)
         return self._message(reader)
 
+    def fields(self, reader: Language) -> dict[str, object]:
+        """Return the members of the problem details (RFC 9457)."""
+        about = {"type": "about:blank", "title": phrase(self.status), "status": self.status}
+        return about | {"detail": self.detail(reader), "reason": self.reason}
+
     def document(self, reader: Language, method: str) -> bytes:
         """Return the problem details as JSON; those of a POST, which is a vote, include `counted`."""
-        document = {
-            "type": "about:blank",
-            "title": PHRASES.get(self.status) or HTTPStatus(self.status).phrase,
-            "status": self.status,
-        }
-        document |= {"detail": self.detail(reader), "reason": self.reason}
-        if method == "POST":
-            document["counted"] = self.counted
-        return json.dumps(document, ensure_ascii=False).encode()
+        counted = {"counted": self.counted} if method == "POST" else {}
+        return json.dumps(self.fields(reader) | counted, ensure_ascii=False).encode()

@@ -12,8 +12,16 @@ MAX_BODY = 16 * 1024  # bytes after the head, with chunk sizes and trailers; adm
 REQUEST_SECONDS = 10  # from the first byte of a request, or of a connection, to the last
 
 
+_PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}  # RFC 9110; Python has them since 3.13
+
+
+def phrase(status: int) -> str:
+    """Return the name of a status."""
+    return _PHRASES.get(status) or HTTPStatus(status).phrase
+
+
 def _rejection(status: int, reason: str, detail: str, *headers: str) -> bytes:
-    title = "Content Too Large" if status == 413 else HTTPStatus(status).phrase  # as in `problems`
+    title = phrase(status)
     problem = {"type": "about:blank", "title": title, "status": status, "detail": detail, "reason": reason}
     body = json.dumps(problem | {"counted": "no"}).encode()
     head = [

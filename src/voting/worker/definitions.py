@@ -155,6 +155,8 @@ class DefinitionPublisher:
                 await self._publish(kind, names)
                 known.update(names)
                 await self._keep_up()
+            if stop.is_set():  # not all names are known
+                return
             others = await publication.other_names(self._redis, kind, known)
             for first in range(0, len(others), CHUNK):
                 await self._publish(kind, others[first : first + CHUNK])

@@ -7,8 +7,6 @@ const EVERY = 1000; // milliseconds
 const LIMIT = 5000;
 const SETTLE = 400; // a second tap on the same place is not meant for the button that has just come there
 const spoken = document.getElementById("spoken");
-const plain = new Intl.NumberFormat(`${document.documentElement.lang}-u-nu-latn`);
-const percent = new Intl.NumberFormat(`${document.documentElement.lang}-u-nu-latn`, { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 let control = document.getElementById("control");
 let busy = false;
 
@@ -93,37 +91,24 @@ async function look() {
   const shown = poll && found[0];
   const meeting = session && found.at(-1);
   if ((shown && String(shown.changed) !== version) || (meeting && String(meeting.changed) !== sessionVersion)) return reload();
-  if (meeting) control.querySelector("#people").textContent = plain.format(meeting.people);
+  if (meeting) control.querySelector("#people").textContent = number.format(meeting.people);
   if (shown) draw(shown);
 }
 
-function parts(poll) { // of 1: as the server has them, see `bars` in control_pages.py
-  const votes = poll.options.map((option) => option.votes);
-  if (poll.kind === "ranking") {
-    const most = Math.max(...poll.options.map((option) => option.points));
-    return poll.options.map((option) => (most ? option.points / most : 0));
-  }
-  if (!poll.total || poll.kind === "multiple") return votes.map((count) => (poll.total ? count / poll.total : 0));
-  const tenths = votes.map((count) => Math.floor((1000 * count) / poll.total)); // largest remainder
-  const order = votes.map((count, index) => [-((1000 * count) % poll.total), index]).sort((a, b) => a[0] - b[0] || a[1] - b[1]);
-  for (const [, index] of order.slice(0, 1000 - tenths.reduce((sum, each) => sum + each, 0))) tenths[index] += 1;
-  return tenths.map((each) => each / 1000);
-}
-
 function draw(poll) {
-  control.querySelector("#total").textContent = plain.format(poll.total);
+  control.querySelector("#total").textContent = number.format(poll.total);
   control.querySelector("#waiting").hidden = !poll.waiting;
   const mean = control.querySelector("#mean");
-  if (mean) mean.textContent = poll.mean === null ? "–" : poll.mean.toFixed(2);
+  if (mean) mean.textContent = poll.mean === null ? "–" : decimal.format(poll.mean);
   const isRanking = poll.kind === "ranking";
-  const lengths = parts(poll);
+  const bars = lengths(poll);
   const rows = new Map([...control.querySelectorAll("#bars li")].map((row) => [row.dataset.key, row]));
   poll.options.forEach((option, index) => {
     const row = rows.get(option.key);
     if (!row) return;
-    const part = lengths[index];
-    row.querySelector(".value").textContent = isRanking ? plain.format(option.points) : `${plain.format(option.votes)} · ${percent.format(part)}`;
-    row.querySelector("progress").value = 100 * part;
+    const length = bars[index];
+    row.querySelector(".value").textContent = isRanking ? number.format(option.points) : `${number.format(option.votes)} · ${percent.format(length / 100)}`;
+    row.querySelector("progress").value = length;
   });
 }
 

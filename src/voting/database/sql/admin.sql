@@ -37,7 +37,7 @@ FROM polls AS p WHERE slug = ANY(%(slugs)s)
 
 -- name: admin_rounds
 -- The earlier rounds of a poll, the last first.
-SELECT r.round, r.question, r.options, r.kind, r.max_choices, r.scale, r.opened, r.closed,
+SELECT r.round, r.question, r.kind, r.opened, r.closed,
        (SELECT coalesce(sum(votes), 0)::bigint FROM tallies WHERE poll = poll_box(r.poll, r.round)) AS total
 FROM rounds AS r WHERE poll = %(slug)s ORDER BY round DESC LIMIT 1000
 

@@ -151,10 +151,6 @@ LEFT JOIN (SELECT seen, lag + pending AS waiting FROM workers ORDER BY seen DESC
 WHERE p.slug = ANY(%(slugs)s)
 
 
--- name: sessions
-SELECT code, title, polls, current, changed FROM sessions WHERE code = ANY(%(codes)s)
-
-
 -- name: session_changes
 SELECT code, changed FROM sessions WHERE code = ANY(%(codes)s)
 
@@ -233,7 +229,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON sessions TO voting_admin;
 GRANT SELECT, UPDATE, DELETE ON webhook_events TO voting_admin;
 GRANT SELECT, INSERT ON rounds, audit TO voting_admin;
 GRANT SELECT ON tallies, workers, audiences, deletions, schema_migrations TO voting_admin;
-GRANT EXECUTE ON FUNCTION next_change, apply_schedule, sweep_deleted TO voting_admin
+GRANT EXECUTE ON FUNCTION next_change, sweep_deleted TO voting_admin
 
 
 -- name: summary
