@@ -17,6 +17,7 @@ from voting.admin.services import Services
 from voting.admin.sign_in import PageEndpoint, sign_in_form, signed_in
 from voting.polls.poll import DEFAULT_POLL
 from voting.web import language
+from voting.web.addresses import is_loopback
 from voting.web.problems import Problem
 from voting.web.qr import QrCodes
 
@@ -53,13 +54,11 @@ class PageMaker:
 
     def invitation(self, url: str) -> dict[str, Any]:
         """Return what a page shows to let others come to an address: the address, its QR code, a warning."""
-        host = urlsplit(url).hostname or ""
-        is_local = host == "localhost" or host.startswith("127.") or host == "::1"
         return {
             "url": url,
             "text": url.partition("://")[2].rstrip("/"),
             "qr": self._codes.get(url),
-            "is_local": is_local,
+            "is_local": is_loopback(urlsplit(url).hostname or ""),
         }
 
 

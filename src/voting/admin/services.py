@@ -34,3 +34,7 @@ class Services:
     async def identify(self, request: Request) -> Identity:
         """Return who makes a request, or raise the 401, 403, 429 or 503."""
         return await self.access.identify(request.method, dict(request.scope["headers"]), self.address(request))
+
+    def is_secure(self, request: Request) -> bool:
+        """Whether the browser uses HTTPS, so that cookies must be sent over HTTPS only."""
+        return self.settings.admin_url.startswith("https://") or request.scope["scheme"] == "https"

@@ -125,7 +125,7 @@ class SessionPages:
         """Lead on to the page of a session, which shows the new host link once: a cookie brings it there."""
         response = see(f"/sessions/{code}")
         if token:
-            secure = self._services.settings.admin_url.startswith("https://") or request.scope["scheme"] == "https"
+            secure = self._services.is_secure(request)
             response.set_cookie(
                 _COOKIE, token, SHOWN_SECONDS, path=f"/sessions/{code}", secure=secure, httponly=True, samesite="strict"
             )

@@ -62,7 +62,7 @@ async def _use_key(services: Services, request: Request, key: str) -> Response:
     else:
         name, value, path = "host", key, f"/sessions/{identity.session}/control"
     response = RedirectResponse(path, 303)
-    secure = services.settings.admin_url.startswith("https://") or request.scope["scheme"] == "https"
+    secure = services.is_secure(request)
     response.set_cookie(name, value, COOKIE_SECONDS, path="/", secure=secure, httponly=True, samesite="strict")
     return response
 

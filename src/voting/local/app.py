@@ -22,6 +22,7 @@ from voting.local.servers import CannotRun
 from voting.local.supervisor import Failed, Part, Supervisor, stop_orphan
 from voting.service import probe
 from voting.settings.environment import inherited_environment
+from voting.settings.urls import admin_link
 
 
 def write_line(line: str) -> None:
@@ -149,7 +150,7 @@ async def _start(data: DataDir, supervisor: Supervisor, options: Options) -> Non
     sockets = {part.name: str(data.sockets / f"{part.name}.sock") for part in parts}
     stores = {"redis_url": redis_url, "database_url": database_url}
     data.write_state({**stores, "parts": sockets, "admin_url": admin_url, "admin_host": options.admin_host})
-    link = f"{admin_url}/?key={data.key_file('admin_key').read_text(encoding='ascii')}"
+    link = admin_link(admin_url, data.key_file("admin_key").read_text(encoding="ascii"))
     write_line(f"Ready in {time.monotonic() - began:.1f} s.\n")
     write_line(f"  Vote    {vote_url}\n  Result  {result_url}\n  Admin   {link}\n")
     write_line(f"State: ./voting status{data_option}    Logs: {data.log}    Stop: Ctrl-C")

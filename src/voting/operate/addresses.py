@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 from voting.settings.services import AdminLinkSettings, DatabaseSettings, StatusSettings
 from voting.settings.sources import BadSettings, load
+from voting.settings.urls import admin_link
 
 
 class Addresses(NamedTuple):
@@ -52,7 +52,7 @@ def read_admin_link(data: Path) -> str:
         key = (data / "admin_key").read_text(encoding="ascii")
     else:
         url, key = settings.admin_url or f"http://localhost:{settings.admin_port}", settings.admin_key
-    return f"{url.rstrip('/')}/?key={quote(key, safe='')}"
+    return admin_link(url, key)
 
 
 def _read_state(data: Path, bad: BadSettings) -> dict[str, Any]:

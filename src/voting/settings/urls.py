@@ -1,6 +1,7 @@
-"""URLs of the stores, as logs and messages may show them."""
+"""URLs of the stores, as logs and messages may show them, and the link to the admin service."""
 
 import re
+from urllib.parse import quote
 
 _HOST = r"(?:[\w.-]*|\[[\da-fA-F:.]*\])(?::\d*)?"
 _STORE_URL = re.compile(
@@ -17,3 +18,8 @@ def redacted(url: str) -> str:
         return "{}://{}{}".format(*found.groups(""))
     scheme = re.match(r"(postgres(ql)?|rediss?|unix)://", url)
     return f"{scheme[0] if scheme else ''}..."
+
+
+def admin_link(url: str, key: str) -> str:
+    """Return the link that opens the admin service at an address."""
+    return f"{url.rstrip('/')}/?key={quote(key, safe='')}"

@@ -67,3 +67,11 @@ class ConnectionLimit:
             self._open[network] -= 1
             if not self._open[network]:
                 del self._open[network]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address leads to this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

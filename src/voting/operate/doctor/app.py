@@ -5,7 +5,6 @@ It checks settings, both stores, clocks and disk, and changes nothing. `voting s
 """
 
 import asyncio
-import ipaddress
 import shutil
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from voting.operate.doctor.report import Report
 from voting.service import probe
 from voting.settings.services import AdminSettings, MigrateSettings, ResultSettings, VoteSettings, WorkerSettings
 from voting.settings.sources import BadSettings, load
+from voting.web.addresses import is_loopback
 
 CLOCK_SECONDS = 2.0
 FREE_SHARE = 0.1
@@ -87,20 +87,13 @@ def _check_admin(report: Report, addresses: Addresses) -> None:
     """Advise to use HTTPS where admin can be reached from elsewhere: its key and cookies open everything."""
     url = addresses.services.get("admin", "")
     parts = urlsplit(url)
-    if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         what = f"{url} is not HTTPS: whoever can read the network gets the key of admin"
         report.add_advice("admin", what, "use https:// in ADMIN_URL (docs/operations.md#https)")
-    elif parts.scheme != "https" and not _is_loopback(addresses.admin_bind):
+    elif parts.scheme != "https" and not is_loopback(addresses.admin_bind):
         what = f"it listens on {addresses.admin_bind}: without a proxy for HTTPS, who can read the network gets its key"
         fix = "unset ADMIN_BIND and use a tunnel, or give it a host name with HTTPS (docs/operations.md#https)"
         report.add_advice("admin", what, fix)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _check_clocks(report: Report, ahead: dict[str, float | None]) -> None:
