@@ -8,10 +8,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.integration.admin import Admin, serving
+from tests.integration.admin import Admin, make, make_session, patch, refusal, serving, shown
 from tests.integration.cluster import Cluster
-from tests.integration.test_admin_polls import make, patch, refusal, shown
-from tests.integration.test_admin_sessions import make_session
 from tests.waiting import until
 from voting.admin.database import Database
 from voting.database.connection import Connection

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.admin import Admin, serving
-from tests.integration.test_admin_polls import make, patch
+from tests.integration.admin import Admin, make, patch, serving
 from tests.waiting import background, until
 from voting.admin import webhooks
 from voting.admin.webhooks import WebhookSender, signature
