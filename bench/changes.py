@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import httpx
 from tests.e2e.stack import Stack
-from tests.waiting import PLAIN
 
 from bench import machine
 from bench.live import RATE, Client, running, watching
@@ -50,7 +49,7 @@ def changes(runner: Runner) -> Outcome:
     busy: list[float] = []
     back = 0.0
     cycles = int(runner.quick_or_full(3, 12))
-    with runner.stack(workers=2, WEB_CONCURRENCY=str(PROCESSES)) as stack, _host(stack) as host:
+    with runner.stack(workers=2, WEB_CONCURRENCY=str(PROCESSES)) as stack, stack.admin() as host:
         code = _prepare(host)
         pids = [pid for pid in machine.process_tree(stack.pid("vote")) if pid != stack.pid("vote")]
         with (
@@ -82,13 +81,6 @@ def changes(runner: Runner) -> Outcome:
     # "answer": how long the vote process took for that answer, whatever it says
     notes = {load: {to: _figures(seen) for to, seen in each.items()} for load, each in times.items()}
     return Outcome("changes", "ms to all phones, idle", times["idle"]["phones"], thresholds=thresholds, notes=notes)
-
-
-@contextlib.contextmanager
-def _host(stack: Stack) -> Iterator[httpx.Client]:
-    headers = {"authorization": f"Bearer {stack.admin_key}"}
-    with httpx.Client(base_url=stack.admin_url, headers=headers, verify=PLAIN, timeout=10) as host:
-        yield host
 
 
 def _prepare(host: httpx.Client) -> str:

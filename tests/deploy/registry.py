@@ -3,14 +3,14 @@
 https://github.com/opencontainers/distribution-spec/blob/main/spec.md
 """
 
+import contextlib
 import hashlib
-import http.server
 import io
 import json
 import tarfile
-import threading
-from types import TracebackType
 from typing import Self
+
+from tests.http_server import Handler, serving
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
@@ -44,10 +44,10 @@ class Registry:
         self.digest = _digest(manifest)
         contents = {_digest(part): part for part in (layer, config, manifest)}
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class Contents(Handler):
             """GET and HEAD of what there is."""
 
-            def do_GET(self) -> None:
+            def answer(self) -> None:
                 content = b"{}" if self.path == "/v2/" else contents.get(self.path.rsplit("/", 1)[1])
                 if content is None:
                     self.send_error(404)
@@ -60,25 +60,15 @@ class Registry:
                 if self.command == "GET":
                     self.wfile.write(content)
 
-            do_HEAD = do_GET  # noqa: N815
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self.image = f"127.0.0.1:{self._server.server_port}/voting"
+        self._handler, self._serving = Contents, contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        url = self._serving.enter_context(serving(self._handler))
+        self.image = f"{url.removeprefix('http://')}/voting"
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+    def __exit__(self, *_: object) -> None:
+        self._serving.close()
 
 
 def _descriptor(kind: str, content: bytes) -> dict[str, str | int]:

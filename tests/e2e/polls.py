@@ -19,7 +19,7 @@ def execute(stack: Stack, query: str, *values: Any) -> None:
 
 def make_poll(stack: Stack, slug: str, kind: str = "single", labels: tuple[str, ...] = MEALS, **more: Any) -> str:
     """Insert a poll, with these further columns; return its path."""
-    options = [{"key": key, "label": label} for key, label in zip("abcdefgh", labels, strict=False)]
+    options = [{"key": key, "label": label} for key, label in zip("abcdefghijklmnopqrst", labels, strict=False)]
     if kind == "rating":
         options = [{"key": str(number), "label": str(number)} for number in SCALES[more["scale"]]]
     columns = {

@@ -122,6 +122,19 @@ class Stack:
         """Return the key of the admin service."""
         return (self.data / "admin_key").read_text()
 
+    def admin(self) -> httpx.Client:
+        """Return a client of the admin service, with its key."""
+        return httpx.Client(**self._admin)
+
+    def async_admin(self) -> httpx.AsyncClient:
+        """Return an asynchronous client of the admin service, with its key."""
+        return httpx.AsyncClient(**self._admin)
+
+    @property
+    def _admin(self) -> dict[str, Any]:
+        headers = {"authorization": f"Bearer {self.admin_key}"}
+        return {"base_url": self.admin_url, "headers": headers, "verify": PLAIN, "timeout": 30}
+
     def results(self, path: str = "") -> dict[str, Any]:
         """Return the current snapshot of the default poll, or of that at a path."""
         answer = httpx.get(f"{self.result_url}{path}/api/results", verify=PLAIN)

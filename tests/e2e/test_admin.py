@@ -1,8 +1,6 @@
 """`voting admin` as a process: it starts and stops cleanly, and browsers sign in as people do."""
 
-import http.server
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 
 from tests.e2e.conftest import OpenBrowser
 from tests.e2e.service import Service
+from tests.http_server import Handler, serving
 from tests.integration.admin import KEY, PASSWORD
 from tests.integration.cluster import Cluster
 from tests.waiting import PLAIN, eventually
@@ -39,23 +38,15 @@ def other_site(port: int) -> Iterator[str]:
     """The address of a page of another site, with links to the service."""
     page = f'<a id="plain" href="http://localhost:{port}/">x</a> <a id="key" href="http://localhost:{port}/?key={KEY}">y</a>'
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Page(Handler):
+        def answer(self) -> None:
             self.send_response(200)
             self.send_header("content-type", "text/html")
             self.end_headers()
             self.wfile.write(page.encode())
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Page) as url:
+        yield f"{url}/"
 
 
 def test_a_link_on_another_site_leads_to_the_page_of_who_is_signed_in(

@@ -33,13 +33,9 @@ def signed_in(stack: Stack, context: BrowserContext) -> Page:
     return page
 
 
-def api(stack: Stack) -> httpx.Client:
-    return httpx.Client(base_url=stack.admin_url, headers={"authorization": f"Bearer {stack.admin_key}"}, verify=PLAIN)
-
-
 def make_poll(stack: Stack, *, state: str = "draft", **fields: object) -> str:
     values = {"question": "Tea or coffee?", "options": ["Tea", "Coffee"]} | fields
-    with api(stack) as client:
+    with stack.admin() as client:
         answer = client.post("/api/polls", json=values)
         assert answer.status_code == 201, answer.text
         slug: str = answer.json()["slug"]
@@ -51,14 +47,14 @@ def make_poll(stack: Stack, *, state: str = "draft", **fields: object) -> str:
 
 
 def poll(stack: Stack, slug: str) -> dict[str, object]:
-    with api(stack) as client:
+    with stack.admin() as client:
         found: dict[str, object] = client.get(f"/api/polls/{slug}").json()
         return found
 
 
 def make_session(stack: Stack, *slugs: str, title: str = "All hands") -> tuple[str, str]:
     """Make a session; return its code and its host link."""
-    with api(stack) as client:
+    with stack.admin() as client:
         made = client.post("/api/sessions", json={"title": title, "polls": slugs}).json()
     return made["code"], made["host_url"]
 
@@ -299,7 +295,7 @@ def test_times_are_those_of_the_browser(stack: Stack, open_browser: OpenBrowser)
 
 
 def test_a_form_that_is_sent_twice_does_it_once(stack: Stack) -> None:
-    with api(stack) as client:
+    with stack.admin() as client:
         page = client.get("/polls/new").text
         form_id = re.search(r'name="form" value="(\w+)"', page)
         assert form_id
@@ -368,7 +364,7 @@ def test_control_says_when_the_connection_is_lost_and_when_something_is_refused(
     page.unroute("**/*")
     expect(page.locator("#trouble")).to_be_hidden()
     page.route("**/api/**", lambda route: route.abort())  # so that it does not learn that the poll is closed
-    with api(stack) as client:
+    with stack.admin() as client:
         client.patch(f"/api/polls/{slug}", json={"state": "closed"})
     page.get_by_role("button", name="Close in 1:00").click()
     expect(page.locator("#trouble")).to_contain_text("This poll is closed.")
@@ -408,7 +404,7 @@ def test_axe_finds_nothing_on_any_page_in_any_state(stack: Stack, open_browser: 
     paths += [f"/polls/{slug}" for slug in (slugs[1], draft, closed)]
     paths += [f"/polls/{slug}{page}" for slug in (*slugs, closed) for page in ("/control", "/print")]
     page = signed_in(stack, open_browser(reduced_motion="reduce", viewport={"width": 320, "height": 700}))
-    with api(stack) as client:
+    with stack.admin() as client:
         for current in (None, slugs[0], draft, closed):
             client.patch(f"/api/sessions/{code}", json={"current": current})
             check(page, f"{stack.admin_url}/sessions/{code}/control")

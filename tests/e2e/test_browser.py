@@ -82,7 +82,7 @@ def test_a_page_is_small_and_a_second_visit_asks_only_for_the_page_itself(
     page.goto(url, wait_until="networkidle")
     assert all(each.startswith((stack.vote_url, stack.result_url)) for each in sizes)
     assert sum(sizes.values()) < 60_000, sizes
-    assert len(sizes) <= (7 if where == "present" else 6)
+    assert len(sizes) <= (8 if where == "present" else 6)
     page.reload(wait_until="networkidle")
     again = page.evaluate("performance.getEntriesByType('resource').map(each => each.transferSize)")
     assert set(again) == {0}  # from the browser's cache

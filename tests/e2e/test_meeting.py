@@ -5,15 +5,15 @@ import csv
 import io
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
 import psycopg
 import pytest
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 
-from tests.e2e.audience import Audience, numbers_in, profile_of, shows
+from tests.e2e.audience import Audience, Snapshot, numbers_in, profile_of, shows
 from tests.e2e.stack import Stack
 from tests.waiting import PLAIN, until
 from voting.polls.poll import Poll
@@ -45,8 +45,7 @@ CHOICES = {
 @pytest.fixture
 async def host(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the API with the admin key."""
-    headers = {"authorization": f"Bearer {stack.admin_key}"}
-    async with httpx.AsyncClient(base_url=stack.admin_url, headers=headers, verify=PLAIN, timeout=30) as client:
+    async with stack.async_admin() as client:
         yield client
 
 
@@ -77,8 +76,11 @@ async def test_500_people_follow_four_polls_and_every_tally_is_exact(stack: Stac
                 await until(stack.drained)
                 await check_exact(stack, host, slug, choices)
                 watched += await hidden_numbers(stack, slug, poll["results"])
-                assert bool(numbers_in(await newest(wall))) == (poll["results"] == "live")
-            await change(host, f"/api/polls/{slug}", state="closed")
+                if poll["results"] == "live":
+                    await frames_until(wall, lambda frame: bool(frame["total"] == PEOPLE))
+                await change(host, f"/api/polls/{slug}", state="closed")
+                *earlier, _ = await frames_until(wall, lambda frame: bool(frame["state"] == "closed"))
+                assert poll["results"] == "live" or not [frame for frame in earlier if numbers_in(frame)]
             await audience.wait_for(shows(slug, "closed"))
             refused = await audience.phones[0].vote(stack.vote_url, slug, choices[0])
             assert (refused.status_code, refused.json()["reason"], refused.json()["counted"]) == (409, "closed", "no")
@@ -88,15 +90,13 @@ async def test_500_people_follow_four_polls_and_every_tally_is_exact(stack: Stac
     assert not [numbers_in(snapshot) for snapshot in watched if numbers_in(snapshot)]
 
 
-async def newest(wall: Any) -> dict[str, Any]:
-    """Return the newest snapshot of a socket: one that nothing follows for a moment."""
-    snapshot: dict[str, Any] = json.loads(await wall.recv())
-    while True:
-        try:
-            async with asyncio.timeout(0.3):
-                snapshot = json.loads(await wall.recv())
-        except TimeoutError:
-            return snapshot
+async def frames_until(wall: ClientConnection, expected: Callable[[Snapshot], bool]) -> list[Snapshot]:
+    """Return the snapshots of a socket up to the first that is as expected."""
+    frames: list[Snapshot] = []
+    async with asyncio.timeout(30):
+        while not (frames and expected(frames[-1])):
+            frames.append(json.loads(await wall.recv()))
+    return frames
 
 
 async def hidden_numbers(stack: Stack, slug: str, results: str) -> list[dict[str, Any]]:

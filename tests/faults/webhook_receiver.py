@@ -1,9 +1,10 @@
 """A local server that accepts the webhooks of the admin service and keeps them."""
 
+import contextlib
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple, Self
+
+from tests.http_server import Handler, serving
 
 KEY = "webhook-key-" + "k" * 32
 
@@ -30,18 +31,13 @@ class WebhookReceiver:
         self.deliveries: list[Delivery] = []
         keep = self._keep
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                keep(self.headers["webhook-id"], self.rfile.read(int(self.headers["content-length"])))
+        class Webhook(Handler):
+            def answer(self) -> None:
+                keep(self.headers["webhook-id"], self.body())
                 self.send_response(204)
                 self.end_headers()
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        url = f"http://127.0.0.1:{self._server.server_address[1]}/hook"
-        self.settings: dict[str, Any] = {"WEBHOOK_URL": url, "WEBHOOK_KEY": KEY}
+        self._handler, self._serving = Webhook, contextlib.ExitStack()
 
     def _keep(self, identifier: str, text: bytes) -> None:
         body = json.loads(text)
@@ -49,9 +45,9 @@ class WebhookReceiver:
         self.deliveries.append(Delivery(identifier, body["type"], data["poll"], data["round"], body))
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        url = self._serving.enter_context(serving(self._handler))
+        self.settings: dict[str, Any] = {"WEBHOOK_URL": f"{url}/hook", "WEBHOOK_KEY": KEY}
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._serving.close()

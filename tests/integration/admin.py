@@ -1,7 +1,7 @@
 """The admin service with a real PostgreSQL, as the role `voting_admin`."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ import psycopg
 from prometheus_client import CollectorRegistry
 
 from tests.waiting import background, until
+from voting.admin.access import WRONG_KEYS
 from voting.admin.app import create_app, make_services
 from voting.admin.metrics import AdminMetrics
 from voting.admin.services import Services
@@ -22,6 +23,7 @@ from voting.settings.services import AdminSettings
 KEY = "admin-key-" + "k" * 32
 PASSWORD = "p" * 32
 BASE = "http://admin.test"
+DRAFT: dict[str, Any] = {"question": "Tea?", "options": ["Yes", "No"]}
 
 
 async def as_admin(url: str) -> str:
@@ -80,3 +82,68 @@ async def serving(url: str, **given: Any) -> AsyncIterator[Admin]:
         await until(lambda: services.database.ready)
         stack.push_async_callback(services.database.close)
         yield Admin(url, services, create_app(services, stop), stack)
+
+
+async def make(client: httpx.AsyncClient, **more: Any) -> str:
+    """Make a poll; return its slug."""
+    answer = await client.post("/api/polls", json=DRAFT | more)
+    assert answer.status_code == 201, answer.text
+    assert answer.headers["location"] == f"/api/polls/{answer.json()['slug']}"
+    return str(answer.json()["slug"])
+
+
+async def patch(client: httpx.AsyncClient, slug: str, **fields: Any) -> httpx.Response:
+    """Change fields of a poll."""
+    return await client.patch(f"/api/polls/{slug}", json=fields)
+
+
+async def shown(client: httpx.AsyncClient, slug: str) -> dict[str, Any]:
+    """Return a poll as the API shows it."""
+    answer = await client.get(f"/api/polls/{slug}")
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def refusal(answer: httpx.Response) -> tuple[int, str]:
+    """Return status and reason; check that it is a problem as RFC 9457 defines it."""
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    problem = answer.json()
+    assert problem["status"] == answer.status_code
+    assert len(problem["detail"]) > 10
+    return answer.status_code, problem["reason"]
+
+
+def wrong_fields(answer: httpx.Response) -> set[str]:
+    """Return the fields that a 422 names."""
+    assert refusal(answer) == (422, "invalid")
+    assert all(len(each["message"]) > 10 for each in answer.json()["errors"])
+    return {each["field"] for each in answer.json()["errors"]}
+
+
+async def make_session(client: httpx.AsyncClient, *slugs: str) -> tuple[str, str]:
+    """Make a session of these polls; return its code and the secret of its host link."""
+    answer = await client.post("/api/sessions", json={"title": "All hands", "polls": list(slugs)})
+    assert answer.status_code == 201, answer.text
+    session = answer.json()
+    assert answer.headers["location"] == f"/api/sessions/{session['code']}"
+    return session["code"], session["host_url"].rpartition("/")[2]
+
+
+async def signed_in(admin: Admin) -> httpx.AsyncClient:
+    """Return a client with the cookie of the admin."""
+    browser = await admin.client(None)
+    await browser.get(f"/?key={KEY}")
+    return browser
+
+
+async def guess(ask: Callable[[], Awaitable[httpx.Response]]) -> list[httpx.Response]:
+    """Send wrong keys until there is a 429; return all responses. As time passes, an address earns new tries."""
+    answers = [await ask()]
+    while answers[-1].status_code == 401:
+        assert len(answers) < 10 * WRONG_KEYS
+        answers.append(await ask())
+    assert answers[-1].status_code == 429
+    assert int(answers[-1].headers["retry-after"]) >= 1
+    return answers

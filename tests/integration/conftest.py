@@ -5,9 +5,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from redis.asyncio import Redis
 
 from tests.integration.admin import Admin, serving
 from tests.integration.broker import Broker
+from voting.broker.connection import redis_client
 
 
 @pytest.fixture
@@ -17,6 +19,13 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
     yield started
     started.resume()
     started.kill()
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    """A client of an empty broker that the test shares with others."""
+    async with redis_client(redis_url, timeout=5) as client:
+        yield client
 
 
 @pytest.fixture

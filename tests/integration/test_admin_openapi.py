@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.admin import KEY, serving
-from tests.integration.test_admin_polls import make
-from tests.integration.test_admin_sessions import make_session
+from tests.integration.admin import KEY, make, make_session, serving
 from voting.service.lifecycle import Stop
 from voting.web.server import listen, serve
 

@@ -8,10 +8,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.integration.admin import Admin, serving
+from tests.integration.admin import Admin, make, make_session, patch, refusal, serving, shown
 from tests.integration.cluster import Cluster
-from tests.integration.test_admin_polls import make, patch, refusal, shown
-from tests.integration.test_admin_sessions import make_session
 from tests.waiting import until
 from voting.admin.database import Database
 from voting.database.connection import Connection
@@ -55,15 +53,15 @@ async def test_a_connection_that_ends_while_the_host_presses_open_leaves_nothing
     assert (await client.post(f"/api/sessions/{code}/next")).json()["position"] == 2
 
 
-async def test_no_request_waits_longer_than_two_seconds_for_a_lock(admin: Admin) -> None:
+async def test_no_request_waits_long_for_a_lock_or_for_the_requests_before_it(admin: Admin) -> None:
     client = await admin.client()
     slug = await make(client)
     with psycopg.connect(admin.url) as blocker:
         blocker.execute("SELECT lock_definitions()")
         began = time.monotonic()
-        answers = await asyncio.gather(*(patch(client, slug, state="open") for _ in range(10)))
+        answers = await asyncio.gather(*(patch(client, slug, state="open") for _ in range(40)))
         assert {refusal(answer) for answer in answers} == {(503, "database_away")}
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < 10  # one after another would take 12 s with six connections
     assert (await shown(client, slug))["state"] == "draft"
 
 
@@ -100,7 +98,7 @@ async def test_it_is_not_ready_while_the_database_is_stopped_and_works_again_aft
             assert refusal(await client.request(method, path, json=body)) == (503, "database_away")
         token = "x" * 43
         assert refusal(await (await admin.client(token)).get("/api/polls")) == (503, "database_away")
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10
         await until(lambda: not admin.services.database.ready)
         assert (await client.get("/readyz")).status_code == 503
         assert (await client.get("/livez")).status_code == 200

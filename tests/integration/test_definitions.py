@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -18,8 +17,11 @@ from voting.broker.stream import STREAM
 from voting.operate.secrets import ACL
 from voting.polls.poll import Poll
 from voting.polls.session import Session
+from voting.service import metrics
 from voting.settings.services import RedisSettings
 from voting.worker import definitions
+from voting.worker.app import Worker
+from voting.worker.metrics import WorkerMetrics
 
 pytestmark = pytest.mark.anyio
 OPTIONS = '[{"key": "a", "label": "Soup"}, {"key": "b", "label": "Bread"}]'
@@ -69,9 +71,13 @@ def stores(redis_url: str, database_url: str) -> Stores:
 
 
 @pytest.fixture
-def rarely(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let only NOTIFY make changes known."""
-    monkeypatch.setattr(definitions, "POLL_SECONDS", 5)
+async def notified(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """A worker that only NOTIFY and the schedule wake; it would notice a stop as rarely, so it is cancelled."""
+    monkeypatch.setattr(definitions, "POLL_SECONDS", 3600)
+    worker, stop = Worker(stores.settings(), WorkerMetrics(metrics.registry("worker"))), asyncio.Event()
+    async with background(worker.count(stop), worker.report(stop), worker.publish(stop)):
+        await until(stores.published)
+        yield
 
 
 @asynccontextmanager
@@ -98,23 +104,23 @@ async def test_polls_and_sessions_are_published_as_they_are_defined(stores: Stor
     assert stores.rows("SELECT changed FROM sessions") == [(session.changed,)]
 
 
-@pytest.mark.usefixtures("rarely")
+@pytest.mark.usefixtures("notified")
 async def test_a_notification_makes_a_change_known_at_once(stores: Stores) -> None:
     stores.define()
     stores.run(MEETING)
-    async with working(stores.settings()), caching(stores) as cache:
+    async with caching(stores) as cache:
         await until(stores.sessions)
         assert await cache.load("lunch")
         assert await cache.load_session(CODE)
         stores.run("UPDATE polls SET state = 'closed' WHERE slug = 'lunch'")
-        await until(lambda: cache.find("lunch").state == "closed", within=4)  # type: ignore[union-attr]
+        await until(lambda: cache.find("lunch").state == "closed")  # type: ignore[union-attr]
         stores.run("UPDATE sessions SET current = 'lunch'")
-        await until(lambda: cache.find_session(CODE).current == "lunch", within=4)  # type: ignore[union-attr]
+        await until(lambda: cache.find_session(CODE).current == "lunch")  # type: ignore[union-attr]
         stores.run("DELETE FROM polls WHERE slug = 'lunch'")
-        await until(lambda: cache.find("lunch") is None, within=4)
-        await until(lambda: cache.find_session(CODE).polls == (), within=4)  # type: ignore[union-attr]
+        await until(lambda: cache.find("lunch") is None)
+        await until(lambda: cache.find_session(CODE).polls == ())  # type: ignore[union-attr]
         stores.run("DELETE FROM sessions")
-        await until(lambda: cache.find_session(CODE) is None, within=4)
+        await until(lambda: cache.find_session(CODE) is None)
 
 
 async def test_one_worker_listens_and_another_takes_over(stores: Stores) -> None:
@@ -129,7 +135,7 @@ async def test_one_worker_listens_and_another_takes_over(stores: Stores) -> None
         await until(lambda: len(listeners()) == 1)
 
 
-async def test_a_change_whose_notification_was_lost_is_published_within_two_seconds(stores: Stores) -> None:
+async def test_a_change_whose_notification_was_lost_is_published_by_a_later_read(stores: Stores) -> None:
     async with working(stores.settings()) as (worker,):
         await until(lambda: worker.ready and stores.published())
         stores.run(
@@ -137,7 +143,7 @@ async def test_a_change_whose_notification_was_lost_is_published_within_two_seco
             "'BEGIN NEW.changed := next_change(); RETURN NEW; END'"
         )
         stores.run("UPDATE polls SET state = 'closed'")
-        await until(lambda: stores.published()["default"].state == "closed", within=2)
+        await until(lambda: stores.published()["default"].state == "closed", within=10)  # far less than COMPARE_SECONDS
 
 
 async def test_hashes_that_were_lost_or_changed_are_published_again(
@@ -184,24 +190,20 @@ async def test_an_invalid_row_is_not_compared_again_and_again(stores: Stores, mo
     assert compared == 1
 
 
-@pytest.mark.usefixtures("rarely")
-async def test_the_schedule_is_kept_to_the_moment(stores: Stores) -> None:
-    async with working(stores.settings()), caching(stores) as cache:
-        stores.define(state="'draft'", opens_at="now() + interval '1.2 s'", closes_at="now() + interval '1.9 s'")
-        began = time.time()
+@pytest.mark.usefixtures("notified")
+async def test_the_schedule_is_kept_and_nothing_happens_early(stores: Stores) -> None:
+    def state() -> str:
+        return str(stores.rows("SELECT state FROM polls WHERE slug = 'lunch'")[0][0])
 
-        async def is_found() -> bool:
-            return await cache.load("lunch") is not None
-
-        await until(is_found)
-        lunch = cache.find("lunch")
-        assert lunch
-        assert lunch.state == "draft"
-        await until(lambda: cache.find("lunch").state == "open")  # type: ignore[union-attr]
-        assert time.time() - lunch.opens_at < 3  # type: ignore[operator]
-        await until(lambda: cache.find("lunch").state == "closed")  # type: ignore[union-attr]
-        assert time.time() - lunch.closes_at < 3  # type: ignore[operator]
-        assert time.time() - began > 1.8
+    async with caching(stores) as cache:
+        stores.define(state="'draft'", opens_at="now() + interval '1 s'")
+        await until(lambda: state() == "open")
+        stores.run("UPDATE polls SET closes_at = now() + interval '1 s' WHERE slug = 'lunch'")
+        await cache.load("lunch")
+        await until(lambda: state() == "closed")
+        await until(lambda: (lunch := cache.find("lunch")) and lunch.state == "closed")
+    in_time = "SELECT opened >= opens_at, closed >= closes_at FROM polls WHERE slug = 'lunch'"
+    assert stores.rows(in_time) == [(True, True)]
     assert stores.rows("SELECT actor, action, poll FROM audit ORDER BY id") == [
         ("schedule", "open", "lunch"),
         ("schedule", "close", "lunch"),
@@ -251,9 +253,9 @@ async def test_a_vote_for_a_deleted_poll_is_dropped_and_one_for_a_poll_made_agai
     stores.run(RESET)
     async with working(stores.settings()) as (worker,):
         stores.vote(1, poll=b"lunch#2")
-        await until(lambda: stores.counted() == {"lunch#2": 1})
+        await until(lambda: stores.counted() == {"lunch#2": 1} and "lunch" in stores.published())
         stores.run("DELETE FROM polls WHERE slug = 'lunch'")
-        await until(lambda: "lunch" not in stores.published())
+        await until(lambda: "lunch" not in stores.published())  # the worker forgets it before that
         for box in (b"lunch", b"lunch#2", b"lunch#3", b"nowhere"):
             stores.vote(2, poll=box)
         await until(lambda: stores.left() == (0, 0))

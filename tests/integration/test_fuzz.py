@@ -372,7 +372,7 @@ def test_no_frame_harms_the_viewers(services: Services, sent: bytes, extra: byte
 
 
 def test_all_viewers_leave(services: Services) -> None:
-    eventually(lambda: value_of(services.viewers[0].viewers) == 0, within=5)
+    eventually(lambda: value_of(services.viewers[0].viewers) == 0)
     services.are_well()
 
 

@@ -6,13 +6,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import redis
+from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
 from tests.waiting import until
 from voting.broker import stream
-from voting.broker.connection import redis_client
 from voting.broker.installation import InstallationMismatch, check_installation, read_installation
 from voting.database.connection import Connection, connect
 from voting.database.installations import add_installations, installations
@@ -20,7 +19,7 @@ from voting.operate import installation
 from voting.operate.secrets import ACL
 from voting.polls.vote import EntryId
 from voting.service import metrics
-from voting.service.lifecycle import Stop
+from voting.service.lifecycle import Backoff, Stop
 from voting.settings.services import WorkerSettings
 from voting.worker.app import Worker
 from voting.worker.installation import wait_for_match
@@ -36,50 +35,44 @@ async def database(database_url: str) -> AsyncIterator[Connection]:
         yield connection
 
 
-@pytest.fixture
-async def broker(redis_url: str) -> AsyncIterator[Redis]:
-    async with redis_client(redis_url, timeout=5) as client:
-        yield client
-
-
 async def test_a_broker_without_an_id_gets_that_of_the_database_and_keeps_it(
-    database: Connection, broker: Redis
+    database: Connection, redis: Redis
 ) -> None:
     (ours,) = await installations(database)
-    await check_installation(broker, await installations(database))
-    assert await read_installation(broker) is None
+    await check_installation(redis, await installations(database))
+    assert await read_installation(redis) is None
     for _ in range(2):
-        await check_installation(broker, await installations(database), claim=True)
-        assert await read_installation(broker) == ours
+        await check_installation(redis, await installations(database), claim=True)
+        assert await read_installation(redis) == ours
     await add_installations(database, [OTHER])
-    await check_installation(broker, await installations(database), claim=True)
-    assert await read_installation(broker) == ours
+    await check_installation(redis, await installations(database), claim=True)
+    assert await read_installation(redis) == ours
 
 
 async def test_a_broker_of_another_installation_is_detected_and_the_error_says_how_to_adopt_it(
-    database: Connection, broker: Redis, database_url: str, redis_url: str
+    database: Connection, redis: Redis, database_url: str, redis_url: str
 ) -> None:
-    await broker.set("installation", OTHER)
+    await redis.set("installation", OTHER)
     with pytest.raises(InstallationMismatch, match=f"voting adopt {OTHER}"):
-        await check_installation(broker, await installations(database), claim=True)
+        await check_installation(redis, await installations(database), claim=True)
     assert f"installation {OTHER}" in (await installation.find_mismatch(redis_url, database_url) or "")
     await installation.adopt(database_url, OTHER)
     assert await installation.find_mismatch(redis_url, database_url) is None
-    await broker.set("installation", b"\xff no id")
+    await redis.set("installation", b"\xff no id")
     assert await installation.find_mismatch(redis_url, database_url) is not None
 
 
 async def test_a_worker_counts_nothing_into_the_wrong_database_and_starts_when_it_is_the_right_one(
     database: Connection,
-    broker: Redis,
+    redis: Redis,
     database_url: str,
     redis_url: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    await stream.Consumer(broker, "earlier").ensure_group(EntryId(0, 0))
-    await broker.set("installation", OTHER)
-    await broker.hset("polls", "default", "as the right database has it")
-    await broker.xadd("votes", {"poll": "default", "voter": b"v" * 16, "choice": "a"})
+    await stream.Consumer(redis, "earlier").ensure_group(EntryId(0, 0))
+    await redis.set("installation", OTHER)
+    await redis.hset("polls", "default", "as the right database has it")
+    await redis.xadd("votes", {"poll": "default", "voter": b"v" * 16, "choice": "a"})
     settings = WorkerSettings(redis_url=redis_url, database_url=database_url, worker_name="w")
     worker, stop = Worker(settings, WorkerMetrics(metrics.registry("worker"))), Stop()
 
@@ -105,37 +98,43 @@ async def test_a_worker_counts_nothing_into_the_wrong_database_and_starts_when_i
         await until(reported)
         assert not worker.ready
         assert not await counted()
-        assert await broker.hgetall("polls") == {b"default": b"as the right database has it"}
+        assert await redis.hgetall("polls") == {b"default": b"as the right database has it"}
         await add_installations(database, [OTHER])
         await until(counted)
         assert worker.ready
-        assert b"default" in await broker.hgetall("polls")
+        assert b"default" in await redis.hgetall("polls")
         stop.set()
     assert f"voting adopt {OTHER}" in said
 
 
 async def test_a_worker_that_waits_for_the_right_database_stops_at_once(
-    broker: Redis, database_url: str, redis_url: str, capsys: pytest.CaptureFixture[str]
+    redis: Redis,
+    database_url: str,
+    redis_url: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("voting.worker.installation.Backoff", lambda *_: Backoff(3600, 3600))
+
     async def warned() -> bool:
         return "installation.mismatch" in capsys.readouterr().out
 
-    await broker.set("installation", OTHER)
+    await redis.set("installation", OTHER)
     settings = WorkerSettings(redis_url=redis_url, database_url=database_url, worker_name="w")
     stop = Stop()
     counting = asyncio.create_task(Worker(settings, WorkerMetrics(metrics.registry("worker"))).count(stop))
     await until(warned)
     assert not counting.done()
     stop.set()
-    await asyncio.wait_for(counting, 1)
-    assert not await broker.exists("votes")
+    await asyncio.wait_for(counting, 10)
+    assert not await redis.exists("votes")
 
 
 async def test_the_worker_user_may_read_the_id_and_one_of_an_earlier_version_logs_the_fix(
     database: Connection, redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def log_in(rights: str) -> Redis:
-        with redis.Redis.from_url(redis_url) as admin:
+        with BlockingRedis.from_url(redis_url) as admin:
             admin.execute_command("ACL", "SETUSER", "test", "reset", "on", ">test", *rights.split(" "))
         return Redis.from_url(redis_url, username="test", password="test")  # noqa: S106
 
@@ -150,7 +149,7 @@ async def test_the_worker_user_may_read_the_id_and_one_of_an_earlier_version_log
             assert await wait_for_match(Stop(), database, earlier)
         assert "installation.unchecked" in capsys.readouterr().out
     finally:
-        with redis.Redis.from_url(redis_url) as admin:
+        with BlockingRedis.from_url(redis_url) as admin:
             admin.acl_deluser("test")
 
 

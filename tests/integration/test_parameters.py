@@ -5,9 +5,7 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import httpx
 import pytest
 
 from tests.e2e.stack import free_port, listening
+from tests.http_server import Handler, serving
 from voting.settings import parameters
 from voting.settings.services import MigrateSettings, ProbeSettings, ResultSettings, VoteSettings
 from voting.settings.sources import BadSettings, load
@@ -141,39 +140,32 @@ def test_a_rotated_parameter_is_read_again_and_the_last_value_stays_while_there_
     assert asyncio.run(settings.reread("database_url")) == second
 
 
-class Responder(ThreadingHTTPServer):
+class Responder:
     """Answers every request with one error, and keeps what it was asked."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
         self.asked: list[dict[str, Any]] = []
         self.answer: tuple[int, dict[str, Any]] = 200, {"Parameters": [], "InvalidParameters": []}
 
 
-class _Answer(BaseHTTPRequestHandler):
-    server: Responder
-
-    def do_POST(self) -> None:
-        self.server.asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-        status, content = self.server.answer
-        body = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/x-amz-json-1.1")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture
 def responder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Responder]:
-    with Responder() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
-        yield server
-        server.shutdown()
+    made = Responder()
+
+    class Answer(Handler):
+        def answer(self) -> None:
+            made.asked.append(json.loads(self.body()))
+            status, content = made.answer
+            body = json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("content-type", "application/x-amz-json-1.1")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with serving(Answer) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        yield made
 
 
 @pytest.mark.parametrize(

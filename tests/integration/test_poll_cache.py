@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,7 +10,7 @@ import redis
 
 from tests.integration.broker import Broker
 from tests.waiting import background, until
-from voting.broker import poll_cache
+from voting.broker import cached_hash, poll_cache
 from voting.broker.poll_cache import BrokerAway, PollCache
 from voting.operate.secrets import ACL
 from voting.polls.poll import Option, Poll
@@ -93,26 +92,26 @@ async def test_a_message_makes_a_change_known_at_once(broker: Broker) -> None:
         await subscribed(cached)
         closed = Poll("default", "?", OPTIONS, state="closed", changed=2)
         cached.put(closed)
-        await until(lambda: cached.cache.find("default") == closed, within=1)
+        await until(lambda: cached.cache.find("default") == closed)
         cached.client.hdel("polls", "default")
         cached.client.publish("definitions", "poll default")
-        await until(lambda: cached.cache.find("default") is None, within=1)
+        await until(lambda: cached.cache.find("default") is None)
         cached.client.publish("definitions", b"poll \xff")
         cached.client.publish("definitions", b"else")
         cached.put(DEFAULT)
-        await until(lambda: cached.seen[1:] == [("default", closed), ("default", None), ("default", DEFAULT)], within=1)
+        await until(lambda: cached.seen[1:] == [("default", closed), ("default", None), ("default", DEFAULT)])
 
 
-async def test_a_change_whose_message_was_lost_is_known_within_two_seconds(broker: Broker) -> None:
+async def test_a_change_whose_message_was_lost_is_known_after_the_next_read(broker: Broker) -> None:
     async with caching(broker.url) as cached:
         cached.put(LUNCH, SESSION)
         await cached.cache.load("lunch")
         await cached.cache.load_session(SESSION.code)
         moved = Session(SESSION.code, "Meeting", ("lunch",), "lunch", 7)
         cached.put(moved, announce=False)
-        await until(lambda: cached.cache.find_session(SESSION.code) == moved, within=2)
+        await until(lambda: cached.cache.find_session(SESSION.code) == moved)
         cached.client.delete("polls", "sessions")
-        await until(lambda: not cached.cache.has_polls, within=2)
+        await until(lambda: not cached.cache.has_polls)
         assert cached.cache.find("default") is cached.cache.find("lunch") is None
         assert cached.cache.find_session(SESSION.code) is None
 
@@ -124,7 +123,7 @@ async def test_a_lost_subscription_is_renewed_and_what_was_missed_is_read(broker
         cached.client.client_kill_filter(_type="pubsub")
         new = Poll("default", "new", OPTIONS)
         cached.put(new, announce=False)
-        await until(lambda: cached.cache.find("default") == new, within=5)
+        await until(lambda: cached.cache.find("default") == new)
 
 
 async def test_a_flood_of_unknown_names_is_no_flood_for_redis(broker: Broker) -> None:
@@ -141,30 +140,29 @@ async def test_a_flood_of_unknown_names_is_no_flood_for_redis(broker: Broker) ->
 
 
 @pytest.mark.usefixtures("rarely")
-async def test_a_poll_that_was_missing_a_moment_ago_is_found(broker: Broker) -> None:
+async def test_a_poll_that_was_missing_a_moment_ago_is_found(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cached_hash, "MISS_SECONDS", 3600)
     async with caching(broker.url) as cached:
         await subscribed(cached)
         assert await cached.cache.load("lunch") is None
         cached.put(LUNCH, announce=False)
         assert await cached.cache.load("lunch") is None
         cached.client.publish("definitions", "poll lunch")
-        began = time.monotonic()
-        while await cached.cache.load("lunch") != LUNCH:
-            await asyncio.sleep(0.01)
-        assert time.monotonic() - began < 0.9
+
+        async def is_found() -> bool:
+            return await cached.cache.load("lunch") == LUNCH
+
+        await until(is_found)
 
 
 async def test_while_redis_is_away_what_is_cached_stays_and_nothing_else_is_known(broker: Broker) -> None:
     async with caching(broker.url) as cached:
         broker.pause()
-        began = time.monotonic()
-        outcomes = await asyncio.gather(*(cached.cache.load(f"n{n}") for n in range(3)), return_exceptions=True)
+        async with asyncio.timeout(10):
+            outcomes = await asyncio.gather(*(cached.cache.load(f"n{n}") for n in range(3)), return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [BrokerAway] * 3
-        assert time.monotonic() - began < 1.5
-        began = time.monotonic()
         with pytest.raises(BrokerAway):
-            await cached.cache.load("nowhere")
-        assert time.monotonic() - began < 0.1
+            cached.cache.load("nowhere").send(None)  # it waits for nothing
         assert cached.cache.find("default") == await cached.cache.load("default") == DEFAULT
         assert cached.cache.has_polls
         broker.resume()
@@ -178,7 +176,7 @@ async def test_while_redis_is_away_what_is_cached_stays_and_nothing_else_is_know
             except BrokerAway:
                 return False
 
-        await until(is_found, within=3)
+        await until(is_found)
 
 
 async def test_before_redis_has_answered_nothing_is_known(broker: Broker) -> None:
@@ -204,7 +202,7 @@ async def test_unreadable_definitions_stay_as_they_were(broker: Broker, capsys: 
             logged += capsys.readouterr().out
             return "poll=default" in logged and SESSION.code in logged
 
-        await until(is_logged, within=3)
+        await until(is_logged)
         assert await cached.cache.load("lunch") is None
         assert cached.cache.find("default") == DEFAULT
         assert cached.cache.find_session(SESSION.code) == SESSION
@@ -230,7 +228,7 @@ async def test_with_the_rights_of_an_earlier_version_polls_are_read_and_the_fix_
             await cached.cache.load_session(SESSION.code)
         new = Poll("lunch", "new", OPTIONS)
         cached.put(new)
-        await until(lambda: cached.cache.find("lunch") == new, within=3)
+        await until(lambda: cached.cache.find("lunch") == new)
         logged = capsys.readouterr().out
     assert "definitions.refused" in logged
     assert "restart Redis" in logged

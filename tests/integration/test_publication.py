@@ -1,7 +1,7 @@
 """Publishers of definitions between a real Valkey and what they read from a database."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -34,12 +34,6 @@ class Rows:
         for _ in range(self.after):
             await asyncio.sleep(0)
         return found, bad
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with redis_client(redis_url, timeout=5) as client:
-        yield client
 
 
 async def test_what_is_published_is_exactly_what_is_defined_and_each_change_is_announced(redis: Redis) -> None:

@@ -1,7 +1,5 @@
 """Entries removed by others are detected; entries deleted by workers are not reported."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
@@ -13,12 +11,6 @@ from voting.broker.connection import redis_client
 from voting.broker.stream import STREAM, Consumer
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with redis_client(redis_url, timeout=5) as client:
-        yield client
 
 
 async def count(consumer: Consumer, number: int) -> None:

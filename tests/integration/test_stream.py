@@ -1,7 +1,6 @@
 """The consumer group on a real Valkey: no entry is skipped or lost, and none stays pending."""
 
 import time
-from collections.abc import AsyncIterator
 from typing import cast
 
 import pytest
@@ -9,18 +8,11 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from voting.broker import removals, stream
-from voting.broker.connection import redis_client
 from voting.broker.stream import GROUP, STREAM, Backlog, Consumer
 from voting.polls.vote import EntryId, max_entry_ms
 
 pytestmark = pytest.mark.anyio
 ZERO = EntryId(0, 0)
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with redis_client(redis_url, timeout=5) as client:
-        yield client
 
 
 async def add(redis: Redis, number: int) -> list[EntryId]:

@@ -4,11 +4,9 @@ import asyncio
 import contextlib
 import re
 import socket
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import psycopg
@@ -20,6 +18,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import NonRecordingSpan, SpanContext
 
+from tests.http_server import Handler, serving
 from tests.published import publish_polls
 from tests.waiting import until
 from voting.broker import stream
@@ -242,34 +241,27 @@ async def test_a_collector_that_takes_no_spans_delays_neither_votes_nor_the_end(
     assert counted >= 40 * 5  # a vote that was answered 503 may be on the stream
 
 
-class Collector(BaseHTTPRequestHandler):
+class Collector(Handler):
     """Keeps the requests that it gets."""
 
     seen: list[tuple[str, str | None, ExportTraceServiceRequest]]
 
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        self.seen.append((self.path, self.headers["authorization"], ExportTraceServiceRequest.FromString(body)))
+    def answer(self) -> None:
+        request = ExportTraceServiceRequest.FromString(self.body())
+        self.seen.append((self.path, self.headers["authorization"], request))
         self.send_response(200)
         self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Do not log."""
 
 
 async def test_a_collector_gets_the_trace_over_otlp_with_the_configured_headers(both: tuple[str, str]) -> None:
     Collector.seen = []
-    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
-        serving = threading.Thread(target=server.serve_forever)
-        serving.start()
-        url, headers = f"http://127.0.0.1:{server.server_port}/otlp/", "authorization=Bearer%20t,x-more=1"
-        given = {"otel_exporter_otlp_endpoint": url, "otel_exporter_otlp_headers": headers}
+    with serving(Collector) as url:
+        headers = "authorization=Bearer%20t,x-more=1"
+        given = {"otel_exporter_otlp_endpoint": f"{url}/otlp/", "otel_exporter_otlp_headers": headers}
         async with running(both, *ALL, **given) as port, httpx.AsyncClient() as client:
             await client.post(f"http://127.0.0.1:{port}/", data={"vote": "a"})
             with redis.Redis.from_url(both[0]) as broker:
                 await until(lambda: broker.xlen(STREAM) == 0)
-        server.shutdown()
-        serving.join()
     assert {seen[:2] for seen in Collector.seen} == {("/otlp/v1/traces", "Bearer t")}
     traces: dict[bytes, list[str]] = {}
     for _, _, request in Collector.seen:

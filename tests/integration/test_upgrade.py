@@ -5,7 +5,6 @@ tests/data/954ea8d.sql is that database, as pg_dump wrote it, and tests/data/954
 
 import asyncio
 import io
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -170,8 +169,3 @@ async def test_a_backup_of_that_version_restores_into_a_new_and_into_the_migrate
         assert len({ticket for (ticket,) in rows(url, "SELECT ticket FROM polls")}) == 4
         ids = {str(identifier) for (identifier,) in rows(url, "SELECT id FROM installation")}
         assert "9a658456-fc92-41be-a505-bf5bc2036d30" in ids
-
-
-def test_the_data_names_no_machine() -> None:
-    text = (DATA / f"{VERSION}.sql").read_text(encoding="utf-8")
-    assert not re.search(r"^\\|OWNER TO|GRANT ", text, re.MULTILINE)  # what psycopg cannot run, or other databases lack

@@ -3,17 +3,16 @@
 import base64
 import hashlib
 import hmac
-import http.server
 import json
-import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from tests.integration.admin import Admin, serving
-from tests.integration.test_admin_polls import make, patch
+from tests.http_server import Handler
+from tests.http_server import serving as serving_http
+from tests.integration.admin import Admin, make, patch, serving
 from tests.waiting import background, until
 from voting.admin import webhooks
 from voting.admin.webhooks import WebhookSender, signature
@@ -35,20 +34,17 @@ class Receiver:
         self.statuses: list[int] = []
         receiver = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                receiver.requests.append(({name.lower(): value for name, value in self.headers.items()}, body))
+        class Webhook(Handler):
+            def answer(self) -> None:
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                receiver.requests.append((headers, self.body()))
                 self.send_response(receiver.statuses.pop(0) if receiver.statuses else 204)
                 self.send_header("location", "/elsewhere")
                 self.send_header("content-length", "0")
                 self.end_headers()
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hook/secret"
+        self.handler = Webhook
+        self.url = ""
 
     def events(self) -> list[dict[str, Any]]:
         return [json.loads(body) for _, body in self.requests]
@@ -57,12 +53,9 @@ class Receiver:
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     made = Receiver()
-    thread = threading.Thread(target=made.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield made
-    made.server.shutdown()
-    thread.join()
-    made.server.server_close()
+    with serving_http(made.handler) as url:
+        made.url = f"{url}/hook/secret"
+        yield made
 
 
 @asynccontextmanager

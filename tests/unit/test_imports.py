@@ -26,19 +26,13 @@ def test_a_package_that_was_imported_before_stays() -> None:
 @pytest.mark.parametrize(
     ("service", "unused"),
     [
-        ("vote", "opentelemetry.sdk"),
-        ("vote", "psycopg"),
-        ("vote", "fastapi"),
-        ("worker", "opentelemetry.sdk"),
-        ("worker", "jinja2"),
-        ("worker", "fastapi"),
-        ("result", "redis"),
-        ("result", "fastapi"),
-        ("admin", "opentelemetry.sdk"),
-        ("admin", "pydantic.v1"),
-        ("admin", "redis"),
+        ("vote", ("psycopg", "fastapi")),
+        ("worker", ("jinja2", "fastapi")),
+        ("result", ("redis", "fastapi")),
+        ("admin", ("opentelemetry.sdk", "pydantic.v1", "redis")),
     ],
 )
-def test_a_service_does_not_import_what_it_does_not_use(service: str, unused: str) -> None:
-    check = f"import voting.{service}.app, sys; sys.exit(bool(sys.modules.get({unused!r})))"
-    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+def test_a_service_does_not_import_what_it_does_not_use(service: str, unused: tuple[str, ...]) -> None:
+    check = f"import voting.{service}.app, sys; print([name for name in {unused!r} if sys.modules.get(name)])"
+    ended = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert ended.stdout == "[]\n"

@@ -4,13 +4,14 @@ import re
 
 from prometheus_client import CollectorRegistry
 
+from voting.admin.metrics import AdminMetrics
 from voting.operate.certificate import CertificateMetrics
 from voting.result.metrics import ResultMetrics
 from voting.service import metrics
 from voting.vote.metrics import VoteMetrics
 from voting.worker.metrics import WorkerMetrics
 
-CLASSES = (VoteMetrics, WorkerMetrics, ResultMetrics, CertificateMetrics)
+CLASSES = (VoteMetrics, WorkerMetrics, ResultMetrics, AdminMetrics, CertificateMetrics)
 UNITS = ("_seconds", "_bytes", "_ratio", "_info", "_total")
 # Counts have no unit.
 COUNTS = ("_in_flight", "_length", "_lag", "_pending", "_size", "_viewers", "_held", "_served", "_missing")

@@ -1,11 +1,10 @@
-"""Choices of each kind of poll, boxes of rounds, states, and join codes."""
+"""Choices of each kind of poll, boxes of rounds, and states."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from voting.polls.poll import BadChoice, BadPoll, Option, Poll
-from voting.polls.session import ALPHABET, new_code, parse_code
 from voting.polls.slug import box, split_box
 from voting.polls.state import STATES, TRANSITIONS, ForbiddenTransition, transition
 
@@ -91,10 +90,3 @@ def test_the_table_allows_each_transition_and_no_other() -> None:
             elif state != to:
                 with pytest.raises(ForbiddenTransition, match="you can"):
                     transition(state, to)
-
-
-def test_a_join_code_is_recognised_as_people_type_it() -> None:
-    code = new_code()
-    assert parse_code(f" {code[:3]}-{code[3:].lower()} ") == code
-    assert not set("01258OIZSBLV") & set(ALPHABET)
-    assert parse_code("readyz") is None

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voting.polls.labels import displayable
-from voting.polls.session import BadSession, Session, new_code, parse_code
+from voting.polls.session import ALPHABET, BadSession, Session, new_code, parse_code
 
 SLUGS = st.from_regex(r"[a-z0-9][a-z0-9-]{0,10}", fullmatch=True)
 SESSIONS = st.builds(
@@ -24,6 +24,13 @@ SESSIONS = st.builds(
 def test_a_session_survives_being_published(session: Session) -> None:
     assert Session.from_json(session.code, session.to_json()) == session
     assert parse_code(session.code.lower()) == session.code
+
+
+def test_a_join_code_is_recognised_as_people_type_it_and_has_no_letters_that_look_alike() -> None:
+    code = new_code()
+    assert parse_code(f" {code[:3]}-{code[3:].lower()} ") == code
+    assert not set("01258OIZSBLV") & set(ALPHABET)
+    assert parse_code("readyz") is None
 
 
 GOOD = {"title": "Meeting", "polls": ["a"], "current": None, "changed": 3}

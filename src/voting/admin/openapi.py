@@ -46,19 +46,22 @@ PROBLEM_SCHEMA = {
     },
 }
 REFUSALS = {
-    400: "The request is not valid HTTP, or its Host is not valid.",
-    401: "The key is missing or wrong.",
-    403: "The link of a host does not allow this, or the request comes from another site.",
-    404: "There is no such poll, round or session.",
-    408: "The request was not complete in time.",
-    409: "Not possible in this state: `reason` says why.",
-    412: "It has changed since you loaded it.",
-    413: "The body is too large.",
-    415: "The body is not application/json.",
-    422: "A field is missing or wrong: `errors` names it.",
-    429: "Too many requests or wrong keys from your address.",
-    431: "The head of the request is too large.",
-    503: "Not now: `reason` says whether something was changed.",
+    400: "The request is not valid HTTP (`malformed`), its Host is not valid (`host`), or its body cannot be read "
+    "(`bad_request`).",
+    401: "The key is missing (`no_key`) or wrong (`wrong_key`).",
+    403: "The link of a host does not allow this (`host`), or the request comes from another site (`cross_site`).",
+    404: "There is no such poll (`unknown_poll`), round (`unknown_round`) or session (`unknown_session`).",
+    408: "The request was not complete in time (`request_timeout`).",
+    409: "The poll cannot go to this state (`transition`), was opened (`not_draft`), is closed (`closed`), has votes "
+    "(`has_votes`), is the default poll (`default_poll`), cannot be read (`bad_poll`), is the last of the session "
+    "(`last_poll`) or not in it (`not_in_session`), or its address is taken (`slug_taken`).",
+    412: "It has changed since you loaded it (`changed`).",
+    413: "The body is too large (`too_large`).",
+    415: "The body is not application/json (`content_type`).",
+    422: "A field is missing or wrong (`invalid`): `errors` names it.",
+    429: "Too many requests or wrong keys from your address (`rate_limit`).",
+    431: "The head of the request is too large (`header_fields`).",
+    503: "Not now: nothing was changed (`database_away`, `connections`), or it is not known (`unknown`).",
 }
 ALWAYS = (400, 401, 403, 408, 413, 422, 429, 431, 503)
 _HEADERS = {

@@ -65,7 +65,7 @@ class DatabaseSettings(Settings):
     parameter is used for the next connection."""
 
 
-class WebSettings(ServiceSettings, TraceSettings):
+class WebSettings(ServiceSettings):
     """Settings of every web service."""
 
     host: Annotated[str, Field(examples=["127.0.0.1"])] = "0.0.0.0"  # noqa: S104 - containers publish one port
@@ -98,7 +98,7 @@ class WebSettings(ServiceSettings, TraceSettings):
     may hold three quarters of them, and at most 6,000."""
 
 
-class VoteSettings(WebSettings, RedisSettings):
+class VoteSettings(WebSettings, TraceSettings, RedisSettings):
     """Settings of the vote service."""
 
     secret_key: Annotated[str, Field(min_length=keys.MIN_LENGTH)]
@@ -132,7 +132,7 @@ class VoteSettings(WebSettings, RedisSettings):
         return self.voter_days or (LIMITED_VOTER_DAYS if self.new_voters_per_hour else 365)
 
 
-class ResultSettings(WebSettings, DatabaseSettings):
+class ResultSettings(WebSettings, TraceSettings, DatabaseSettings):
     """Settings of the result service."""
 
     max_viewers: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
