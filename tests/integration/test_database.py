@@ -153,6 +153,22 @@ async def test_the_revision_grows_with_each_change_and_listeners_are_notified(da
         assert after > before
 
 
+async def test_a_batch_notifies_of_all_its_polls_however_long_their_names(database_url: str) -> None:
+    names = {f"{number:03}{'x' * 60}" for number in range(250)}
+    traceparent = f"00-{'a' * 32}-{'b' * 16}-01"
+    options = Poll("x", "?", (Option("a", "A"), Option("b", "B"))).options_json()
+    async with connections(database_url, 2) as (connection, listener):
+        for slug in names:
+            await connection.execute(QUERIES["define_poll"], {"slug": slug, "question": "?", "options": options})
+        await listener.execute("LISTEN tallies")
+        votes = [Vote(slug, voter(1), "a", EntryId(1, 0)) for slug in sorted(names)]
+        assert await counting.count(connection, votes, [], traceparent) == 250
+        payloads = [notify.payload async for notify in listener.notifies(timeout=5, stop_after=1)]
+    assert len(payloads) == 3
+    assert {payload.partition(" ")[2] for payload in payloads} == {traceparent}
+    assert {slug for payload in payloads for slug in payload.partition(" ")[0].split(",")} == names
+
+
 async def test_a_dead_letter_is_stored_once_whatever_its_bytes(database_url: str) -> None:
     async with connections(database_url, 1) as (connection,):
         entry = EntryId(2**64 - 1, 2**64 - 1)

@@ -97,8 +97,10 @@ class Watcher:
         while True:
             async for notify in listener.notifies(timeout=LISTEN_SECONDS, stop_after=1):
                 if notify.channel == NOTIFY_CHANNEL:
-                    self._hub.hint(Key("poll", notify.payload.partition(" ")[0]), urgent=False)
-                    if " " in notify.payload:
+                    slugs, is_traced, _ = notify.payload.partition(" ")
+                    for slug in slugs.split(","):
+                        self._hub.hint(Key("poll", slug), urgent=False)
+                    if is_traced:
                         self._hints[notify.payload] = None
                 elif key := Key.parse(notify.payload):
                     self._hub.hint(key, urgent=True)

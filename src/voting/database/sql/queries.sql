@@ -5,7 +5,8 @@
 -- Counts a batch: the newest vote of each voter in it, sorted by poll and voter, so that all workers lock in one order.
 -- RETURNING old returns the row version that was replaced, even if another worker committed it after this statement
 -- began. A CTE that reads `votes` first would miss that version, and the tallies would be wrong.
--- The payload of NOTIFY is a slug, followed by a blank and the traceparent if a vote in the batch is traced.
+-- The payload of NOTIFY has up to 100 slugs, separated by commas (it must be shorter than 8,000 bytes), followed by a
+-- blank and the traceparent if a vote in the batch is traced.
 -- `poll` in votes and tallies is the box of a round, which begins with the slug of its poll: see polls/poll.py.
 -- `tallied` reads all of `counted`, `locked` all of `tallied`, and `revised` all of `locked`: so votes are locked
 -- first, then tallies, then polls, each in one order.
@@ -56,7 +57,9 @@ WITH batch AS (
     )
     ON CONFLICT DO NOTHING
 )
-SELECT pg_notify('tallies', slug || %(trace)s::text), (SELECT count(*) FROM counted) FROM revised
+SELECT pg_notify('tallies', string_agg(slug, ',') || %(trace)s::text), (SELECT count(*) FROM counted)
+FROM (SELECT slug, row_number() OVER () / 100 AS part FROM revised) AS parts
+GROUP BY part
 
 
 -- name: polls
