@@ -2,12 +2,13 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,18 @@ def _answers(port: int) -> bool:
     return True
 
 
+_PORTS = iter(random.SystemRandom().sample(range(10_000, 32_768), 20_000))
+
+
 def free_port() -> int:
-    """Return a port that nothing listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
+    """Return a port that nothing listens on now, and another one each time.
+
+    Linux gives ports from 32768 on to clients, so that one of those may be taken before it is used.
+    """
+    for port in _PORTS:
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no port is left")
 
 
 class Stack:

@@ -79,15 +79,15 @@ def _change_while_votes_wait(run: Run, host: Host) -> Actions:
     with voting_in(run, gone, again):
         for ballot in (gone, again):
             wait_for_votes(run, ballot, began, within=10)
-        system.signal(signal.SIGSTOP, *system.workers)
-        stopped = time.monotonic()
+        system.kill(*system.workers)
+        killed = time.monotonic()
         for ballot in (gone, again):
-            wait_for_votes(run, ballot, stopped, 10, within=10)
+            wait_for_votes(run, ballot, killed, 10, within=10)
     run.deleted.add(gone.slug)
     host.delete(gone)
     host.close(again)
     host.reset(again)
-    system.signal(signal.SIGCONT, *system.workers)
+    system.start(*system.workers)  # which know no poll until they meet its votes
     wait_refused(run, again)
     host.open(again)
     with voting_in(run, again.next()):
