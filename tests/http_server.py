@@ -1,5 +1,6 @@
 """A local HTTP server in a thread, for tests whose programs send requests."""
 
+import abc
 import contextlib
 import http.server
 import threading
@@ -9,9 +10,9 @@ from collections.abc import Iterator
 class Handler(http.server.BaseHTTPRequestHandler):
     """A handler that logs nothing; its subclasses define `answer`."""
 
+    @abc.abstractmethod
     def answer(self) -> None:
         """Answer a request of any method."""
-        raise NotImplementedError
 
     def do_GET(self) -> None:
         """Answer a GET, a HEAD or a POST."""

@@ -22,9 +22,11 @@ OURS = ["vote", "result", "admin", "worker"]
 def compose(engine: None) -> Iterator[Compose]:  # noqa: ARG001
     project = Compose(f"voting-test-{os.getpid()}")
     project.run("--profile", "seed", "build", timeout=900)
-    project.up()
-    yield project
-    project.run("--profile", "seed", "down", "-v", "--remove-orphans")
+    try:
+        project.up()
+        yield project
+    finally:
+        project.run("--profile", "seed", "down", "-v", "--remove-orphans")
 
 
 def time_of(compose: Compose, service: str, field: str) -> str:

@@ -44,7 +44,7 @@ class ResultEndpoints:
         self._pages = pages
         self._hub = hub
         self._qr_codes = QrCodes()
-        self._rendered: dict[tuple[str, ...], tuple[tuple[int, int], bytes]] = {}  # -> stamp of the feed, page
+        self._rendered: dict[tuple[str, ...], tuple[tuple[int, int], bytes]] = {}  # -> what it shows, page
         self._secure = settings.https or settings.result_url.startswith("https://")
         ancestors = " ".join(settings.embed_origins) or "'none'"
         policy = HEADERS["content-security-policy"].replace("frame-ancestors 'none'", f"frame-ancestors {ancestors}")
