@@ -14,7 +14,7 @@ from voting.admin.stored_poll import StoredPoll
 from voting.polls.labels import fold_label
 from voting.polls.options import NoKeyLeft, change_options, new_options, scale_options
 from voting.polls.poll import DEFAULT_POLL, MAX_OPTIONS, Option, Poll
-from voting.polls.state import ForbiddenTransition, transition
+from voting.polls.state import ForbiddenTransition, is_over, transition
 from voting.web.language import translatable
 from voting.web.problems import Problem
 
@@ -116,7 +116,7 @@ def change_poll(before: StoredPoll, values: dict[str, Any], now: datetime) -> St
     if state != "draft" and times.get("opens_at"):
         message = translatable("Only a poll that was not opened yet can have a time of opening. Reset it first.")
         raise Problem(409, "not_draft", message)
-    if state == "closed" and times.get("closes_at"):
+    if is_over(state) and times.get("closes_at"):
         raise Problem(409, "closed", translatable("This poll is closed. Reset it for a new round."))
     errors: list[FieldError] = []
     _check_times(after, set(times), now, errors)
@@ -152,6 +152,8 @@ def _change_meaning(before: StoredPoll, values: dict[str, Any]) -> StoredPoll:
         raise Invalid(errors)
     if poll == old:
         return before
+    if old.state == "final":
+        raise Problem(409, "final", translatable("The result of this poll is final. Reset it for a new round."))
     if old.slug == DEFAULT_POLL:
         raise Problem(409, "default_poll", _DEFAULT)
     if old.state != "draft":

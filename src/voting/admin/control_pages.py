@@ -110,7 +110,7 @@ async def _apply(change: Change, slug: str, form: Form) -> None:
         wanted = PollChange(closes_at=_more(form))
     elif action in {"open", "close"}:
         wanted = PollChange(state="open" if action == "open" else "closed")
-        if action == "open" and (await reads.poll(change.connection, change.who, slug))["state"] == "closed":
+        if action == "open" and (await reads.poll(change.connection, change.who, slug))["state"] in {"closed", "final"}:
             message = translatable("This poll is closed already. Reset it to vote again.")
             raise Problem(409, "closed", message)
     elif action in {"show_result", "hide_result"}:

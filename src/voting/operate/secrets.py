@@ -29,15 +29,16 @@ HOST, CA = "database_host", "database_ca.pem"
 # The rights of each Redis user: https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/
 _HANDSHAKE = "+ping +client|setinfo"
 ACL = {
-    "vote": f"%W~votes %R~polls %R~sessions &definitions -@all {_HANDSHAKE} +xadd +hmget +hlen +subscribe +info "
+    "vote": f"%W~votes %R~polls %R~sessions %R~{{votes}}:seals &definitions -@all {_HANDSHAKE} "
+    "+xadd +hmget +hlen +subscribe +info "
     "+hgetall",  # for a vote service of an earlier version, while it is being updated
-    "worker": f"~votes ~polls ~sessions &definitions -@all {_HANDSHAKE} "
+    "worker": f"~votes ~polls ~sessions ~{{votes}}:seals &definitions -@all {_HANDSHAKE} "
     "+multi +exec +discard +watch +unwatch +exists +time "
     "+info +config|get "  # `voting doctor`; no password is among the parameters
-    "+hgetall +hmget +hkeys +hlen +hset +hdel +publish "
-    "+xreadgroup +xautoclaim +xack +xdel +xpending +xinfo|stream +xinfo|groups +xgroup|create +xsetid "
+    "+hgetall +hmget +hkeys +hlen +hset +hdel +publish +hget +hincrby "
+    "+xreadgroup +xrange +xautoclaim +xack +xdel +xpending +xinfo|stream +xinfo|groups +xgroup|create +xsetid "
     "+del "  # replaces a stream whose next ids are unusable
-    "(~{votes}:* -@all +get +set +incrby +expire) (~votes ~{votes}:* -@all +eval) "  # broker/removals.py
+    "(~{votes}:* -@all +get +set +incrby +expire) (~votes ~{votes}:* -@all +eval) "  # broker/removals.py, seals.py
     "(~installation -@all +get +set)",
     "health": f"-@all {_HANDSHAKE} +info",
 }

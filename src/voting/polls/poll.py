@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
+from voting.polls.codes import BadCodeList, CodeList
 from voting.polls.labels import displayable
 from voting.polls.slug import SLUG, box
 from voting.polls.state import STATES, State
@@ -23,7 +24,7 @@ MAX_OPTIONS = 20
 SCALES = {5: range(1, 6), 10: range(11)}  # the scale of a rating -> its numbers
 Kind = Literal["single", "multiple", "rating", "ranking"]
 Results = Literal["live", "after_vote", "after_close", "hidden"]
-Access = Literal["open", "browser"]
+Access = Literal["open", "browser", "code"]
 _KEY = re.compile('[^"\\\\\x00-\x1f\x7f\ud800-\udfff]{1,64}')  # needs no escape in a quoted array literal
 
 
@@ -57,8 +58,9 @@ class Poll:
     """A question with its options; the slug identifies it in URLs, on the stream and in the database.
 
     Times are in seconds since the epoch. `ticket` is a secret that the vote service gives to those who have voted, and
-    that the result service asks for where the result is visible `after_vote`. `changed` grows with each change of the
-    poll's definition or state, in all polls together.
+    that the result service asks for where the result is visible `after_vote`. Only workers and the vote service know
+    `tracker_key`, the secret of trackers in this round, and `codes`, the voting codes of a poll with the access `code`.
+    `changed` grows with each change of a poll's definition or state, in all polls together.
     """
 
     slug: str
@@ -70,10 +72,13 @@ class Poll:
     state: State = "open"
     round: int = 1
     results: Results = "live"
-    access: Access = "open"  # browser: only those that have loaded the ballot may vote
+    access: Access = "open"  # browser: only those that have loaded the ballot may vote; code: only with a voting code
     opens_at: float | None = None
     closes_at: float | None = None
     ticket: str = ""
+    publish: bool = False  # the ballots, when the round is final
+    tracker_key: str = ""
+    codes: CodeList | None = None
     changed: int = 0
 
     @property
@@ -117,6 +122,9 @@ class Poll:
             "results": self.results,
             "access": self.access,
             "ticket": self.ticket,
+            "publish": self.publish,
+            "tracker_key": self.tracker_key,
+            "codes": self.codes.to_dict() if self.codes else None,
             "changed": self.changed,
         }
         times = {"opens_at": self.opens_at, "closes_at": self.closes_at}
@@ -225,6 +233,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "opens_at": (int, float, type(None)),
     "closes_at": (int, float, type(None)),
     "ticket": (str,),
+    "publish": (bool,),
+    "tracker_key": (str,),
     "changed": (int,),
 }
 
@@ -234,4 +244,9 @@ def _parse_more(more: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in found.items():
         if not (value in _CHOICES[name] if name in _CHOICES else isinstance(value, _TYPES[name])):
             raise BadPoll(f"{name} is not valid: {str(value)[:50]!a}")
+    if more.get("codes") is not None:
+        try:
+            found["codes"] = CodeList.from_dict(more["codes"])
+        except BadCodeList as error:
+            raise BadPoll(f"its code list is not valid: {error}") from None
     return found

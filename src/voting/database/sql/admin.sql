@@ -70,7 +70,7 @@ SELECT slug, round, question, options, kind, max_choices, scale, opened, coalesc
 
 -- name: admin_next_round
 UPDATE polls
-SET round = round + 1, state = 'draft', options = %(options)s, ticket = %(ticket)s,
+SET round = round + 1, state = 'draft', options = %(options)s, ticket = %(ticket)s, tracker_key = DEFAULT,
     opens_at = NULL, closes_at = NULL, opened = NULL, closed = NULL
 WHERE slug = %(slug)s
 

@@ -96,7 +96,7 @@ SELECT code FROM sessions WHERE code > %(after)s ORDER BY code LIMIT %(limit)s
 
 
 -- name: polls_by_slug
-SELECT slug, question, options, poll_fields(polls) FROM polls WHERE slug = ANY(%(slugs)s)
+SELECT slug, question, options, published_fields(polls) FROM polls WHERE slug = ANY(%(slugs)s)
 
 
 -- name: sessions_by_code
@@ -112,6 +112,54 @@ SELECT 'earlier', poll, question, options,
 FROM rounds JOIN unnest(%(slugs)s::text[], %(rounds)s::int[]) AS box (poll, round) USING (poll, round)
 UNION ALL
 SELECT 'deleted', name, NULL, NULL, NULL FROM deletions WHERE kind = 'poll' AND name = ANY(%(slugs)s)
+
+
+-- name: unfinished_closings
+-- The rounds that are closed and not final, the oldest first.
+SELECT poll, round, cut_ms, cut_seq FROM closings WHERE final IS NULL ORDER BY closed, poll, round LIMIT %(limit)s
+
+
+-- name: cuts_of_boxes
+-- The cuts of sealed rounds; the same row numbers of `slugs` and `rounds` are one box. In a final round, no vote counts.
+SELECT poll_box(poll, round), CASE WHEN final IS NULL THEN cut_ms ELSE 0 END, CASE WHEN final IS NULL THEN cut_seq ELSE 0 END
+FROM closings JOIN unnest(%(slugs)s::text[], %(rounds)s::int[]) AS box (poll, round) USING (poll, round)
+WHERE cut_ms IS NOT NULL
+
+
+-- name: seal_round
+SELECT seal_round(%(slug)s, %(round)s, %(ms)s, %(seq)s)
+
+
+-- name: lock_closing
+-- Locks a sealed round that is to become final, unless another worker has locked it. Returns no row then.
+SELECT closed, publish FROM closings
+WHERE poll = %(slug)s AND round = %(round)s AND final IS NULL AND cut_ms IS NOT NULL FOR UPDATE SKIP LOCKED
+
+
+-- name: round_of_closing
+-- What the votes of a round mean, and its tallies.
+SELECT slug, question, options, poll_fields(polls),
+       (SELECT coalesce(json_object_agg(choice, votes), '{}') FROM tallies WHERE poll = poll_box(slug, %(round)s)),
+       revision
+FROM polls WHERE slug = %(slug)s AND round = %(round)s
+UNION ALL
+SELECT poll, question, options,
+       jsonb_build_object('kind', kind, 'max_choices', max_choices, 'scale', scale, 'round', round),
+       (SELECT coalesce(json_object_agg(choice, votes), '{}') FROM tallies AS t WHERE t.poll = poll_box(r.poll, %(round)s)),
+       NULL
+FROM rounds AS r WHERE poll = %(slug)s AND round = %(round)s
+
+
+-- name: list_ballots
+SELECT list_ballots(%(slug)s, %(round)s)
+
+
+-- name: ballots_of_box
+SELECT tracker, choice FROM ballots WHERE poll = %(box)s ORDER BY tracker
+
+
+-- name: finish_round
+SELECT finish_round(%(slug)s, %(round)s, %(record)s)
 
 
 -- name: newest_entry
@@ -215,23 +263,27 @@ GRANT SELECT, INSERT, UPDATE ON votes, tallies TO voting_worker;
 GRANT SELECT, UPDATE (revision, entry_ms, entry_seq) ON polls TO voting_worker;
 GRANT SELECT, INSERT ON dead_letters TO voting_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON workers TO voting_worker;
-GRANT SELECT ON schema_migrations, installation, rounds, sessions, deletions, audit TO voting_worker;
-GRANT EXECUTE ON FUNCTION apply_schedule TO voting_worker
+GRANT SELECT ON schema_migrations, installation, rounds, sessions, deletions, audit, closings, ballots, code_lists TO voting_worker;
+GRANT EXECUTE ON FUNCTION apply_schedule, seal_round, list_ballots, finish_round TO voting_worker
 
 
 -- name: grant_result
-GRANT SELECT ON polls, tallies, workers, sessions TO voting_result;
+GRANT SELECT ON polls, tallies, workers, sessions, ballots TO voting_result;
+GRANT SELECT (poll, round, closed, publish, final, record) ON closings TO voting_result;
 GRANT SELECT, INSERT, UPDATE, DELETE ON audiences TO voting_result
 
 
 -- name: grant_admin
 GRANT SELECT, INSERT, DELETE ON polls TO voting_admin;
-GRANT UPDATE (question, options, kind, max_choices, scale, state, round, results, access, opens_at, closes_at, timer, opened, closed, ticket)
+GRANT UPDATE (question, options, kind, max_choices, scale, state, round, results, access, opens_at, closes_at, timer, opened, closed, ticket,
+              publish, erase_days, tracker_key)
     ON polls TO voting_admin;
 GRANT SELECT, INSERT, UPDATE, DELETE ON sessions TO voting_admin;
 GRANT SELECT, UPDATE, DELETE ON webhook_events TO voting_admin;
 GRANT SELECT, INSERT ON rounds, audit TO voting_admin;
+GRANT SELECT, INSERT, UPDATE, DELETE ON code_lists TO voting_admin;
 GRANT SELECT ON tallies, workers, audiences, deletions, schema_migrations TO voting_admin;
+GRANT SELECT (poll, round, closed, publish, erase_days, final, record, erased) ON closings TO voting_admin;
 GRANT EXECUTE ON FUNCTION next_change, sweep_deleted TO voting_admin
 
 
@@ -258,13 +310,16 @@ WITH needed (service, relation, privilege) AS (
            ('worker', 'workers', 'SELECT'), ('worker', 'workers', 'INSERT'), ('worker', 'workers', 'UPDATE'),
            ('worker', 'workers', 'DELETE'), ('worker', 'installation', 'SELECT'),
            ('worker', 'rounds', 'SELECT'), ('worker', 'sessions', 'SELECT'), ('worker', 'deletions', 'SELECT'),
-           ('worker', 'audit', 'SELECT'),
+           ('worker', 'audit', 'SELECT'), ('worker', 'closings', 'SELECT'), ('worker', 'ballots', 'SELECT'),
+           ('worker', 'code_lists', 'SELECT'),
            ('result', 'polls', 'SELECT'), ('result', 'tallies', 'SELECT'), ('result', 'workers', 'SELECT'),
-           ('result', 'sessions', 'SELECT'), ('result', 'audiences', 'INSERT'), ('result', 'audiences', 'DELETE'),
+           ('result', 'closings', 'SELECT'), ('result', 'ballots', 'SELECT'), ('result', 'sessions', 'SELECT'),
+           ('result', 'audiences', 'INSERT'), ('result', 'audiences', 'DELETE'),
            ('admin', 'polls', 'SELECT'), ('admin', 'polls', 'INSERT'), ('admin', 'polls', 'UPDATE'),
            ('admin', 'polls', 'DELETE'), ('admin', 'sessions', 'SELECT'), ('admin', 'sessions', 'INSERT'),
            ('admin', 'sessions', 'UPDATE'), ('admin', 'sessions', 'DELETE'), ('admin', 'rounds', 'INSERT'),
-           ('admin', 'audit', 'INSERT'), ('admin', 'tallies', 'SELECT'), ('admin', 'audiences', 'SELECT'),
+           ('admin', 'closings', 'SELECT'), ('admin', 'code_lists', 'UPDATE'),
+            ('admin', 'audit', 'INSERT'), ('admin', 'tallies', 'SELECT'), ('admin', 'audiences', 'SELECT'),
            ('admin', 'deletions', 'SELECT'), ('admin', 'webhook_events', 'DELETE')
 ), roles (service, role) AS (
     SELECT replace(rolname, 'voting_', ''), rolname FROM pg_roles WHERE rolname IN ('voting_worker', 'voting_result', 'voting_admin')
@@ -289,6 +344,9 @@ WITH forbidden (role, relation, privilege) AS (
            ('voting_result', 'polls', 'UPDATE'), ('voting_result', 'dead_letters', 'SELECT'),
            ('voting_admin', 'votes', 'SELECT'), ('voting_admin', 'votes', 'INSERT'), ('voting_admin', 'votes', 'UPDATE'),
            ('voting_admin', 'votes', 'DELETE'), ('voting_admin', 'tallies', 'INSERT'), ('voting_admin', 'tallies', 'UPDATE'),
+           ('voting_worker', 'closings', 'UPDATE'), ('voting_worker', 'ballots', 'INSERT'),
+           ('voting_result', 'code_lists', 'SELECT'), ('voting_admin', 'closings', 'UPDATE'),
+            ('voting_admin', 'ballots', 'SELECT'),
            ('voting_admin', 'audit', 'UPDATE'), ('voting_admin', 'audit', 'DELETE')
 )
 SELECT role, privilege, relation

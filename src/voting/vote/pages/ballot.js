@@ -135,10 +135,14 @@ function stored() {
   }
 }
 
+function isOver() {
+  return ["closed", "final"].includes(page.dataset.state);
+}
+
 // Show a vote that was accepted: on the options unless they are being changed, and in words.
 function showAccepted({ choice, labels, receipt, ticket }, { marks = true } = {}) {
   showResultLink(ticket);
-  if (page.dataset.state === "closed") {
+  if (isOver()) {
     if (byId("status")) setText(byId("status"), texts.yours, { label: labels.join(" · ") });
     byId("status")?.classList.add("done");
     return;
@@ -212,7 +216,7 @@ function showBallot() {
   const isMarked = page.querySelector("#ballot [aria-pressed=true], #ballot :checked");
   const accepted = !isMarked && stored();
   if (!accepted) showLeft();
-  else if (page.dataset.state === "closed" || labelsOf(accepted.choice).join() === accepted.labels?.join()) showAccepted(accepted);
+  else if (isOver() || labelsOf(accepted.choice).join() === accepted.labels?.join()) showAccepted(accepted);
   if (lastRefusal) showMessage(lastRefusal, { problem: true });
   lastRefusal = "";
 }
