@@ -17,7 +17,8 @@ from hypothesis import strategies
 from voting.broker import stream
 from voting.broker.connection import redis_client
 from voting.database.connection import Connection, connect
-from voting.polls.vote import EntryId, VoteParser
+from voting.polls.vote import EntryId
+from voting.polls.vote_parser import VoteParser
 from voting.service import metrics
 from voting.worker.counter import VoteCounter
 from voting.worker.metrics import WorkerMetrics

@@ -22,7 +22,8 @@ from voting.database.queries import QUERIES
 from voting.database.status import read_status, report_backlog
 from voting.polls.poll import BadPoll, Option, Poll
 from voting.polls.tally import evaluate
-from voting.polls.vote import EntryId, Vote, VoteParser
+from voting.polls.vote import EntryId, Vote
+from voting.polls.vote_parser import VoteParser
 from voting.worker.batch import newest_per_voter
 
 pytestmark = pytest.mark.anyio

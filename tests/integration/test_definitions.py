@@ -282,7 +282,7 @@ async def test_choices_that_a_changed_poll_accepts_are_counted(stores: Stores) -
 async def test_votes_of_many_polls_are_counted_by_a_worker_that_keeps_few(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("voting.polls.vote.KNOWN_POLLS", 10)
+    monkeypatch.setattr("voting.polls.vote_parser.KNOWN_POLLS", 10)
     copies = "INSERT INTO polls (slug, question, options) SELECT 'p' || n, question, options FROM polls, "
     stores.run(f"{copies} generate_series(1, 300) AS n")
     with redis.Redis.from_url(stores.redis_url) as client:

@@ -30,7 +30,8 @@ from tests.waiting import background, eventually
 from voting.broker.connection import redis_client
 from voting.broker.poll_hash import POLLS, read_polls
 from voting.polls.poll import Poll
-from voting.polls.vote import EntryId, Malformed, Vote, VoteParser
+from voting.polls.vote import EntryId, Vote
+from voting.polls.vote_parser import Malformed, VoteParser
 from voting.result import app as result_app
 from voting.result.hub import Hub
 from voting.result.metrics import ResultMetrics

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from voting.polls.labels import displayable
 from voting.polls.poll import Option, Poll
-from voting.polls.vote import EntryId, Malformed, Vote, VoteParser, vote_fields
+from voting.polls.vote import EntryId, Vote, vote_fields
+from voting.polls.vote_parser import Malformed, VoteParser
 from voting.worker.batch import newest_per_voter
 
 POLL = Poll("default", "Cats or dogs?", (Option("a", "Cats"), Option("b", "Dogs")))

@@ -7,7 +7,7 @@ https://redis.io/docs/latest/develop/using-commands/pipelining/
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import hiredis
@@ -20,7 +20,7 @@ from voting.broker.connection import new_client
 
 TESTED = "redis-py 6.0.0, 7.0.0, 8.1.0"  # versions whose private attribute `_transport` reads
 
-Reply = bytes | hiredis.ReplyError | None
+Reply = bytes | list[bytes | None] | hiredis.ReplyError | None
 
 
 class NotSent(Disconnected):
@@ -33,14 +33,21 @@ class Pipeline(asyncio.Protocol):
     Args:
         transport: connected to Redis, without pending commands.
         timeout: seconds after which the connection is aborted if a reply is missing.
+        before_write: called before commands are written; it may send further ones, which Redis runs after them.
 
     Attributes:
         lost: a future whose result is the error, once the connection is lost.
     """
 
-    def __init__(self, transport: asyncio.Transport, timeout: float) -> None:
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        timeout: float,
+        before_write: Callable[["Pipeline"], None] = lambda _pipeline: None,
+    ) -> None:
         self._transport = transport
         self._timeout = timeout
+        self._before_write = before_write
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader()
         self._unsent: list[bytes] = []
@@ -71,6 +78,7 @@ class Pipeline(asyncio.Protocol):
     def _write(self) -> None:
         if self._transport.is_closing():  # `connection_lost` handles the unsent commands
             return
+        self._before_write(self)
         self._transport.write(b"".join(self._unsent))
         self._unsent.clear()
         if not self._timer:
@@ -116,8 +124,10 @@ class Pipeline(asyncio.Protocol):
 
 
 @asynccontextmanager
-async def open_pipeline(url: str, timeout: float) -> AsyncIterator[Pipeline]:
-    """Connect to Redis for the duration of the block.
+async def open_pipeline(
+    url: str, timeout: float, before_write: Callable[[Pipeline], None] = lambda _pipeline: None
+) -> AsyncIterator[Pipeline]:
+    """Connect to Redis for the duration of the block; `before_write` is that of `Pipeline`.
 
     Raises:
         redis.RedisError, OSError: Redis is unreachable, does not answer, is still loading, or refuses the login.
@@ -126,7 +136,7 @@ async def open_pipeline(url: str, timeout: float) -> AsyncIterator[Pipeline]:
     try:
         async with asyncio.timeout(timeout):
             await connection.connect()
-            opened = Pipeline(_transport(connection), timeout)
+            opened = Pipeline(_transport(connection), timeout, before_write)
             reply = await opened.send(b"*1\r\n$4\r\nPING\r\n")
         if isinstance(reply, hiredis.ReplyError):
             raise ResponseError(str(reply))

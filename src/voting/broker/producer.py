@@ -4,6 +4,9 @@
 replies after the vote is on disk. Otherwise `publish` raises `Refused` within `TIMEOUT`. `Refused.sent` says whether
 Redis may still have the vote; sending it again as the same voter is safe.
 
+Each write ends with one command that reads the cuts of its rounds, so that a vote that came too late is refused: see
+polls/closing.py. Redis runs it after the votes were added.
+
 While Redis is unreachable, votes are refused at once. They are not queued: a queue would only delay the refusal.
 """
 
@@ -15,9 +18,11 @@ import hiredis
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import RedisError
 
+from voting.broker.connection import RIGHTS_FIX
 from voting.broker.pipeline import NotSent, Pipeline, Reply, open_pipeline
-from voting.broker.stream import STREAM
-from voting.polls.vote import MAX_SEQ, max_entry_ms, vote_fields
+from voting.broker.stream import SEALS, STREAM
+from voting.polls.closing import counts
+from voting.polls.vote import MAX_SEQ, EntryId, max_entry_ms, vote_fields
 from voting.service import logs
 from voting.service.lifecycle import Backoff, raise_if_cancelled
 
@@ -32,12 +37,23 @@ class Refused(Exception):
 
     Args:
         reason: value of the metric label `reason`.
-        sent: whether Redis may have the vote, because it was sent and not rejected by a reply.
+        sent: whether the vote may be counted, because it was sent and not rejected by a reply.
     """
 
     def __init__(self, reason: str, *, sent: bool = False) -> None:
         super().__init__(reason)
         self.reason, self.sent = reason, sent
+
+
+class _CutsOfWrite:
+    """The rounds of the votes of one write, and the reply with their cuts, which exists when they are written."""
+
+    def __init__(self) -> None:
+        self.boxes: dict[bytes, int] = {}  # -> place in the reply
+        self.reply: asyncio.Future[Reply]
+
+    def add(self, box: bytes) -> int:
+        return self.boxes.setdefault(box, len(self.boxes))
 
 
 class VoteProducer:
@@ -60,6 +76,8 @@ class VoteProducer:
         self._max_in_flight = max_in_flight
         self._on_lost = on_lost
         self._pipeline: Pipeline  # set while there is no outage
+        self._cuts = _CutsOfWrite()  # of the next write
+        self._unreadable_cuts = ""  # the last error of a user without the right to read them
         self._outage: str | None = "starting"
         self.problem: str | None = None
         self.in_flight = 0
@@ -81,7 +99,10 @@ class VoteProducer:
             command += traceparent + end
         self.in_flight += 1
         try:
-            reply = await self._pipeline.send(command)
+            sent = self._pipeline.send(command)
+            cuts, place = self._cuts, self._cuts.add(poll)
+            reply = await sent
+            cut = self._cut(await cuts.reply, place) if isinstance(reply, bytes) else None
         except NotSent:
             raise Refused("broker_away") from None
         except Disconnected:
@@ -94,7 +115,32 @@ class VoteProducer:
         if int(ms) > max_entry_ms() - CLOCK_TOLERANCE or int(seq) > MAX_SEQ:
             self.problem = "broker_clock"  # no worker counts such an entry; a worker recreates the stream
             raise Refused(self.problem, sent=True)
+        if cut is not None and not counts(EntryId.parse(reply), cut):
+            raise Refused("closed")
         return reply
+
+    def _read_cuts(self, pipeline: Pipeline) -> None:
+        """Send the last command of a write."""
+        cuts, self._cuts = self._cuts, _CutsOfWrite()
+        if cuts.boxes:
+            cuts.reply = pipeline.send(_hmget(tuple(cuts.boxes)))
+            cuts.reply.add_done_callback(_retrieve)
+
+    def _cut(self, reply: Reply, place: int) -> EntryId | None:
+        """Return the cut of one round.
+
+        A user without the right to read cuts is one of an earlier version, and then no worker can seal a round. The
+        users of both have these rights from the same file.
+        """
+        if isinstance(reply, list):
+            cut = reply[place]
+            return None if cut is None else EntryId.parse(cut)
+        if not str(reply).startswith("NOPERM"):
+            raise Refused("broker_refused", sent=True)
+        if self._unreadable_cuts != str(reply):
+            self._unreadable_cuts = str(reply)
+            log.error("seals.refused", error=str(reply), fix=RIGHTS_FIX)
+        return None
 
     async def run(self) -> None:
         """Keep a connection to Redis until cancelled; reconnect with backoff after any outage."""
@@ -102,7 +148,7 @@ class VoteProducer:
         logged = ""  # the last error logged
         while True:
             try:
-                async with open_pipeline(await self._redis_url(), TIMEOUT) as self._pipeline:
+                async with open_pipeline(await self._redis_url(), TIMEOUT, self._read_cuts) as self._pipeline:
                     self._outage, logged = None, ""
                     backoff.reset()
                     log.info("broker.connected")
@@ -127,6 +173,19 @@ class VoteProducer:
             log.error("broker.refused", error=str(reply))
         self.problem = "broker_refused"
         return self.problem
+
+
+def _retrieve(reply: asyncio.Future[Reply]) -> None:
+    """Mark the error of a reply as known, since no vote may await it."""
+    if not reply.cancelled():
+        reply.exception()
+
+
+@functools.lru_cache(1000)
+def _hmget(boxes: tuple[bytes, ...]) -> bytes:
+    """Return the encoded command that reads the cuts of some rounds."""
+    command: bytes = hiredis.pack_command((b"HMGET", SEALS, *boxes))  # type: ignore[arg-type]
+    return command
 
 
 @functools.lru_cache(1000)

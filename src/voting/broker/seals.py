@@ -4,17 +4,14 @@ A seal is set once, in a script, so that no vote is added between reading the st
 `#` counts the changes of the hash, so that a worker can see with one small read that nothing was sealed.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import cast
 
 from redis.asyncio import Redis
 from redis.exceptions import WatchError
 
-from voting.broker.stream import STREAM
+from voting.broker.stream import SEALS, STREAM, VERSION
 from voting.polls.vote import EntryId, max_entry_ms
-
-SEALS = b"{votes}:seals"
-VERSION = b"#"  # no box has this name
 
 # The stream's last id is refused if it is forged: then a worker makes the stream anew, and the round is sealed later.
 # HSET also when nothing changes: a transaction that watches the hash must fail then.
@@ -71,27 +68,30 @@ async def has_passed(client: Redis, cut: EntryId) -> bool:
     return bool(exists) and not entries
 
 
-async def unseal(client: Redis, boxes: Iterable[str], is_open: Callable[[Iterable[str]], Awaitable[set[str]]]) -> int:
-    """Remove the seals of rounds that are open, as after a restore of an older database; return their number.
+async def unseal(
+    client: Redis, slugs: Sequence[str], open_boxes: Callable[[Sequence[str]], Awaitable[set[str]]]
+) -> int:
+    """Remove the seals of rounds that are open: after a restore of an older database. Return their number.
 
     Args:
         client: has the rights of a worker.
-        boxes: the rounds that are open, as far as the caller knows.
-        is_open: returns those of some rounds that are open now. It is called while the hash is watched: a round that
-            closes later is sealed again, and then the transaction fails.
+        slugs: of polls.
+        open_boxes: returns the current rounds of those of these polls that are not closed. It is called while the hash
+            is watched: a round that closes later is sealed again, so the transaction fails.
     """
+    if not await client.hlen(SEALS):
+        return 0
     while True:
         async with client.pipeline(transaction=True) as transaction:
             await transaction.watch(SEALS)
-            sealed = [box.decode() for box in await read_cuts(transaction, (box.encode() for box in boxes))]
-            opened = await is_open(sealed) if sealed else set()
-            if not opened:
+            sealed = await read_cuts(transaction, [box.encode() for box in await open_boxes(slugs)])
+            if not sealed:
                 return 0
             transaction.multi()  # type: ignore[no-untyped-call]
-            transaction.hdel(SEALS, *opened)
-            transaction.hincrby(SEALS, VERSION.decode(), 1)
+            transaction.hdel(SEALS, *cast("list[str]", list(sealed)))
+            transaction.hincrby(SEALS, VERSION, 1)
             try:
                 await transaction.execute()
             except WatchError:
                 continue
-            return len(opened)
+            return len(sealed)

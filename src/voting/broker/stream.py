@@ -18,6 +18,7 @@ from voting.polls.vote import MAX_SEQ, EntryId, max_entry_ms
 
 STREAM = b"votes"
 GROUP = b"workers"
+SEALS, VERSION = b"{votes}:seals", "#"  # the hash of seals, and the field that counts its changes: see seals.py
 
 _ZERO = EntryId(0, 0)
 
@@ -45,9 +46,14 @@ class ClockSkew(RedisError):
 
 
 class Consumer:
-    """One member of the consumer group. Its name must survive a restart, so that it finds its pending entries."""
+    """One member of the consumer group. Its name must survive a restart, so that it finds its pending entries.
+
+    Attributes:
+        seals: the version of the seals, read after the entries that were read last: see seals.py.
+    """
 
     def __init__(self, client: Redis, name: str) -> None:
+        self.seals = b""
         self._client = client
         self._name = name.encode()
         for command in ("XREADGROUP", "XAUTOCLAIM"):  # plain lists: redis-py's parsing costs more than the read
@@ -119,9 +125,13 @@ class Consumer:
         return await self._read(b"0", count)
 
     async def _read(self, start: bytes, count: int, *options: Any) -> list[Entry]:
-        reply = await self._client.execute_command(  # type: ignore[no-untyped-call]
-            "XREADGROUP", "GROUP", GROUP, self._name, "COUNT", count, *options, "STREAMS", STREAM, start
-        )
+        async with self._client.pipeline(transaction=False) as commands:
+            commands.execute_command(
+                "XREADGROUP", "GROUP", GROUP, self._name, "COUNT", count, *options, "STREAMS", STREAM, start
+            )
+            commands.hget(SEALS, VERSION)
+            reply, version = await commands.execute()
+        self.seals = version or b""
         return _entries(reply[0][1]) if reply else []
 
     async def claim(self, count: int, idle: float) -> AsyncIterator[list[Entry]]:
@@ -132,9 +142,13 @@ class Consumer:
         """
         cursor = b"0-0"
         while True:
-            cursor, claimed, *deleted = await self._client.execute_command(  # type: ignore[no-untyped-call]
-                "XAUTOCLAIM", STREAM, GROUP, self._name, int(idle * 1000), cursor, "COUNT", count
-            )
+            async with self._client.pipeline(transaction=False) as commands:
+                commands.execute_command(
+                    "XAUTOCLAIM", STREAM, GROUP, self._name, int(idle * 1000), cursor, "COUNT", count
+                )
+                commands.hget(SEALS, VERSION)
+                (cursor, claimed, *deleted), version = await commands.execute()
+            self.seals = version or b""
             removed = [[entry_id, None] for entry_id in (deleted[0] if deleted else ())]
             if entries := _entries([*claimed, *removed]):
                 yield entries

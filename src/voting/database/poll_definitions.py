@@ -42,11 +42,15 @@ async def read_changes(connection: Connection, seen: int, limit: int) -> list[Ch
     return [Change(*row) for row in await cursor.fetchall()]
 
 
-async def apply_schedule(connection: Connection) -> float | None:
-    """Open and close the polls whose time has come; return the seconds until the next time, None if there is none."""
-    cursor = await connection.execute("SELECT apply_schedule()", prepare=True)
+async def apply_schedule(connection: Connection) -> tuple[float | None, bool]:
+    """Open and close the polls whose time has come.
+
+    Return the seconds until the next time, None if there is none, and whether a round was closed before and is not
+    final.
+    """
+    cursor = await connection.execute(QUERIES["apply_schedule"], prepare=True)
     row = await cursor.fetchone()
-    return row[0] if row else None
+    return row or (None, False)
 
 
 async def count_definitions(connection: Connection) -> tuple[int, int]:

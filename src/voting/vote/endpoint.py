@@ -198,10 +198,12 @@ def _too_large() -> Problem:
 
 
 def _publish_problem(refused: Refused, ballot: PreparedBallot, choice: bytes, voter: Voter) -> Problem:
-    """Return the 503 for a vote that was not published, with the form fields for a retry.
+    """Return the refusal of a vote that was not accepted; a 503 has the form fields for a retry.
 
     If Redis may have the vote, the response sets the voter's cookie, so that a retry replaces the vote.
     """
+    if refused.reason == "closed":
+        return not_open("closed")
     fields = {"ballot": ballot.digest, "vote": choice.decode()}
     if not refused.sent:
         message = translatable("The vote could not be stored just now. Please send it again in a moment.")

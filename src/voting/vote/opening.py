@@ -1,7 +1,8 @@
 """When a poll takes votes, by the clock of this process.
 
 A worker changes the state of a poll whose time has come. Until that has reached this process, `opens_at` and
-`closes_at` are compared with its own clock, so that no vote is accepted after the time that the page shows.
+`closes_at` are compared with its own clock, so that no vote is accepted after the time that the page shows. Whether an
+accepted vote counts does not depend on any clock: see polls/closing.py.
 """
 
 from voting.polls.poll import Poll

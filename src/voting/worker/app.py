@@ -14,7 +14,7 @@ from voting.broker.connection import RIGHTS_FIX, redis_client
 from voting.broker.stream import Backlog
 from voting.database.connection import OUTAGES, Connection, connect, deadline
 from voting.database.status import report_backlog, report_stopped
-from voting.polls.vote import VoteParser
+from voting.polls.vote_parser import VoteParser
 from voting.service import health, lifecycle, logs, metrics, tracing
 from voting.service.lifecycle import Backoff, Stop, pause
 from voting.service.tracing import OFF, Recorder
@@ -22,6 +22,7 @@ from voting.settings.services import WorkerSettings
 from voting.settings.urls import redacted
 from voting.web.server import listen, serve
 from voting.worker import definitions
+from voting.worker.closer import RoundCloser
 from voting.worker.counter import DATABASE_TIMEOUT, VoteCounter
 from voting.worker.definitions import DefinitionPublisher
 from voting.worker.installation import wait_for_match
@@ -42,6 +43,7 @@ class Worker:
     def __init__(self, settings: WorkerSettings, worker_metrics: WorkerMetrics, recorder: Recorder = OFF) -> None:
         self._settings, self._metrics, self._recorder = settings, worker_metrics, recorder
         self._parser = VoteParser()
+        self._closer = RoundCloser(settings)
         self._processed = 0
         self._last_batch = self._last_report = float("-inf")
 
@@ -156,7 +158,11 @@ class Worker:
             url = await settings.reread("database_url")
             async with connect(url, name=f"{name} definitions", timeout=definitions.TIMEOUT) as database:
                 if await wait_for_match(stop, database, client):
-                    await DefinitionPublisher(database, client, self._parser).run(stop)
+                    await DefinitionPublisher(database, client, self._parser, self._closer.wake).run(stop)
+
+    async def close_rounds(self, stop: Stop) -> None:
+        """Seal rounds that have closed, and make them final."""
+        await self._closer.run(stop)
 
 
 def run(settings: WorkerSettings) -> None:
@@ -175,6 +181,7 @@ async def main(settings: WorkerSettings, stop: Stop) -> None:
         tasks.create_task(worker.count(stop))
         tasks.create_task(worker.report(stop))
         tasks.create_task(worker.publish(stop))
+        tasks.create_task(worker.close_rounds(stop))
         tasks.create_task(serve(private_app, listen(settings.metrics_listen), stop))
     recorder.close()
     log.info("worker.stopped")

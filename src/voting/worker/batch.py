@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from voting.broker.stream import Entry
 from voting.database.counting import DeadLetter
-from voting.polls.vote import MAX_SEQ, Deleted, Malformed, Undefined, Vote, VoteParser, max_entry_ms
+from voting.polls.vote import MAX_SEQ, Vote, max_entry_ms
+from voting.polls.vote_parser import Deleted, Late, Malformed, Undefined, VoteParser
 
 
 class Batch(NamedTuple):
@@ -19,6 +20,7 @@ class Batch(NamedTuple):
     dead: list[DeadLetter]
     vanished: int  # number of pending entries that other clients removed, a part of those in `removals`
     dropped: int  # number of votes for deleted polls
+    late: int  # number of votes that were added after their round was sealed
     undefined: set[bytes]  # boxes of votes that are dead or dropped by the definitions that are known
 
 
@@ -28,7 +30,7 @@ def parse_entries(parser: VoteParser, entries: list[Entry]) -> Batch:
     limit = max_entry_ms()
     votes: list[Vote] = []
     dead: list[DeadLetter] = []
-    vanished = dropped = 0
+    vanished = dropped = late = 0
     undefined: set[bytes] = set()
     for entry, fields in entries:
         if not fields:
@@ -38,6 +40,8 @@ def parse_entries(parser: VoteParser, entries: list[Entry]) -> Batch:
         else:
             try:
                 votes.append(parser.read(entry, fields))
+            except Late:
+                late += 1
             except Malformed as malformed:
                 if isinstance(malformed, Undefined):
                     undefined.add(malformed.box)
@@ -45,7 +49,7 @@ def parse_entries(parser: VoteParser, entries: list[Entry]) -> Batch:
                     dropped += 1
                 else:
                     dead.append(DeadLetter(entry, str(malformed), fields))
-    return Batch(entries, parsed_ns, newest_per_voter(votes), dead, vanished, dropped, undefined)
+    return Batch(entries, parsed_ns, newest_per_voter(votes), dead, vanished, dropped, late, undefined)
 
 
 def newest_per_voter(votes: Iterable[Vote]) -> list[Vote]:

@@ -15,7 +15,8 @@ from voting.broker.stream import Consumer, Entry
 from voting.database import counting
 from voting.database.connection import DATA_ERRORS, Connection, deadline
 from voting.database.counting import DeadLetter
-from voting.polls.vote import Vote, VoteParser
+from voting.polls.vote import Vote
+from voting.polls.vote_parser import VoteParser
 from voting.service import logs
 from voting.service.lifecycle import Stop
 from voting.service.tracing import OFF, Recorder
@@ -125,6 +126,8 @@ class VoteCounter:
         return self._parse(await self._stream.read_new(batch_size, BLOCK_SECONDS))
 
     def _parse(self, entries: list[Entry]) -> Batch:
+        """Parse entries that were read just now."""
+        self._parser.notice_seals(self._stream.seals)
         return parse_entries(self._parser, entries)
 
     async def _handle_batch(self, batch: Batch) -> None:
@@ -160,6 +163,7 @@ class VoteCounter:
         self._metrics.batch_size.observe(len(batch.entries))
         self._metrics.vanished.inc(batch.vanished)
         self._metrics.dropped.inc(batch.dropped)
+        self._metrics.late.inc(batch.late)
 
     async def _write_or_split(self, votes: list[Vote], dead: list[DeadLetter], traceparent: str) -> None:
         """Count votes; if the database rejects their data, halve the batch until only the rejected vote is left."""

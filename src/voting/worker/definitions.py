@@ -9,15 +9,17 @@ listens at each NOTIFY, also for those of counted batches. If this worker hangs,
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from redis.asyncio import Redis
 
 from voting.broker import publication
 from voting.broker.publication import HASHES, Kind, Read, publish
+from voting.broker.seals import unseal
 from voting.database import poll_definitions
 from voting.database.connection import DATA_ERRORS, Connection, deadline
-from voting.polls.vote import VoteParser
+from voting.polls.state import is_over
+from voting.polls.vote_parser import VoteParser
 from voting.service import logs
 from voting.service.lifecycle import Stop
 
@@ -37,10 +39,14 @@ class DefinitionPublisher:
         database: may listen to changes while `run` is running.
         redis: a client.
         parser: forgets polls that have changed.
+        on_closing: called while there are rounds that are closed and not final, at least once a second.
     """
 
-    def __init__(self, database: Connection, redis: Redis, parser: VoteParser) -> None:
+    def __init__(
+        self, database: Connection, redis: Redis, parser: VoteParser, on_closing: Callable[[], None] = lambda: None
+    ) -> None:
         self._database, self._redis, self._parser = database, redis, parser
+        self._on_closing = on_closing
         self._seen = 0  # number of the last change that was published
         self._compared = float("-inf")
         self._counted = float("-inf")
@@ -93,12 +99,20 @@ class DefinitionPublisher:
 
     async def _publish(self, kind: Kind, names: Sequence[str]) -> None:
         outcome = await publish(self._redis, kind, names, self._read(kind))
+        if kind == "poll":
+            await unseal(self._redis, names, self._open_boxes)
         if outcome.changed:
             log.debug("definitions.published", kind=kind, number=len(outcome.changed))
         bad = {name: why for name, why in self._bad[kind].items() if name not in names} | {**outcome.bad}
         self._bad[kind] = bad
         self._withheld[kind] = self._withheld[kind].difference(names) | outcome.withheld
         self._bad_polls.log(self._bad["poll"] | {f"session {code}": why for code, why in self._bad["session"].items()})
+
+    async def _open_boxes(self, slugs: Sequence[str]) -> set[str]:
+        """Return the current rounds of those of these polls that are not closed."""
+        async with deadline(self._database, TIMEOUT):
+            polls, _ = await poll_definitions.read_polls(self._database, slugs)
+        return {poll.box for poll in polls.values() if not is_over(poll.state)}
 
     def _read(self, kind: Kind) -> Read:
         read = poll_definitions.read_polls if kind == "poll" else poll_definitions.read_sessions
@@ -113,13 +127,15 @@ class DefinitionPublisher:
         """Open and close the polls whose time has come; return the seconds until the next call."""
         try:
             async with deadline(self._database, TIMEOUT):
-                due = await poll_definitions.apply_schedule(self._database)
+                due, is_closing = await poll_definitions.apply_schedule(self._database)
         except DATA_ERRORS as error:  # a check that somebody has added to the table
             if self._schedule_error != (text := f"{error.diag.message_primary}"):
                 log.error("schedule.failed", error=text)
             self._schedule_error = text
             return POLL_SECONDS
         self._schedule_error = ""
+        if is_closing:
+            self._on_closing()
         return POLL_SECONDS if due is None else min(POLL_SECONDS, due if due > 0 else RETRY_SECONDS)
 
     async def _is_comparison_due(self) -> bool:

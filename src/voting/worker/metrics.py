@@ -20,6 +20,7 @@ class WorkerMetrics:
         self.entries = counter("voting_entries_processed", "Stream entries acknowledged")
         self.dead = counter("voting_dead_letters", "Stream entries stored as dead letters")
         self.dropped = counter("voting_votes_dropped", "Votes for deleted polls")
+        self.late = counter("voting_votes_late", "Votes added after their round was sealed, which were refused")
         self.vanished = counter("voting_entries_vanished", "Pending entries that other clients removed")
         self.interruptions = counter("voting_interruptions", "Failures of a store that this worker has seen")
         self.batch_size = histogram("voting_batch_size", "Entries in a batch", buckets=SIZES)

@@ -114,6 +114,10 @@ UNION ALL
 SELECT 'deleted', name, NULL, NULL, NULL FROM deletions WHERE kind = 'poll' AND name = ANY(%(slugs)s)
 
 
+-- name: apply_schedule
+SELECT apply_schedule(), EXISTS (SELECT FROM closings WHERE final IS NULL)
+
+
 -- name: unfinished_closings
 -- The rounds that are closed and not final, the oldest first.
 SELECT poll, round, cut_ms, cut_seq FROM closings WHERE final IS NULL ORDER BY closed, poll, round LIMIT %(limit)s

@@ -73,6 +73,7 @@ CREATE TRIGGER delete_closings AFTER DELETE ON polls FOR EACH ROW EXECUTE FUNCTI
 CREATE FUNCTION seal_round(slug_ text, round_ integer, ms bigint, seq bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
 BEGIN
+    PERFORM FROM polls WHERE slug = slug_ FOR NO KEY UPDATE; -- before the closing, as a deletion locks them
     UPDATE closings SET cut_ms = ms, cut_seq = seq WHERE poll = slug_ AND round = round_ AND cut_ms IS NULL;
     IF FOUND THEN
         UPDATE polls SET entry_ms = (greatest(ARRAY[entry_ms, entry_seq], ARRAY[ms, seq]))[1],
@@ -108,6 +109,7 @@ RETURN substr(sha256(convert_to(key, 'UTF8') || int8send(ms) || int8send(seq)), 
 CREATE FUNCTION finish_round(slug_ text, round_ integer, record_ text) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
 BEGIN
+    PERFORM FROM polls WHERE slug = slug_ FOR NO KEY UPDATE;
     UPDATE closings SET final = now(), record = record_, tracker_key = ''
     WHERE poll = slug_ AND round = round_ AND cut_ms IS NOT NULL AND final IS NULL;
     IF NOT FOUND THEN
