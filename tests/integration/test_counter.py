@@ -71,9 +71,8 @@ async def working(*settings: WorkerSettings) -> AsyncIterator[list[Worker]]:
     """Run workers; at the end stop them as SIGTERM does, and wait until they have ended."""
     stop = asyncio.Event()
     workers = [Worker(each, WorkerMetrics(metrics.registry("worker"))) for each in settings]
-    tasks = [
-        asyncio.create_task(loop(stop)) for worker in workers for loop in (worker.count, worker.report, worker.publish)
-    ]
+    loops = [loop for each in workers for loop in (each.count, each.report, each.publish, each.close_rounds)]
+    tasks = [asyncio.create_task(loop(stop)) for loop in loops]
     try:
         yield workers
     finally:
