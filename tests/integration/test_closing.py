@@ -182,6 +182,17 @@ async def test_a_poll_that_a_restore_has_opened_again_takes_votes(rounds: Rounds
         await until(lambda: rounds.counted() == {"lunch": 3})
 
 
+async def test_the_seals_of_a_deleted_poll_are_removed(rounds: Rounds) -> None:
+    rounds.define("other")
+    async with working(rounds.settings()):
+        await asyncio.to_thread(rounds.run, RESET, CLOSE.replace("lunch", "other"))
+        await until(lambda: set(rounds.seals()) == {b"lunch", b"other"})
+        await until(lambda: rounds.is_final() and rounds.is_final("other"))
+        await asyncio.to_thread(rounds.run, "DELETE FROM polls WHERE slug = 'lunch'")
+        await until(lambda: set(rounds.seals()) == {b"other"})
+    assert [row[0] for row in rounds.closings()] == ["other"]
+
+
 async def test_a_final_round_cannot_be_changed_by_anybody(rounds: Rounds) -> None:
     async with working(rounds.settings()), running(rounds.redis_url) as publisher:
         await vote(publisher, range(3))

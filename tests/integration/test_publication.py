@@ -42,7 +42,7 @@ async def test_what_is_published_is_exactly_what_is_defined_and_each_change_is_a
         assert (await publish(redis, "poll", ["default", "lunch"], Rows(ONE, TWO).read)).changed == ["default", "lunch"]
         assert await read_polls(redis) == ({"default": ONE, "lunch": TWO}, {})
         assert (await publish(redis, "poll", ["default", "lunch"], Rows(ONE, TWO).read)).changed == []
-        assert (await publish(redis, "poll", ["default", "lunch"], Rows(TWO).read)).changed == ["default"]
+        assert (await publish(redis, "poll", ["default", "lunch"], Rows(TWO).read)).removed == ["default"]
         assert await read_polls(redis) == ({"lunch": TWO}, {})
         messages = [await channel.get_message(timeout=5) for _ in range(4)]
     assert [message and message["data"] for message in messages][1:] == [
@@ -57,7 +57,7 @@ async def test_what_is_published_of_an_invalid_row_stays(redis: Redis) -> None:
     await publish(redis, "poll", ["default"], rows.read)
     rows.bad = {"default": "why", "lunch": "because"}
     outcome = await publish(redis, "poll", ["default", "lunch"], rows.read)
-    assert outcome == ([], {"lunch"}, rows.bad)
+    assert outcome == ([], [], {"lunch"}, rows.bad)
     assert await read_polls(redis) == ({"default": ONE}, {})
     assert await published_numbers(redis) == {"poll": 1, "session": 0}
 

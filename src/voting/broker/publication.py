@@ -31,7 +31,8 @@ Read = Callable[[Sequence[str]], Awaitable[Definitions]]
 class Published(NamedTuple):
     """The outcome of `publish`."""
 
-    changed: list[str]  # names that were published or removed
+    changed: list[str]  # names that were published
+    removed: list[str]
     withheld: set[str]  # names of invalid rows that are not published
     bad: Mapping[str, str]  # the error of each invalid row
 
@@ -68,7 +69,7 @@ async def publish(client: Redis, kind: Kind, names: Sequence[str], read: Read) -
                     await transaction.execute()
                 except WatchError:
                     continue  # another worker has published something
-            return Published([*changed, *removed], {name for name in bad if published[name] is None}, bad)
+            return Published(list(changed), removed, {name for name in bad if published[name] is None}, bad)
 
 
 async def _published(transaction: Pipeline, key: bytes, names: Sequence[str]) -> dict[str, bytes | None]:

@@ -95,3 +95,13 @@ async def unseal(
             except WatchError:
                 continue
             return len(sealed)
+
+
+async def forget(client: Redis, slugs: Sequence[str]) -> None:
+    """Remove the seals of polls that were deleted: no vote in them counts any more."""
+    if not slugs:
+        return
+    deleted = {slug.encode() for slug in slugs}
+    boxes = cast("list[bytes]", await client.hkeys(SEALS))
+    if gone := [box for box in boxes if box.partition(b"#")[0] in deleted]:
+        await client.hdel(SEALS, *cast("list[str]", gone))

@@ -43,7 +43,9 @@ class VoteParser:
         self._polls = {poll.box.encode(): poll for poll in polls}
         # Box and choice -> the same as text, and the cut of the round.
         self._choices: dict[tuple[bytes, bytes], tuple[str, str, EntryId | None]] = {}
-        self._cuts: dict[bytes, EntryId | None] = dict.fromkeys(self._polls)  # as far as they were read; None: not sealed
+        self._cuts: dict[bytes, EntryId | None] = dict.fromkeys(
+            self._polls
+        )  # as far as they were read; None: not sealed
         self._seals = b""  # the version of the seals when they were read
         self._deleted: frozenset[bytes] = frozenset()
         self.forgotten = 0  # how often `forget` was called: what was read before the last call may be outdated

@@ -13,9 +13,8 @@ from collections.abc import Callable, Sequence
 
 from redis.asyncio import Redis
 
-from voting.broker import publication
+from voting.broker import publication, seals
 from voting.broker.publication import HASHES, Kind, Read, publish
-from voting.broker.seals import unseal
 from voting.database import poll_definitions
 from voting.database.connection import DATA_ERRORS, Connection, deadline
 from voting.polls.state import is_over
@@ -100,9 +99,10 @@ class DefinitionPublisher:
     async def _publish(self, kind: Kind, names: Sequence[str]) -> None:
         outcome = await publish(self._redis, kind, names, self._read(kind))
         if kind == "poll":
-            await unseal(self._redis, names, self._open_boxes)
-        if outcome.changed:
-            log.debug("definitions.published", kind=kind, number=len(outcome.changed))
+            await seals.unseal(self._redis, names, self._open_boxes)
+            await seals.forget(self._redis, outcome.removed)
+        if changed := outcome.changed + outcome.removed:
+            log.debug("definitions.published", kind=kind, number=len(changed))
         bad = {name: why for name, why in self._bad[kind].items() if name not in names} | {**outcome.bad}
         self._bad[kind] = bad
         self._withheld[kind] = self._withheld[kind].difference(names) | outcome.withheld
