@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from voting.operate.commands import COMMANDS, load_settings
+from voting.operate.verify_command import verify
 
 
 class InOrder(click.Group):
@@ -93,7 +94,7 @@ def up(**options: Any) -> None:
     click.get_current_context().exit(app.up(data, app.Options(**options)))
 
 
-for command in COMMANDS:
+for command in (*COMMANDS, verify):
     cli.add_command(command)
 
 

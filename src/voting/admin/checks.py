@@ -29,13 +29,23 @@ _HAS_VOTES = translatable(
     "This poll has votes, so its question and options must stay. Reset it for a new round, or make a copy."
 )
 _DEFAULT = translatable("The settings of the installation define the first poll. Change it there, or make a copy.")
+_TOLD = translatable("Whether the ballots are published must stay, since voters were told. Reset the poll first.")
 _NOT_DRAFT = translatable("The kind can be changed only before a poll is opened. Reset it first.")
 
 
 def new_poll(slug: str, new: NewPoll, now: datetime) -> StoredPoll:
     """Return the draft that is asked for, or raise `Invalid` with everything that is wrong."""
     poll = Poll(
-        slug, new.question, (), new.kind, new.max_choices, new.scale, "draft", results=new.results, access=new.access
+        slug,
+        new.question,
+        (),
+        new.kind,
+        new.max_choices,
+        new.scale,
+        "draft",
+        results=new.results,
+        access=new.access,
+        publish=new.publish,
     )
     errors: list[FieldError] = []
     poll = _with_options(poll, new.options, errors)
@@ -110,9 +120,11 @@ def change_poll(before: StoredPoll, values: dict[str, Any], now: datetime) -> St
     after = replace(
         after,
         **times,
-        poll=replace(after.poll, **{name: values[name] for name in ("results", "access") if name in values}),
+        poll=replace(after.poll, **{name: values[name] for name in ("results", "access", "publish") if name in values}),
     )
     state = after.poll.state
+    if after.poll.publish != before.poll.publish and (is_over(state) or before.has_votes):
+        raise Problem(409, "publish", _TOLD)
     if state != "draft" and times.get("opens_at"):
         message = translatable("Only a poll that was not opened yet can have a time of opening. Reset it first.")
         raise Problem(409, "not_draft", message)

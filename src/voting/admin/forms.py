@@ -20,6 +20,7 @@ from voting.web.problems import Problem
 MAX_FIELDS = 200
 _MINUTE = "%Y-%m-%dT%H:%M"
 _TEXTS = ("question", "kind", "max_choices", "scale", "results", "timer")
+_CHOICES = ("publish",)
 _TIMES = ("opens_at", "closes_at", "opens_zone", "closes_zone")
 _OFFSET = re.compile(r"[+-][0-9]{2}:[0-9]{2}")
 
@@ -65,6 +66,7 @@ class PollForm:
     scale: str = "5"
     results: str = "live"
     timer: str = ""
+    publish: str = "no"
     opens_at: str = ""
     closes_at: str = ""
     opens_zone: str = ""  # the offset of the browser's zone at that time, such as +01:00; empty for UTC
@@ -83,15 +85,16 @@ class PollForm:
             scale=str(poll["scale"] or 5),
             results=poll["results"],
             timer=str(poll["timer"] or ""),
+            publish="yes" if poll["publish"] else "no",
             opens_at=_local(poll["opens_at"]),
             closes_at=_local(poll["closes_at"]),
-            given=frozenset({"options", *_TEXTS, *_TIMES}),
+            given=frozenset({"options", *_TEXTS, *_CHOICES, *_TIMES}),
         )
 
     @classmethod
     def sent(cls, form: Form) -> Self:
         """Return the form that was sent."""
-        values: dict[str, Any] = {name: form.get(name) for name in (*_TEXTS, *_TIMES) if form.all(name)}
+        values: dict[str, Any] = {name: form.get(name) for name in (*_TEXTS, *_CHOICES, *_TIMES) if form.all(name)}
         options = form.all("option")[:MAX_OPTIONS]
         options += [""] * (2 - len(options))
         given = frozenset(values) | ({"options"} if form.all("option") else set())
@@ -125,6 +128,7 @@ class PollForm:
         values["timer"] = _number(self.timer) or None
         values["max_choices"] = (_number(self.max_choices) or None) if self.kind == "multiple" else None
         values["scale"] = _number(self.scale)
+        values["publish"] = self.publish == "yes"
         values["options"] = [self.options[number] for number in self.places]
         values["opens_at"] = _time(self.opens_at, self.opens_zone)
         values["closes_at"] = _time(self.closes_at, self.closes_zone)

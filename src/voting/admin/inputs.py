@@ -7,7 +7,7 @@ Pages and the API use the same models: `problems.parse` makes one from a form. R
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 from voting.admin.problems import Fault
 from voting.polls.labels import MAX_LABEL, clean_label, fold_label
@@ -57,12 +57,6 @@ def _no_codes(value: Any) -> Any:
     return value
 
 
-def _unpublished(value: Any) -> Any:
-    if value is not False:
-        raise Fault(translatable("Ballots cannot be published yet."))
-    return value
-
-
 def _iso_time(value: Any) -> Any:
     """Accept a time in text form only: numbers could be seconds or milliseconds."""
     if isinstance(value, str) and len(value) < 11:
@@ -81,7 +75,6 @@ Labels = Annotated[list[Label], Field(max_length=MAX_LABELS)]  # `checks` says h
 MaxChoices = Annotated[int, Field(ge=1, le=MAX_OPTIONS, strict=True)]
 Scale = Literal[5, 10]
 AccessIn = Annotated[Access, BeforeValidator(_no_codes)]
-Publish = Annotated[Literal[False], BeforeValidator(_unpublished)]
 
 _QUESTION = "1 to 200 characters."
 _OPTIONS = (
@@ -92,6 +85,9 @@ _KIND = "`single`: one option; `multiple`: up to `max_choices`; `rating`: a numb
 _MAX_CHOICES = "How many options one vote may name, for the kind `multiple`; null is all."
 _SCALE = "Of a rating: 5 is 1 to 5, 10 is 0 to 10. The default is 5."
 _RESULTS = "Who sees the numbers: everybody (`live`), those who have voted, everybody once it is closed, nobody."
+_PUBLISH = (
+    "Whether the final result has a list of all ballots, where each voter can find the own one. Stays after a vote."
+)
 _OPENS = "A draft is opened then: ISO 8601 with a time zone, in the future."
 _CLOSES = "An open poll is closed then: ISO 8601 with a time zone, in the future, and after `opens_at`."
 _TIMER = "Seconds from opening to closing, where `closes_at` is not set."
@@ -113,7 +109,7 @@ class NewPoll(Input):
     scale: Annotated[Scale | None, Field(description=_SCALE)] = None
     results: Annotated[Results, Field(description=_RESULTS)] = "live"
     access: Annotated[AccessIn, Field(description=_ACCESS)] = "open"
-    publish: Annotated[Publish, Field(description="Only false yet: ballots are not published.")] = False
+    publish: Annotated[StrictBool, Field(description=_PUBLISH)] = False
     opens_at: Annotated[Time | None, Field(description=_OPENS)] = None
     closes_at: Annotated[Time | None, Field(description=_CLOSES)] = None
     timer: Annotated[Timer | None, Field(description=_TIMER)] = None
@@ -132,7 +128,7 @@ class PollChange(Input):
     scale: Annotated[Scale | None, Field(description=_SCALE)] = None
     results: Annotated[Results | None, Field(description=_RESULTS)] = None
     access: Annotated[AccessIn | None, Field(description=_ACCESS)] = None
-    publish: Publish | None = None
+    publish: Annotated[StrictBool | None, Field(description=_PUBLISH)] = None
     opens_at: Annotated[Time | None, Field(description=_OPENS)] = None
     closes_at: Annotated[Time | None, Field(description=_CLOSES)] = None
     closes_in: Annotated[

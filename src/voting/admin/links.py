@@ -23,6 +23,8 @@ class Links:
             "result_url": f"{self.result}{path or '/'}",
             "present_url": f"{self.result}{path}/present",
             "embed_url": f"{self.result}/embed/{slug}",
+            "record_url": f"{self.result}{path}/final.json",
+            "ballots_url": f"{self.result}{path}/ballots",
             "control_url": f"{self.admin}/polls/{slug}/control",
         }
 

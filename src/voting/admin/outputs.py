@@ -43,6 +43,8 @@ class Urls(BaseModel):
     result_url: str
     present_url: str
     embed_url: str
+    record_url: str = Field(description="The record of the final result; 404 until there is one.")
+    ballots_url: str = Field(description="Where voters find their ballots, if they are published, when it is final.")
     control_url: str
 
 
@@ -56,6 +58,7 @@ class PollSummary(Urls):
     round: int
     results: Results
     access: Access
+    publish: bool
     max_choices: int | None
     scale: int | None
     opens_at: datetime | None
@@ -77,11 +80,16 @@ class RoundOut(BaseModel):
     opened: datetime | None
     closed: datetime | None
     total: int
+    final: datetime | None = Field(description="When it became final: since then nothing can change it.")
+    fingerprint: str | None = Field(description="Of the record of the final result.")
+    publish: bool | None = Field(description="Whether its ballots are published.")
 
 
 class PollOut(PollSummary, Numbers):
     """A poll with its numbers, which are always shown here."""
 
+    final: datetime | None = Field(description="When this round became final: since then nothing can change it.")
+    fingerprint: str | None = Field(description="Of the record of the final result.")
     waiting: int = Field(description="Votes of all polls that are accepted and not counted yet.")
     rounds: list[RoundOut] = Field(description="The earlier rounds, the last first.")
     sessions: list[str] = Field(description="The join codes of the sessions that it is in.")
@@ -104,6 +112,8 @@ class Export(Numbers):
     state: State
     opened: datetime | None
     closed: datetime | None
+    final: datetime | None
+    fingerprint: str | None = Field(description="Of the record of the final result.")
     choices: dict[str, int]
 
 

@@ -37,7 +37,19 @@ async def numbers(poll: Poll, tallies: Mapping[str, int]) -> Fields:
 
 def _summary(stored: StoredPoll, total: int) -> Fields:
     poll = stored.poll
-    names = ("slug", "question", "kind", "state", "round", "results", "access", "max_choices", "scale", "changed")
+    names = (
+        "slug",
+        "question",
+        "kind",
+        "state",
+        "round",
+        "results",
+        "access",
+        "max_choices",
+        "scale",
+        "changed",
+        "publish",
+    )
     times = ("opens_at", "closes_at", "timer", "opened", "closed", "created")
     fields = {name: getattr(poll, name) for name in names} | {name: getattr(stored, name) for name in times}
     return fields | {"total": total}
@@ -50,7 +62,7 @@ async def poll(connection: Connection, who: Identity, slug: str) -> Fields:
     result = await numbers(stored.poll, stored.tallies)
     rounds = await _rows(connection, "admin_rounds", slug=slug)
     shown = stored.sessions if who.role == "admin" else [who.session]
-    more = {"waiting": stored.waiting, "sessions": list(shown)}
+    more = {name: getattr(stored, name) for name in ("waiting", "final", "fingerprint")} | {"sessions": list(shown)}
     return _summary(stored, result["total"]) | result | more | {"rounds": rounds}
 
 
@@ -90,17 +102,20 @@ async def export(connection: Connection, who: Identity, slug: str, round_: int |
     await require_poll(connection, who, slug)
     stored = await read_poll(connection, slug)
     poll, tallies, opened, closed = stored.poll, stored.tallies, stored.opened, stored.closed
+    end = {"final": stored.final, "fingerprint": stored.fingerprint}
     if round_ is not None and round_ != poll.round:
         rows = await _rows(connection, "admin_round", slug=slug, round=round_)
         if not rows:
             raise Problem(404, "unknown_round", translatable("This poll has no such round."))
         row = rows[0]
-        more = {name: row[name] for name in ("kind", "max_choices", "scale")} | {"round": round_, "state": "closed"}
+        end = {name: row[name] for name in end}
+        state = "final" if row["final"] else "closed"
+        more = {name: row[name] for name in ("kind", "max_choices", "scale")} | {"round": round_, "state": state}
         poll = Poll.from_parts(slug, row["question"], row["options"], more)
         tallies, opened, closed = row["tallies"], row["opened"], row["closed"]
     fields = {"poll": slug, "round": poll.round, "question": poll.question, "kind": poll.kind, "state": poll.state}
     choices = {choice: votes for choice, votes in sorted(tallies.items()) if votes}
-    return fields | {"opened": opened, "closed": closed, "choices": choices} | await numbers(poll, tallies)
+    return fields | {"opened": opened, "closed": closed, "choices": choices} | end | await numbers(poll, tallies)
 
 
 async def session(connection: Connection, who: Identity, code: str) -> Fields:

@@ -31,6 +31,8 @@ class StoredPoll:
     tallies: Mapping[str, int] = field(default_factory=dict)  # choice -> votes, of this round
     sessions: tuple[str, ...] = ()  # the codes of those that it is in
     waiting: int = 0  # votes of all polls that are accepted and not counted yet
+    final: datetime | None = None
+    fingerprint: str | None = None  # of the record
 
     @property
     def has_votes(self) -> bool:
@@ -41,7 +43,7 @@ class StoredPoll:
         """Return the poll of a row, or raise `BadPoll`."""
         poll = Poll.from_parts(row["slug"], row["question"], row["options"], row["more"])
         names = ("created", "timer", "opens_at", "closes_at", "opened", "closed")
-        more = {name: row[name] for name in ("tallies", "waiting") if name in row}
+        more = {name: row[name] for name in ("tallies", "waiting", "final", "fingerprint") if name in row}
         sessions = tuple(row.get("sessions", ()))
         return cls(poll, sessions=sessions, **{name: row[name] for name in names}, **more)
 
@@ -55,6 +57,7 @@ class StoredPoll:
             "state": poll.state,
             "results": poll.results,
             "access": poll.access,
+            "publish": poll.publish,
             "opened": self.opened,
             "closed": self.closed,
         }

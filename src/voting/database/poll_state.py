@@ -17,6 +17,14 @@ class Backlog(NamedTuple):
     paused_since: datetime | None  # when the last worker stopped counting; None while one counts
 
 
+class Final(NamedTuple):
+    """The end of the current round."""
+
+    at: datetime  # when it became final
+    fingerprint: str  # of its record
+    publishes: bool  # whether its ballots can be downloaded
+
+
 class PollState(NamedTuple):
     """One poll at one moment."""
 
@@ -25,6 +33,7 @@ class PollState(NamedTuple):
     defined: int  # the revision of the last change of the definition or state
     tallies: str  # JSON: choice -> votes; choices without votes may be missing. Many choices take long to parse.
     backlog: Backlog
+    final: Final | None = None
 
     @property
     def votes(self) -> dict[str, int]:
@@ -57,8 +66,17 @@ async def poll_states(connection: Connection, slugs: Sequence[str]) -> tuple[lis
     polls, bad = parse_polls(row[:4] for row in rows)
     valid = (row[4:] for row in rows if row[0] not in bad)
     return [
-        PollState(poll, revision, defined, tallies, Backlog(*backlog))
-        for poll, (revision, defined, tallies, *backlog) in zip(polls, valid, strict=True)
+        PollState(
+            poll,
+            revision,
+            defined,
+            tallies,
+            Backlog(waiting, paused),
+            Final(at, fingerprint, publishes) if at else None,
+        )
+        for poll, (revision, defined, tallies, waiting, paused, at, fingerprint, publishes) in zip(
+            polls, valid, strict=True
+        )
     ], bad
 
 

@@ -5,21 +5,20 @@ without blanks, so a record can be compared by reading 64 characters. `tally` is
 choice; what pages show is computed from it.
 """
 
-import csv
 import hashlib
 import hmac
-import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from voting.polls.poll import BadPoll, Poll, parse_object
-from voting.polls.tally import evaluate
-from voting.polls.tracker import parse_tracker, tracker_text
+from voting.polls.tracker import tracker_text
 
 HEADER = ("tracker", "choice")
+_BALLOT = re.compile(rb'([0-9a-f]{4}(?:-[0-9a-f]{4}){3}),(?:"([^"\r\n]*)"|([^",\r\n]*))\r?\n?')
 
 
 class BadRecord(ValueError):
@@ -113,41 +112,60 @@ def header_line() -> bytes:
     return ",".join(HEADER).encode() + b"\r\n"
 
 
-def parse_ballots(data: bytes) -> list[tuple[bytes, str]]:
-    """Return tracker and choice of each ballot in a list, or raise `BadBallots`."""
-    try:
-        rows = list(csv.reader(io.StringIO(data.decode(), newline=""), strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BadBallots(f"it is not CSV in UTF-8: {error}") from None
-    if not rows or tuple(rows[0]) != HEADER:
-        raise BadBallots(f"its first line is not {','.join(HEADER)}")
-    ballots = []
-    for number, row in enumerate(rows[1:], 2):
-        tracker = parse_tracker(row[0]) if len(row) == len(HEADER) else None
-        if tracker is None:
-            raise BadBallots(f"line {number} is not a tracker and a choice")
-        ballots.append((tracker, row[1]))
-    return ballots
+class BallotCount:
+    """What a list of ballots adds up to. Its lines are added one after another, so the list is never in memory.
+
+    Attributes:
+        ballots: their number.
+        choices: choice -> ballots with it.
+        doubled: their number, of those whose tracker was in the list before.
+        first_doubled: the tracker of the first of them.
+    """
+
+    def __init__(self, header: bytes) -> None:
+        if header.strip() != header_line().strip():
+            raise BadBallots(f"its first line is not {','.join(HEADER)}")
+        self._hash = hashlib.sha256(header)
+        self._seen: set[bytes] = set()
+        self.ballots = self.doubled = 0
+        self.first_doubled = ""
+        self.choices: Counter[str] = Counter()
+
+    def add(self, line: bytes) -> None:
+        """Count the next line, or raise `BadBallots`."""
+        found = _BALLOT.fullmatch(line)
+        if found is None:
+            raise BadBallots(f"line {self.ballots + 2} is not a tracker and a choice")
+        tracker = found[1]
+        self._hash.update(line)
+        self.ballots += 1
+        self.choices[(found[2] or found[3] or b"").decode(errors="replace")] += 1
+        if tracker in self._seen:
+            self.doubled += 1
+            self.first_doubled = self.first_doubled or tracker.decode()
+        self._seen.add(tracker)
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the lines so far, in hexadecimal."""
+        return self._hash.hexdigest()
 
 
-def faults_of_ballots(record: Record, data: bytes) -> list[str]:
+def faults_of_ballots(record: Record, count: BallotCount) -> list[str]:
     """Return how a list of ballots differs from a record; none if it is the list that was published."""
-    ballots = parse_ballots(data)
     faults = []
-    trackers = Counter(tracker for tracker, _ in ballots)
-    if doubled := [tracker for tracker, times in trackers.items() if times > 1]:
-        faults.append(f"{len(doubled):,} trackers are in the list more than once, such as {tracker_text(doubled[0])}")
-    if bad := [each for each in ballots if not record.poll.accepts(each[1])]:
-        tracker, choice = tracker_text(bad[0][0]), bad[0][1][:50]
-        faults.append(f"{len(bad):,} ballots have a choice that the poll does not allow, such as {tracker}: {choice!a}")
-    counted = Counter(choice for _, choice in ballots)
-    if len(ballots) != record.total:
-        faults.append(f"the list has {len(ballots):,} ballots, and the record {record.total:,}")
-    faults += _differences(counted, record.tally)
+    if count.doubled:
+        example = f"the first is {count.first_doubled}"
+        faults.append(f"{count.doubled:,} ballots have a tracker that was in the list before; {example}")
+    if bad := [choice for choice in count.choices if not record.poll.accepts(choice)]:
+        faults.append(f"the list has a choice that the poll does not allow: {bad[0][:50]!a}")
+    if count.ballots != record.total:
+        faults.append(f"the list has {count.ballots:,} ballots, and the record {record.total:,}")
+    faults += _differences(count.choices, record.tally)
     if record.ballots is None:
         faults.append("the record says that this poll publishes no ballots")
-    elif not hmac.compare_digest(hashlib.sha256(data).hexdigest(), record.ballots):
-        faults.append("the file is not the one that was published: its SHA-256 differs from that in the record")
+    elif not hmac.compare_digest(count.sha256, record.ballots):
+        faults.append("the file is not the one that was published: its SHA-256 is not the one in the record")
     return faults
 
 
@@ -155,8 +173,3 @@ def _differences(counted: Mapping[str, int], tally: Mapping[str, int]) -> Iterab
     for choice in sorted({*counted, *tally}):
         if (found := counted.get(choice, 0)) != (published := tally.get(choice, 0)):
             yield f"choice {choice[:50]!a}: {found:,} ballots in the list, {published:,} in the record"
-
-
-def result_of(record: Record) -> Any:
-    """Return the result that follows from a record's tally."""
-    return evaluate(record.poll, record.tally)

@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from voting.result.endpoints import ResultEndpoints
 from voting.result.hub import Hub
 from voting.result.metrics import ResultMetrics
+from voting.result.record_endpoints import RecordEndpoints
 from voting.result.viewer_server import ViewerServer
 from voting.result.watcher import Watcher
 from voting.service import health, lifecycle, logs, metrics, tracing
@@ -22,11 +23,14 @@ from voting.web.server import connection_limit, listen, serve
 log = logs.get()
 
 
-def create_app(settings: ResultSettings, pages: Pages, hub: Hub, stop: Stop) -> Starlette:
+def create_app(
+    settings: ResultSettings, pages: Pages, hub: Hub, stop: Stop, records: RecordEndpoints | None = None
+) -> Starlette:
     """Return the public application; a `Watcher` updates the hub."""
     endpoints = ResultEndpoints(settings, pages, hub)
+    records = records or RecordEndpoints(settings, pages, hub)
     probes = health.probes(lambda: hub.loaded and not stop.is_set())
-    return application(pages, [*endpoints.routes(), pages.route(), *probes])
+    return application(pages, [*endpoints.routes(), *records.routes(), pages.route(), *probes])
 
 
 def run(settings: ResultSettings) -> None:
@@ -40,7 +44,8 @@ async def main(settings: ResultSettings, stop: Stop) -> None:
     result_metrics = ResultMetrics(registry)
     hub = Hub(result_metrics)
     pages = Pages("voting.result")
-    app = create_app(settings, pages, hub, stop)
+    records = RecordEndpoints(settings, pages, hub)
+    app = create_app(settings, pages, hub, stop, records)
     recorder = tracing.start(settings, "result")
     private_app = health.private_app(lambda: hub.loaded and not stop.is_set(), registry)
     log.info("result.starting", host=settings.host, port=settings.result_port)
@@ -53,5 +58,6 @@ async def main(settings: ResultSettings, stop: Stop) -> None:
         limit = connection_limit(settings.max_connections, shared=bool(settings.trusted_proxies))
         viewers = ViewerServer(settings, hub, result_metrics).viewer
         tasks.create_task(serve(limited, public, stop, limit=limit, on_rejection=result_metrics.reject, ws=viewers))
+    await records.close()
     recorder.close()
     log.info("result.stopped")

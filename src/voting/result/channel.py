@@ -103,7 +103,7 @@ class Channel:
         revision = max(self._counted, state.defined)
         stale = {"stale_since": self._stale_since}
         without = state_view(poll, state.defined, state.backlog) | stale
-        numbers = numbers_view(poll, revision, state.backlog, self._evaluation) | stale
+        numbers = numbers_view(poll, revision, state.backlog, self._evaluation, state.final) | stale
         published = []
         for audience, feed in self.feeds.items():
             is_shown = is_visible(poll.results, poll.state, has_ticket=audience == "voter")

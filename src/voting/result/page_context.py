@@ -3,8 +3,10 @@
 import math
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
+from voting.polls.poll import DEFAULT_POLL
 from voting.polls.tally import bar_lengths
 from voting.result.channel import Channel
 from voting.result.snapshot import Snapshot
@@ -32,8 +34,10 @@ def page_context(
         "ws_path": f"{prefix}/ws{view}",
         "vote_href": f"{prefix}/vote",
         "present_href": f"{prefix}/present",
+        "ballots_href": f"{'' if snapshot['poll'] == DEFAULT_POLL else '/p/' + (snapshot['poll'] or '')}/ballots",
         "shares": bar_lengths(snapshot["kind"], snapshot["options"], snapshot["total"]) if is_shown else [],
         "rates": list(channel.rates) if is_shown and channel else [],
+        "final_at": datetime.fromisoformat(snapshot["final"]["at"]).timestamp() if snapshot.get("final") else None,
         "due": due(snapshot),
         "remaining": _remaining(due(snapshot)),
     }

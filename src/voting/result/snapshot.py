@@ -7,15 +7,17 @@ that nobody can tell when a vote is counted.
 from datetime import UTC
 from typing import Any
 
-from voting.database.poll_state import Backlog
+from voting.database.poll_state import Backlog, Final
 from voting.polls.poll import Poll
 from voting.polls.tally import Evaluation, option_rows
 
 Snapshot = dict[str, Any]
 
 
-def numbers_view(poll: Poll, revision: int, backlog: Backlog, result: Evaluation) -> Snapshot:
-    """Return the view with numbers."""
+def numbers_view(
+    poll: Poll, revision: int, backlog: Backlog, result: Evaluation, final: Final | None = None
+) -> Snapshot:
+    """Return the view with numbers; `final` is the end of the round."""
     options = option_rows(poll, result)
     more: Snapshot = {}
     if poll.kind == "rating":
@@ -23,6 +25,9 @@ def numbers_view(poll: Poll, revision: int, backlog: Backlog, result: Evaluation
     if poll.kind == "ranking":
         more = {"runoff": [each._asdict() for each in result.runoff or ()], "winner": result.winner}
     first = {"poll": poll.slug, "question": poll.question, "revision": revision, "options": options}
+    if final:
+        at = final.at.astimezone(UTC).isoformat(timespec="seconds")
+        more["final"] = {"at": at, "fingerprint": final.fingerprint, "published": final.publishes}
     return first | {"total": result.total, "stale_since": None} | _backlog(backlog) | _definition(poll) | more
 
 

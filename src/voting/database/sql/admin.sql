@@ -6,8 +6,9 @@
 SELECT p.slug, p.question, p.options, poll_fields(p) AS more, p.timer, p.opens_at, p.closes_at, p.opened, p.closed, p.created,
        (SELECT coalesce(json_object_agg(choice, votes), '{}') FROM tallies WHERE poll = poll_box(p.slug, p.round)) AS tallies,
        (SELECT coalesce(json_agg(code ORDER BY created, code), '[]') FROM sessions WHERE polls @> ARRAY[p.slug]) AS sessions,
-       coalesce((SELECT lag + pending FROM workers ORDER BY seen DESC LIMIT 1), 0) AS waiting
-FROM polls AS p WHERE slug = %(slug)s
+       coalesce((SELECT lag + pending FROM workers ORDER BY seen DESC LIMIT 1), 0) AS waiting,
+       c.final, c.record::json ->> 'fingerprint' AS fingerprint
+FROM polls AS p LEFT JOIN closings AS c ON c.poll = p.slug AND c.round = p.round WHERE slug = %(slug)s
 
 
 -- name: admin_lock_poll
@@ -38,19 +39,23 @@ FROM polls AS p WHERE slug = ANY(%(slugs)s)
 -- name: admin_rounds
 -- The earlier rounds of a poll, the last first.
 SELECT r.round, r.question, r.kind, r.opened, r.closed,
-       (SELECT coalesce(sum(votes), 0)::bigint FROM tallies WHERE poll = poll_box(r.poll, r.round)) AS total
-FROM rounds AS r WHERE poll = %(slug)s ORDER BY round DESC LIMIT 1000
+       (SELECT coalesce(sum(votes), 0)::bigint FROM tallies WHERE poll = poll_box(r.poll, r.round)) AS total,
+       c.final, c.record::json ->> 'fingerprint' AS fingerprint, c.publish
+FROM rounds AS r LEFT JOIN closings AS c USING (poll, round)
+WHERE poll = %(slug)s ORDER BY round DESC LIMIT 1000
 
 
 -- name: admin_round
 SELECT r.question, r.options, r.kind, r.max_choices, r.scale, r.opened, r.closed,
-       (SELECT coalesce(json_object_agg(choice, votes), '{}') FROM tallies WHERE poll = poll_box(r.poll, r.round)) AS tallies
-FROM rounds AS r WHERE poll = %(slug)s AND round = %(round)s
+       (SELECT coalesce(json_object_agg(choice, votes), '{}') FROM tallies WHERE poll = poll_box(r.poll, r.round)) AS tallies,
+       c.final, c.record::json ->> 'fingerprint' AS fingerprint
+FROM rounds AS r LEFT JOIN closings AS c USING (poll, round) WHERE poll = %(slug)s AND round = %(round)s
 
 
 -- name: admin_insert_poll
-INSERT INTO polls (slug, question, options, kind, max_choices, scale, state, results, access, opens_at, closes_at, timer)
-VALUES (%(slug)s, %(question)s, %(options)s, %(kind)s, %(max_choices)s, %(scale)s, 'draft', %(results)s, %(access)s,
+INSERT INTO polls (slug, question, options, kind, max_choices, scale, state, results, access, publish,
+                   opens_at, closes_at, timer)
+VALUES (%(slug)s, %(question)s, %(options)s, %(kind)s, %(max_choices)s, %(scale)s, 'draft', %(results)s, %(access)s, %(publish)s,
         %(opens_at)s, %(closes_at)s, %(timer)s)
 
 
@@ -58,7 +63,7 @@ VALUES (%(slug)s, %(question)s, %(options)s, %(kind)s, %(max_choices)s, %(scale)
 -- The trigger `stamp_poll` sees whether something has changed that others must learn.
 UPDATE polls
 SET question = %(question)s, options = %(options)s, kind = %(kind)s, max_choices = %(max_choices)s, scale = %(scale)s,
-    results = %(results)s, access = %(access)s, state = %(state)s, opens_at = %(opens_at)s, closes_at = %(closes_at)s, timer = %(timer)s,
+    results = %(results)s, access = %(access)s, publish = %(publish)s, state = %(state)s, opens_at = %(opens_at)s, closes_at = %(closes_at)s, timer = %(timer)s,
     opened = %(opened)s, closed = %(closed)s
 WHERE slug = %(slug)s
 
@@ -155,16 +160,15 @@ DELETE FROM webhook_events WHERE at < now() - interval '1 day' RETURNING event, 
 
 
 -- name: admin_claim_webhook
--- Takes the oldest event that is due, and sets when it is tried again if it is not delivered now. The numbers of a
--- closing are final when a worker has reported, a second or more after it, that no vote waits; that is awaited for a
--- minute.
+-- Takes the oldest event that is due, and sets when it is tried again if it is not delivered now. The event of a closing
+-- waits until the round is final, for a minute at most.
 UPDATE webhook_events
 SET attempts = attempts + 1, next_try = now() + make_interval(secs => least(3600, 10 * 2 ^ least(attempts, 10)) * (0.5 + random() / 2))
 WHERE id = (
     SELECT id FROM webhook_events AS event
     WHERE next_try <= now() AND (
         event.event = 'poll.opened' OR body IS NOT NULL OR at < now() - interval '1 minute'
-        OR EXISTS (SELECT FROM workers WHERE seen > at + interval '1 second' AND lag + pending = 0))
+        OR EXISTS (SELECT FROM closings WHERE closings.poll = event.poll AND closings.round = event.round AND final IS NOT NULL))
     ORDER BY at LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING id::text, event, poll, round, at, body
 

@@ -159,7 +159,7 @@ SELECT list_ballots(%(slug)s, %(round)s)
 
 
 -- name: ballots_of_box
-SELECT tracker, choice FROM ballots WHERE poll = %(box)s ORDER BY tracker
+SELECT tracker, choice FROM ballots WHERE poll = %(box)s ORDER BY tracker, choice
 
 
 -- name: finish_round
@@ -190,9 +190,11 @@ LIMIT 1
 SELECT p.slug, p.question, p.options, poll_fields(p), p.revision, p.defined,
        (SELECT coalesce(json_object_agg(choice, votes), '{}') FROM tallies WHERE poll = poll_box(p.slug, p.round))::text AS tallies,
        coalesce(w.waiting, 0) AS waiting,
-       CASE WHEN w.seen > now() - interval '3 seconds' THEN NULL ELSE coalesce(w.seen, p.created) END AS paused_since
+       CASE WHEN w.seen > now() - interval '3 seconds' THEN NULL ELSE coalesce(w.seen, p.created) END AS paused_since,
+       c.final, c.record::json ->> 'fingerprint', c.publish
 FROM polls AS p
 LEFT JOIN (SELECT seen, lag + pending AS waiting FROM workers ORDER BY seen DESC LIMIT 1) AS w ON true
+LEFT JOIN closings AS c ON p.state = 'final' AND c.poll = p.slug AND c.round = p.round
 WHERE p.slug = ANY(%(slugs)s)
 ORDER BY p.slug
 
@@ -204,6 +206,22 @@ SELECT p.slug, p.revision, coalesce(w.waiting, 0) AS waiting,
 FROM polls AS p
 LEFT JOIN (SELECT seen, lag + pending AS waiting FROM workers ORDER BY seen DESC LIMIT 1) AS w ON true
 WHERE p.slug = ANY(%(slugs)s)
+
+
+-- name: record
+-- The end of a round.
+SELECT closed, publish, final, record FROM closings WHERE poll = %(slug)s AND round = %(round)s
+
+
+-- name: ballot
+SELECT choice FROM ballots WHERE poll = %(box)s AND tracker = %(tracker)s
+
+
+-- name: ballots_after
+-- The ballots of the published list after one of them, in its order.
+SELECT tracker, choice FROM ballots
+WHERE poll = %(box)s AND (tracker, choice) > (%(tracker)s, %(choice)s)
+ORDER BY tracker, choice LIMIT %(limit)s
 
 
 -- name: session_changes

@@ -35,8 +35,9 @@ function showState(message, kind) {
 function showStateOf(snapshot) {
   if (snapshot.stale_since) showState(since(words.stale, snapshot.stale_since), "warn");
   else if (snapshot.paused_since) showState(since(words.paused, snapshot.paused_since), "warn");
+  else if (snapshot.state === "closed") showState(words.closing, "");
+  else if (snapshot.state === "final" && snapshot.total !== null) showState(words.final, "");
   else if (snapshot.waiting > 0) showState(`${words.live} · ${counted(words.waiting, snapshot.waiting)}`, "live");
-  else if (["closed", "final"].includes(snapshot.state) && snapshot.total !== null) showState(words.final, "");
   else showState(words.live, "live");
 }
 

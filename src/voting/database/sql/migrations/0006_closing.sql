@@ -32,7 +32,7 @@ CREATE TABLE ballots (
     tracker bytea NOT NULL,
     choice  text NOT NULL
 );
-CREATE INDEX ballots_tracker ON ballots (poll, tracker);
+CREATE INDEX ballots_tracker ON ballots (poll, tracker, choice);
 
 CREATE OR REPLACE FUNCTION poll_fields(p polls) RETURNS jsonb LANGUAGE sql STABLE
 RETURN jsonb_build_object(
