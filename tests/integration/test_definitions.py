@@ -230,22 +230,20 @@ async def test_a_vote_is_counted_in_the_round_in_which_it_was_accepted(stores: S
     async with working(stores.settings()):
         stores.vote(1, poll=b"lunch")
         await until(lambda: stores.counted() == {"lunch": 1})
-        stores.run(RESET)
-        stores.vote(2, poll=b"lunch")  # was accepted before
-        stores.vote(1, poll=b"lunch#2")
+    stores.vote(2, poll=b"lunch")
+    stores.run(RESET)
+    stores.vote(1, poll=b"lunch#2")
+    async with working(stores.settings()) as (worker,):
         await until(lambda: stores.counted() == {"lunch": 2, "lunch#2": 1})
-        stores.run(RESET)
+        await until(lambda: stores.rows("SELECT final IS NOT NULL FROM closings") == [(True,)])
         stores.vote(3, poll=b"lunch#2")
-        stores.vote(4, poll=b"lunch")
-        await until(lambda: stores.counted() == {"lunch": 3, "lunch#2": 2})
-        assert stores.dead() == []
+        stores.vote(4, poll=b"lunch")  # after its end: the vote service has refused it
         stores.vote(5, poll=b"lunch#4")
         stores.vote(6, poll=b"lunch#1")
         await until(lambda: stores.left() == (0, 0))
+        assert value_of(worker._metrics.late) == 1
+    assert stores.counted() == {"lunch": 2, "lunch#2": 2}
     assert stores.dead() == ["unknown poll"] * 2
-    async with working(stores.settings()):  # which knows no poll
-        stores.vote(5, poll=b"lunch")
-        await until(lambda: stores.counted() == {"lunch": 4, "lunch#2": 2})
 
 
 async def test_a_vote_for_a_deleted_poll_is_dropped_and_one_for_a_poll_made_again_is_counted(stores: Stores) -> None:
