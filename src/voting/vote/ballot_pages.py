@@ -24,6 +24,7 @@ class BallotView(NamedTuple):
         session: the session in which the poll is shown.
         choice: the choice that was accepted just now; empty if none was.
         voted: whether to say that the voter has voted, where the choice is not known.
+        has_code: whether this browser remembers a voting code that the poll accepts.
     """
 
     ballot: PreparedBallot
@@ -32,6 +33,7 @@ class BallotView(NamedTuple):
     session: Session | None = None
     choice: bytes = b""
     voted: bool = False
+    has_code: bool = False
 
 
 class BallotPages:
@@ -61,6 +63,7 @@ class BallotPages:
             state=view.state,
             chosen=[labels[key] for key in (chosen if poll.limit > 1 else [chosen]) if key],
             voted=view.voted,
+            has_code=view.has_code,
             sees_result=view.state != "draft"
             and is_visible(poll.results, view.state, has_ticket=bool(chosen) or view.voted),
             receipt=PLACEHOLDER,
