@@ -31,6 +31,8 @@ _HAS_VOTES = translatable(
 _DEFAULT = translatable("The settings of the installation define the first poll. Change it there, or make a copy.")
 _NOT_DRAFT = translatable("The kind can be changed only before a poll is opened. Reset it first.")
 
+_ACCESS = translatable("Whether people vote with codes can be changed only before a poll is opened. Reset it first.")
+
 
 def new_poll(slug: str, new: NewPoll, now: datetime) -> StoredPoll:
     """Return the draft that is asked for, or raise `Invalid` with everything that is wrong."""
@@ -113,6 +115,8 @@ def change_poll(before: StoredPoll, values: dict[str, Any], now: datetime) -> St
         poll=replace(after.poll, **{name: values[name] for name in ("results", "access") if name in values}),
     )
     state = after.poll.state
+    if state != "draft" and (after.poll.access == "code") != (before.poll.access == "code"):
+        raise Problem(409, "not_draft", _ACCESS)
     if state != "draft" and times.get("opens_at"):
         message = translatable("Only a poll that was not opened yet can have a time of opening. Reset it first.")
         raise Problem(409, "not_draft", message)

@@ -26,19 +26,22 @@ RETURN poll_fields(p) || jsonb_build_object(
 -- Publishes the polls anew whose codes have changed.
 CREATE FUNCTION codes_changed() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
 DECLARE
-    changed text[];
+    slugs text[];
 BEGIN
     IF TG_TABLE_NAME = 'code_lists' THEN
-        changed := ARRAY[coalesce(NEW.owner, OLD.owner)] || (SELECT polls FROM sessions WHERE code = coalesce(NEW.owner, OLD.owner));
+        slugs := ARRAY[coalesce(NEW.owner, OLD.owner)] || (SELECT polls FROM sessions WHERE code = coalesce(NEW.owner, OLD.owner));
     ELSIF EXISTS (SELECT FROM code_lists WHERE owner = OLD.code) THEN
-        changed := OLD.polls || coalesce(NEW.polls, '{}');
+        slugs := OLD.polls || coalesce(NEW.polls, '{}');
         IF TG_OP = 'DELETE' THEN
             DELETE FROM code_lists WHERE owner = OLD.code;
         END IF;
     END IF;
+    IF slugs IS NULL THEN
+        RETURN NULL;
+    END IF;
     PERFORM lock_definitions();
-    PERFORM FROM polls WHERE slug = ANY(changed) ORDER BY slug FOR NO KEY UPDATE; -- in the order of `count` in queries.sql
-    UPDATE polls SET codes_version = codes_version + 1 WHERE slug = ANY(changed);
+    PERFORM FROM polls WHERE slug = ANY(slugs) ORDER BY slug FOR NO KEY UPDATE; -- in the order of `count` in queries.sql
+    UPDATE polls SET codes_version = codes_version + 1 WHERE slug = ANY(slugs);
     RETURN NULL;
 END
 $$;
