@@ -32,6 +32,8 @@ _DEFAULT = translatable("The settings of the installation define the first poll.
 _TOLD = translatable("Whether the ballots are published must stay, since voters were told. Reset the poll first.")
 _NOT_DRAFT = translatable("The kind can be changed only before a poll is opened. Reset it first.")
 
+_ACCESS = translatable("Whether people vote with codes can be changed only before a poll is opened. Reset it first.")
+
 
 def new_poll(slug: str, new: NewPoll, now: datetime) -> StoredPoll:
     """Return the draft that is asked for, or raise `Invalid` with everything that is wrong."""
@@ -125,6 +127,8 @@ def change_poll(before: StoredPoll, values: dict[str, Any], now: datetime) -> St
     state = after.poll.state
     if after.poll.publish != before.poll.publish and (is_over(state) or before.has_votes):
         raise Problem(409, "publish", _TOLD)
+    if state != "draft" and (after.poll.access == "code") != (before.poll.access == "code"):
+        raise Problem(409, "not_draft", _ACCESS)
     if state != "draft" and times.get("opens_at"):
         message = translatable("Only a poll that was not opened yet can have a time of opening. Reset it first.")
         raise Problem(409, "not_draft", message)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 from voting.admin.problems import Fault
+from voting.polls.codes import MAX_CHANGES, MAX_SERIAL
 from voting.polls.labels import MAX_LABEL, clean_label, fold_label
 from voting.polls.poll import MAX_OPTIONS, Access, Kind, Results
 from voting.polls.session import parse_code
@@ -51,12 +52,6 @@ def _code(text: str) -> str:
     return code
 
 
-def _no_codes(value: Any) -> Any:
-    if value == "code":
-        raise Fault(translatable("Voting with codes is not possible yet."))
-    return value
-
-
 def _iso_time(value: Any) -> Any:
     """Accept a time in text form only: numbers could be seconds or milliseconds."""
     if isinstance(value, str) and len(value) < 11:
@@ -74,13 +69,15 @@ Timer = Annotated[int, Field(ge=TIMER[0], le=TIMER[1], strict=True)]
 Labels = Annotated[list[Label], Field(max_length=MAX_LABELS)]  # `checks` says how many a poll may have
 MaxChoices = Annotated[int, Field(ge=1, le=MAX_OPTIONS, strict=True)]
 Scale = Literal[5, 10]
-AccessIn = Annotated[Access, BeforeValidator(_no_codes)]
 
 _QUESTION = "1 to 200 characters."
 _OPTIONS = (
     "2 to 20 labels, which differ in more than case. A rating has none: its options are the numbers of its scale."
 )
-_ACCESS = "`open`: a program without a cookie may vote too; `browser`: only browsers that loaded the ballot."
+_ACCESS = (
+    "`open`: a program without a cookie may vote too; `browser`: only browsers that loaded the ballot; `code`: only "
+    "with a voting code, which votes once from whatever browser."
+)
 _KIND = "`single`: one option; `multiple`: up to `max_choices`; `rating`: a number; `ranking`: options in order."
 _MAX_CHOICES = "How many options one vote may name, for the kind `multiple`; null is all."
 _SCALE = "Of a rating: 5 is 1 to 5, 10 is 0 to 10. The default is 5."
@@ -108,7 +105,7 @@ class NewPoll(Input):
     max_choices: Annotated[MaxChoices | None, Field(description=_MAX_CHOICES)] = None
     scale: Annotated[Scale | None, Field(description=_SCALE)] = None
     results: Annotated[Results, Field(description=_RESULTS)] = "live"
-    access: Annotated[AccessIn, Field(description=_ACCESS)] = "open"
+    access: Annotated[Access, Field(description=_ACCESS)] = "open"
     publish: Annotated[StrictBool, Field(description=_PUBLISH)] = False
     opens_at: Annotated[Time | None, Field(description=_OPENS)] = None
     closes_at: Annotated[Time | None, Field(description=_CLOSES)] = None
@@ -127,7 +124,7 @@ class PollChange(Input):
     max_choices: Annotated[MaxChoices | None, Field(description=_MAX_CHOICES)] = None
     scale: Annotated[Scale | None, Field(description=_SCALE)] = None
     results: Annotated[Results | None, Field(description=_RESULTS)] = None
-    access: Annotated[AccessIn | None, Field(description=_ACCESS)] = None
+    access: Annotated[Access | None, Field(description=_ACCESS)] = None
     publish: Annotated[StrictBool | None, Field(description=_PUBLISH)] = None
     opens_at: Annotated[Time | None, Field(description=_OPENS)] = None
     closes_at: Annotated[Time | None, Field(description=_CLOSES)] = None
@@ -157,3 +154,21 @@ class SessionChange(Input):
 
 
 Code = Annotated[str, AfterValidator(_code)]
+
+
+class NewCodes(Input):
+    """How many voting codes to make."""
+
+    count: Annotated[int, Field(ge=1, le=MAX_SERIAL, strict=True)]
+
+
+class SomeCodes(Input):
+    """Voting codes, named by their number or by themselves."""
+
+    numbers: Annotated[
+        list[Annotated[int, Field(ge=1, le=MAX_SERIAL, strict=True)]],
+        Field(max_length=MAX_CHANGES, description="Of the codes, from 1."),
+    ] = []
+    codes: Annotated[
+        list[Annotated[str, Field(max_length=100)]], Field(max_length=MAX_CHANGES, description="The codes themselves.")
+    ] = []

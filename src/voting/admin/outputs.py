@@ -153,6 +153,31 @@ class HostLink(BaseModel):
     host_url: str
 
 
+class CodesOut(BaseModel):
+    """The voting codes that a poll or session uses. The codes belong to the poll or the session that is named here."""
+
+    made: int = Field(description="They have the numbers 1 to this.")
+    valid: int = Field(description="Those that were not revoked.")
+    revoked: int
+    replaced: int = Field(description="Valid codes that replace another one.")
+    poll: str | None
+    session: str | None
+
+
+class NewCodesOut(CodesOut):
+    """Codes that were made. They are secrets: each is a vote."""
+
+    first: int = Field(description="The number of the first of them; the others follow.")
+    codes: list[str] = Field(examples=[["0123-4567-89AB-CDEF"]])
+
+
+class ReplacedOut(CodesOut):
+    """Codes that replace others, with their numbers."""
+
+    numbers: list[int]
+    codes: list[str]
+
+
 class AuditEntry(BaseModel):
     """One change."""
 

@@ -68,12 +68,14 @@ class PollPages:
             return self._edit(request, who, poll_form, problem=problem, **again)
         if session:
             return see(f"/sessions/{session}#poll-{slug}")
+        if wanted.access == "code":  # it cannot be opened before there are codes
+            return see(f"/polls/{slug}/codes")
         return see(f"/polls/{slug}/control")
 
     async def _create(self, who: Identity, wanted: NewPoll, session: str | None, *, opens: bool) -> str:
         async with self._database.write(who) as change:
             slug = await polls.create(change, wanted)
-            if opens:
+            if opens and wanted.access != "code":
                 await polls.edit(change, slug, PollChange(state="open"))
             if session:
                 row = await sessions.read_session(change.connection, session)
@@ -199,7 +201,7 @@ def _placed(name: str, places: Mapping[int, int]) -> str:
 def _filled(form: PollForm, poll: Mapping[str, Any]) -> PollForm:
     """Return a form that was sent, with what the poll has in the fields that cannot be changed and were not sent."""
     known = PollForm.of(poll)
-    for name in {"question", "kind", "options", "max_choices", "scale", "results", "timer"} - form.given:
+    for name in {"question", "kind", "options", "max_choices", "scale", "results", "access", "timer"} - form.given:
         setattr(form, name, getattr(known, name))
     return form
 

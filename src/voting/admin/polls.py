@@ -12,6 +12,7 @@ from typing import Any
 
 from voting.admin.change import Change
 from voting.admin.checks import change_poll, given_fields, new_poll, utc_now
+from voting.admin.code_lists import require_codes
 from voting.admin.inputs import NewPoll, PollChange
 from voting.admin.problems import invalid
 from voting.admin.stored_poll import StoredPoll, changed_columns, read_poll, require_poll
@@ -65,6 +66,8 @@ async def edit(change: Change, slug: str, wanted: PollChange, *, expected: int |
     if values.get("state") == "draft" and before.poll.state != "draft":
         before = await _next_round(change, before)
     after = change_poll(before, values, utc_now())
+    if after.poll.access == "code" and _action(before, after) == "open":
+        await require_codes(change.connection, slug)
     changes = changed_columns(before, after)
     if changes:
         await change.execute("admin_update_poll", **after.columns())

@@ -7,8 +7,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from voting.admin import reads, sessions
+from voting.admin import codes, reads, sessions
 from voting.admin.change import Change
+from voting.admin.code_lists import Owner
 from voting.admin.forms import Form, read_form
 from voting.admin.identity import Identity
 from voting.admin.inputs import NewSession, SessionChange
@@ -76,6 +77,7 @@ class SessionPages:
         async with self._database.read() as connection:
             session = await reads.session(connection, who, request.path_params["code"])
             listed = await reads.some_polls(connection, session["polls"])
+            held = await codes.read(connection, who, Owner(session=session["code"]))
             newest, _ = await reads.poll_list(connection, who, limit=OFFERED)
         links = self._services.links(request)
         of_session = links.of_session(session["code"])
@@ -88,6 +90,7 @@ class SessionPages:
             session=session,
             title=title or session["title"],
             polls=listed,
+            codes=held.fields,
             offered=[poll for poll in newest if poll["slug"] not in session["polls"]],
             links=of_session,
             vote_address=links.vote.partition("://")[2],
@@ -135,7 +138,8 @@ class SessionPages:
         who.require_admin()
         async with self._database.read() as connection:
             session = await reads.session(connection, who, request.path_params["code"])
-        return self._maker.show(request, who, "delete_session.html", session=session)
+            held = await codes.read(connection, who, Owner(session=session["code"]))
+        return self._maker.show(request, who, "delete_session.html", session=session, codes=held.fields)
 
     async def delete(self, request: Request, who: Identity) -> Response:
         try:

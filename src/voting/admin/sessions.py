@@ -10,6 +10,7 @@ from psycopg.rows import dict_row
 
 from voting.admin import polls
 from voting.admin.change import Change
+from voting.admin.code_lists import Owner, read_list, require_closed, require_one_list
 from voting.admin.identity import new_token, token_hash
 from voting.admin.inputs import NewSession, SessionChange
 from voting.admin.problems import invalid
@@ -69,6 +70,7 @@ async def edit(change: Change, code: str, wanted: SessionChange) -> None:
         change.who.require_admin()
     if "polls" in values:
         await polls.require_polls(change, values["polls"], "polls")
+        await _check_codes(change, before, values["polls"])
     after = {name: before[name] for name in ("code", "title", "polls", "current")} | values
     if after["current"] is not None and after["current"] not in after["polls"]:
         if "current" in values:
@@ -109,9 +111,10 @@ async def replace_host_link(change: Change, code: str) -> str:
 
 
 async def delete(change: Change, code: str) -> None:
-    """Delete a session; its polls stay."""
+    """Delete a session with its voting codes; its polls stay."""
     change.who.require_admin()
     row = await _read(change, code)
+    await _check_codes(change, row, [])
     await change.execute("admin_delete_session", code=row["code"])
     await change.record("delete_session", session=row["code"])
 
@@ -119,6 +122,13 @@ async def delete(change: Change, code: str) -> None:
 async def _read(change: Change, code: str) -> Row:
     change.who.require_session(parse_code(code) or "")
     return await read_session(change.connection, code)
+
+
+async def _check_codes(change: Change, before: Row, slugs: list[str]) -> None:
+    """Raise the 409 if a new list of polls does not agree with the voting codes of the session."""
+    if await read_list(change.connection, Owner(session=before["code"])):
+        await require_one_list(change.connection, before["code"], slugs)
+        await require_closed(change.connection, set(before["polls"]) - set(slugs))
 
 
 async def _update(change: Change, before: Row, after: Row, action: str) -> None:

@@ -147,6 +147,34 @@ ORDER BY id DESC LIMIT %(limit)s
 SELECT code FROM sessions WHERE code = %(code)s AND polls @> ARRAY[%(slug)s]
 
 
+-- name: admin_codes
+SELECT key, issued, changes FROM code_lists WHERE owner = %(owner)s
+
+
+-- name: admin_codes_of_poll
+-- The list whose codes a poll accepts, as `codes_of_poll` finds it.
+SELECT owner, code IS NOT NULL AS of_session, key, issued, changes
+FROM code_lists LEFT JOIN sessions ON code = owner
+WHERE owner = %(slug)s OR polls @> ARRAY[%(slug)s]
+ORDER BY code IS NULL, sessions.created LIMIT 1
+
+
+-- name: admin_other_codes
+-- Those of some polls that have a list already, of their own or of another session.
+SELECT slug, owner FROM unnest(%(slugs)s::text[]) WITH ORDINALITY AS wanted (slug, place), code_lists
+WHERE owner = slug OR owner IN (SELECT code FROM sessions WHERE polls @> ARRAY[slug] AND code <> %(session)s)
+ORDER BY place, owner LIMIT 1
+
+
+-- name: admin_open_with_codes
+SELECT slug FROM polls WHERE slug = ANY(%(slugs)s) AND state = 'open' AND access = 'code' ORDER BY slug LIMIT 1
+
+
+-- name: admin_save_codes
+INSERT INTO code_lists (owner, key, issued, changes) VALUES (%(owner)s, %(key)s, %(issued)s, %(changes)s)
+ON CONFLICT (owner) DO UPDATE SET key = excluded.key, issued = excluded.issued, changes = excluded.changes
+
+
 -- name: admin_sweep
 SELECT sweep_deleted(%(most)s)
 
