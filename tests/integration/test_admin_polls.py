@@ -74,7 +74,7 @@ async def test_a_new_poll_is_a_draft_with_readable_slug_keys_and_addresses(clien
         ({"closes_at": 4_070_908_800}, {"closes_at"}),
         ({"closes_at": "9999-12-31T23:59:59-12:00"}, {"closes_at"}),
         ({"access": "codes"}, {"access"}),
-        ({"publish": True}, {"publish"}),
+        ({"publish": "yes"}, {"publish"}),
         ({"slug": "Not a slug"}, {"slug"}),
         ({"slug": "new"}, {"slug"}),
         ({"slug": "a" * 64}, {"slug"}),

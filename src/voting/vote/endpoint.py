@@ -177,12 +177,13 @@ class VoteEndpoint:
             if ballot.codes is not None:
                 problem.cookie = voter.cookie  # the form that sends the vote again has no code
             raise problem from None
+        tracker = ballot.tracker(receipt)
         if prefers_json(headers):
-            media_type, body = _JSON, ballot.receipt(choice, receipt)
+            media_type, body = _JSON, ballot.receipt(choice, receipt, tracker)
         else:
             has_code = ballot.codes is not None
             view = BallotView(ballot, state, language.negotiate(headers).code, session, choice, has_code=has_code)
-            media_type, body = _HTML, self._ballot_pages.ballot(view, receipt)
+            media_type, body = _HTML, self._ballot_pages.ballot(view, receipt, tracker)
         self._metrics.accepted.inc()
         self._metrics.seconds.observe(time.perf_counter() - started)
         return voter.cookie, media_type, body

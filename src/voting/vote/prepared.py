@@ -5,6 +5,8 @@ from urllib.parse import parse_qsl
 
 from voting.polls.poll import BadChoice, Poll
 from voting.polls.state import State
+from voting.polls.tracker import tracker, tracker_text
+from voting.polls.vote import EntryId
 from voting.vote.code_voters import NO_CODES
 from voting.vote.opening import state_at
 from voting.web.language import translatable
@@ -35,15 +37,21 @@ class PreparedBallot:
         # In the address of the page that says "Your vote is in"; with the ticket, since that page leads to the result.
         self.voted_token = f"{self.digest}-{self.ticket}" if self.ticket else self.digest
         ticket = f', "ticket": "{self.ticket}"' if self.ticket else ""
-        self._receipt = f'{{"poll": "{poll.slug}", "choice": "%b", "receipt": "%b"{ticket}}}'.encode()
+        self._tracker_key = poll.tracker_key if poll.publish else ""
+        tracker = ', "tracker": "%b"' if self._tracker_key else "%b"
+        self._receipt = f'{{"poll": "{poll.slug}", "choice": "%b", "receipt": "%b"{tracker}{ticket}}}'.encode()
 
     def state_now(self) -> State:
         """Return the state of the poll by the clock of this process."""
         return state_at(self.poll, time.time()) if self._has_times else self.poll.state
 
-    def receipt(self, choice: bytes, receipt: bytes) -> bytes:
+    def tracker(self, receipt: bytes) -> bytes:
+        """Return the tracker of a vote; b"" if the poll does not publish its ballots."""
+        return tracker_text(tracker(self._tracker_key, EntryId.parse(receipt))).encode() if self._tracker_key else b""
+
+    def receipt(self, choice: bytes, receipt: bytes, tracker: bytes) -> bytes:
         """Return the JSON for a program. Keys need no escape: see `Poll.from_parts`."""
-        return self._receipt % (choice, receipt)
+        return self._receipt % (choice, receipt, tracker)
 
     def parse_choice(self, form: bytes) -> bytes:
         """Return the choice that a form makes, or raise a `Problem`."""

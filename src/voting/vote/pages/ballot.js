@@ -37,7 +37,7 @@ function plural(forms, number) {
   return text.replace("{n}", new Intl.NumberFormat(language, { numberingSystem: "latn" }).format(number));
 }
 
-function showMessage(text, { labels = [], problem = false, receipt = "" } = {}) {
+function showMessage(text, { labels = [], problem = false, receipt = "", tracker = "" } = {}) {
   const message = byId("status");
   if (!message) return;
   setText(message, text, labels.length ? { label: labels[0] } : {});
@@ -53,9 +53,10 @@ function showMessage(text, { labels = [], problem = false, receipt = "" } = {}) 
     }
     message.append(list);
   }
-  if (receipt) {
+  for (const [name, value] of Object.entries({ receipt, tracker })) {
+    if (!value) continue;
     const small = document.createElement("small");
-    setText(small, texts.receipt, { receipt });
+    setText(small, texts[name], { [name]: value });
     message.append(small);
   }
   for (const field of fields()) field.classList.toggle("sending", !isSeveral() && field.value === vote?.choice);
@@ -95,7 +96,7 @@ async function send() {
   if (sending || !vote) return;
   sending = true;
   const sent = vote;
-  const { receipt, ticket, refusal, isCodeBad, retry, wait, isUnsure } = await attempt(sent);
+  const { receipt, tracker, ticket, refusal, isCodeBad, retry, wait, isUnsure } = await attempt(sent);
   sending = false;
   sent.isUnsure ||= isUnsure; // an earlier attempt may have been counted, although a later one is refused
   if (retry) {
@@ -115,7 +116,7 @@ async function send() {
     return;
   }
   if (sent.code) window.codeAccepted?.();
-  const accepted = { choice: sent.choice, labels: sent.labels, receipt, ticket };
+  const accepted = { choice: sent.choice, labels: sent.labels, receipt, tracker, ticket };
   store(sent.key, accepted);
   if (!vote && sent.key === storageKey()) showAccepted(accepted, { marks: !isSeveral() });
 }
@@ -144,15 +145,16 @@ function isOver() {
 }
 
 // Show a vote that was accepted: on the options unless they are being changed, and in words.
-function showAccepted({ choice, labels, receipt, ticket }, { marks = true } = {}) {
+function showAccepted({ choice, labels, receipt, tracker, ticket }, { marks = true } = {}) {
   showResultLink(ticket);
   if (isOver()) {
     if (byId("status")) setText(byId("status"), texts.yours, { label: labels.join(" · ") });
     byId("status")?.classList.add("done");
+    if (tracker && byId("ballots")) byId("ballots").search = new URLSearchParams({ tracker });
     return;
   }
   if (marks) mark(choice);
-  showMessage(texts.thanks, { labels, receipt });
+  showMessage(texts.thanks, { labels, receipt, tracker });
 }
 
 // Show the link to a result that only voters see.
