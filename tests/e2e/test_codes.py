@@ -24,20 +24,35 @@ from voting.polls.vote import EntryId
 PEOPLE = 2000
 GUESSES = int(os.environ.get("GUESSES", "5000"))  # noqa: TID251 - of a test
 JSON = {"accept": "application/json"}
+MADE: list[CodeList] = []  # no log or metric may have their codes
 REMEMBERED = "This browser remembers your voting code."
 
 
 @pytest.fixture(scope="module")
 def coded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack that takes the address of a client from X-Forwarded-For, so that only the guesses have their address."""
+    """A stack that takes the address of a client from X-Forwarded-For, so that only the guesses have their address.
+
+    In the end its logs and metrics are searched for codes.
+    """
     started = Stack(tmp_path_factory.mktemp("codes") / "data", TRUSTED_PROXIES="1").start()
     yield started
+    metrics = httpx.HTTPTransport(uds=str(started.data / "run" / "vote.sock"))
+    with httpx.Client(transport=metrics, base_url="http://vote") as client:
+        said = client.get("/metrics").text
+    assert "voting_votes_accepted_total" in said
     assert started.stop() == 0
+    said += started.output.read_text() + "".join(each.read_text() for each in started.data.rglob("*.log"))
+    assert "vote.starting" in said
+    for codes in MADE:
+        for serial in range(1, 10):
+            secrets = code(codes, serial), code(codes, serial).replace("-", ""), codes.token(serial).decode()
+            assert not [each for each in (*secrets, codes.key.hex()) if each.lower() in said.lower()]
 
 
 def make_codes(stack: Stack, owner: str, number: int = PEOPLE) -> CodeList:
     """Insert the code list of a poll or session."""
     codes = CodeList(new_key(), number)
+    MADE.append(codes)
     execute(
         stack, "INSERT INTO code_lists (owner, key, issued) VALUES (%s, %s, %s)", owner, codes.key.hex(), codes.issued
     )
