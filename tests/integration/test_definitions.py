@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -102,6 +103,28 @@ async def test_polls_and_sessions_are_published_as_they_are_defined(stores: Stor
     assert (session.title, session.polls, session.current) == ("Meeting", ("lunch",), None)
     assert stores.rows("SELECT changed FROM polls WHERE slug = 'lunch'") == [(lunch.changed,)]
     assert stores.rows("SELECT changed FROM sessions") == [(session.changed,)]
+
+
+@pytest.mark.usefixtures("notified")
+async def test_voting_codes_are_published_with_each_poll_that_uses_them(stores: Stores) -> None:
+    def published(slug: str) -> object:
+        with redis.Redis.from_url(stores.redis_url) as client:
+            text = client.hget("polls", slug)
+        return json.loads(text).get("codes") if text else None
+
+    stores.define(access="'code'")
+    stores.define("dinner", access="'code'")
+    stores.run(MEETING, "INSERT INTO code_lists (owner, key, issued) VALUES ('ACD346', repeat('a', 64), 2)")
+    codes = {"key": "a" * 64, "issued": 2, "changes": {}}
+    await until(lambda: published("lunch") == codes)
+    assert published("dinner") is None
+    stores.run("UPDATE sessions SET polls = '{lunch, dinner}'")
+    await until(lambda: published("dinner") == codes)
+    stores.run("""UPDATE code_lists SET changes = '{"2": -1}'""")
+    await until(lambda: published("lunch") == published("dinner") == codes | {"changes": {"2": -1}})
+    stores.run("DELETE FROM sessions")
+    await until(lambda: published("lunch") is None and published("dinner") is None)
+    assert stores.rows("SELECT owner FROM code_lists") == []
 
 
 @pytest.mark.usefixtures("notified")

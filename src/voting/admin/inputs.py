@@ -22,6 +22,7 @@ MAX_POLLS = 100  # of a session
 RESERVED = {"new"}  # /polls/new is a page
 TIMER = (5, 86_400)  # seconds
 MAX_LABELS = 100  # in one request
+MAX_CODES = 500  # named by themselves in one request, which fit into its largest size
 
 
 def _label(text: str) -> str:
@@ -170,5 +171,5 @@ class SomeCodes(Input):
         Field(max_length=MAX_CHANGES, description="Of the codes, from 1."),
     ] = []
     codes: Annotated[
-        list[Annotated[str, Field(max_length=100)]], Field(max_length=MAX_CHANGES, description="The codes themselves.")
+        list[Annotated[str, Field(max_length=100)]], Field(max_length=MAX_CODES, description="The codes themselves.")
     ] = []

@@ -139,7 +139,7 @@ def _statuses(path: str, method: str, operation: dict[str, Any]) -> list[int]:
     """Return the statuses with which an operation can be refused."""
     found = list(ALWAYS)
     found += [404] * ("{" in path)
-    found += [409] * (method != "get" or "{slug}" in path)
+    found += [409] * (method != "get" or "{slug}" in path or "/codes" in path)
     found += [415] * ("requestBody" in operation)
     found += [412] * any(each["name"] == "if-match" for each in operation.get("parameters", []))
     return found
