@@ -22,7 +22,7 @@ MAX_POLLS = 100  # of a session
 RESERVED = {"new"}  # /polls/new is a page
 TIMER = (5, 86_400)  # seconds
 MAX_LABELS = 100  # in one request
-MAX_CODES = 500  # named by themselves in one request, which fit into its largest size
+MAX_CODES = 200  # named by themselves in one request, which fit into its largest size with all numbers
 
 
 def _label(text: str) -> str:
