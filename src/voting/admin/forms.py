@@ -19,7 +19,7 @@ from voting.web.problems import Problem
 
 MAX_FIELDS = 200
 _MINUTE = "%Y-%m-%dT%H:%M"
-_TEXTS = ("question", "kind", "max_choices", "scale", "results", "timer")
+_TEXTS = ("question", "kind", "max_choices", "scale", "results", "timer", "erase_days")
 _TIMES = ("opens_at", "closes_at", "opens_zone", "closes_zone")
 _OFFSET = re.compile(r"[+-][0-9]{2}:[0-9]{2}")
 
@@ -65,6 +65,7 @@ class PollForm:
     scale: str = "5"
     results: str = "live"
     timer: str = ""
+    erase_days: str = ""
     opens_at: str = ""
     closes_at: str = ""
     opens_zone: str = ""  # the offset of the browser's zone at that time, such as +01:00; empty for UTC
@@ -83,6 +84,7 @@ class PollForm:
             scale=str(poll["scale"] or 5),
             results=poll["results"],
             timer=str(poll["timer"] or ""),
+            erase_days="" if poll["erase_days"] is None else str(poll["erase_days"]),
             opens_at=_local(poll["opens_at"]),
             closes_at=_local(poll["closes_at"]),
             given=frozenset({"options", *_TEXTS, *_TIMES}),
@@ -123,6 +125,7 @@ class PollForm:
         """Return the input for `NewPoll`, or for `PollChange` if there is a poll; with what was sent only."""
         values: dict[str, Any] = {name: getattr(self, name) for name in ("question", "kind", "results")}
         values["timer"] = _number(self.timer) or None
+        values["erase_days"] = None if self.erase_days == "" else _number(self.erase_days)
         values["max_choices"] = (_number(self.max_choices) or None) if self.kind == "multiple" else None
         values["scale"] = _number(self.scale)
         values["options"] = [self.options[number] for number in self.places]
