@@ -171,7 +171,14 @@ async def test_a_draft_whose_time_has_passed_does_not_open_and_one_whose_time_co
     wait = run(database_url, "SELECT apply_schedule()")[0][0]
     assert 86_000 < wait <= 86_400
     states = dict(run(database_url, "SELECT slug, state FROM polls"))
-    assert states == {"decided": "final", "default": "open", "late": "draft", "many": "open", "rated": "closed", "soon": "draft"}
+    assert states == {
+        "decided": "final",
+        "default": "open",
+        "late": "draft",
+        "many": "open",
+        "rated": "closed",
+        "soon": "draft",
+    }
 
 
 async def test_webhooks_of_what_was_replaced_are_not_sent(database_url: str) -> None:

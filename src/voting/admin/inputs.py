@@ -102,8 +102,8 @@ _ERASE_DAYS = (
     "changed until the round is final."
 )
 _KEEP_DAYS = (
-    "Days from the last closing of its polls, or from when this was set, until the session is deleted with its polls and "
-    "all their votes; null is never. The default poll and polls of other sessions stay."
+    "Days from the last closing of its polls, or from when this was set, until the session is deleted with its polls "
+    "and all their votes; null is never. The default poll and polls of other sessions stay."
 )
 _TIMER = "Seconds from opening to closing, where `closes_at` is not set."
 

@@ -88,10 +88,10 @@ async def delete(change: Change, slug: str) -> None:
     await remove(change, slug)
 
 
-async def remove(change: Change, slug: str, **detail: Any) -> None:
-    """Delete a poll without asking who does it; `detail` is for the audit log."""
+async def remove(change: Change, slug: str, *, session: str | None = None) -> None:
+    """Delete a poll without asking who does it, or with its session."""
     await change.execute("admin_delete_poll", slug=slug)
-    await change.record("delete", poll=slug, **detail)
+    await change.record("delete", poll=slug, session=session)
 
 
 async def close(change: Change, slug: str) -> None:

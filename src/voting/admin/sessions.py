@@ -57,8 +57,7 @@ async def create(change: Change, new: NewSession, code: str | None = None) -> tu
         code = new_code()
     token = new_token()
     row = {"code": code, "title": new.title, "polls": new.polls, "host_hash": token_hash(token)}
-    row["keep_days"] = new.keep_days
-    await change.execute("admin_insert_session", **row)
+    await change.execute("admin_insert_session", **row, keep_days=new.keep_days)
     await change.record("create_session", session=code, title=new.title)
     return code, token
 
@@ -121,14 +120,17 @@ async def delete(change: Change, code: str) -> None:
 
 async def delete_ended(change: Change, code: str) -> None:
     """Delete a session whose days are over with its polls, except the default poll and those of other sessions."""
-    row = await read_session(change.connection, code)
+    try:
+        row = await read_session(change.connection, code)
+    except Problem:
+        return  # it was deleted
     if row["deletes_at"] is None or row["deletes_at"] > utc_now():
         return  # it was changed, or one of its polls was opened
     wanted = {"polls": row["polls"], "code": row["code"]}
     cursor = await change.connection.execute(QUERIES["admin_polls_of_session"], wanted)
     for (slug,) in await cursor.fetchall():
         if slug != DEFAULT_POLL:
-            await polls.remove(change, slug, of=row["code"])
+            await polls.remove(change, slug, session=row["code"])
     await change.execute("admin_delete_session", code=row["code"])
     await change.record("delete_session", session=row["code"], title=row["title"], keep_days=row["keep_days"])
 

@@ -45,16 +45,13 @@ class Sweeper:
 
     async def _end_sessions(self, stop: Stop) -> None:
         """Delete the sessions whose days are over: see `sessions.delete_ended`."""
-        while not stop.is_set():
-            async with self._database.read() as connection:
-                cursor = await connection.execute(QUERIES["admin_ended_sessions"])
-                codes = [code for (code,) in await cursor.fetchall()]
-            if not codes:
-                break
-            for code in codes:
+        async with self._database.read() as connection:
+            cursor = await connection.execute(QUERIES["admin_ended_sessions"])
+            codes = [code for (code,) in await cursor.fetchall()]
+        for code in codes:
+            if not stop.is_set():
                 async with self._database.write(SCHEDULE) as change:
                     await sessions.delete_ended(change, code)
-                log.info("session.deleted", session=code)
 
     async def _sweep(self, stop: Stop) -> None:
         swept = 0

@@ -1,9 +1,9 @@
 """The audit log: what commands write into it, and whether its rows are those that were written.
 
-Each row has a hash of the row before and of itself: see 0008_audit.sql. Services only add rows; the database refuses all
-else. A row that was changed, inserted or removed by force is found. What cannot be seen here: the newest rows were cut
-off, or everything from some row on was replaced, by somebody with the rights of the owner. For that, compare the
-fingerprint of the newest row with one that was noted elsewhere earlier, such as in the record of a final round.
+Each row has a hash of the row before and of itself: see 0008_audit.sql. The database accepts new rows and refuses every
+other change. A row that was changed, inserted or removed by force is found. One thing cannot be seen here: somebody
+with the rights of the owner has cut off the newest rows, or has replaced everything from some row on. To see that,
+compare the log with the fingerprint of a row that was noted elsewhere before, such as in the record of a final round.
 """
 
 import json

@@ -2,8 +2,8 @@
 
 A backup is one REPEATABLE READ snapshot. It needs only a worker's rights and blocks nothing. It does not include votes
 that wait on the stream. A restore is one transaction. Before it commits, it checks the totals of the file, and each
-poll's tally against its votes. A draft that was to open in the meantime stays a draft, without `opens_at`. The audit log
-is that of the backup, and a row that says so; it has the hash of the newest row that was replaced.
+poll's tally against its votes. A draft that was to open in the meantime stays a draft, without `opens_at`. The audit
+log is that of the backup, and a row that says so; it has the hash of the newest row that was replaced.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -151,7 +151,7 @@ async def restore(url: str, file: BinaryIO, *, replace: bool) -> Summary:
         for name in ("restored", "restored_deletions"):
             await connection.execute(QUERIES[name], {"now": int(time.time() * 1_000_000)})
         summary = (await _summary(connection))._replace(missed=missed)
-        detail = {"made": reader.about.get("made"), "newest": summary.newest, "missed": list(missed)}
+        detail: dict[str, Any] = {"made": reader.about.get("made"), "newest": summary.newest, "missed": list(missed)}
         await record_command(connection, "restore", replaced=replaced._asdict(), **detail)
         return summary
 

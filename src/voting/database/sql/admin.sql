@@ -129,7 +129,7 @@ UPDATE sessions SET keep_days = %(keep_days)s, kept_from = now() WHERE code = %(
 
 -- name: admin_ended_sessions
 -- Sessions that are to be deleted, some at a time.
-SELECT code FROM sessions AS s WHERE keep_days IS NOT NULL AND session_end(s) <= now() ORDER BY created LIMIT 10
+SELECT code FROM sessions AS s WHERE keep_days IS NOT NULL AND session_end(s) <= now() ORDER BY created LIMIT 100
 
 
 -- name: admin_polls_of_session
