@@ -23,6 +23,7 @@ RESERVED = {"new"}  # /polls/new is a page
 TIMER = (5, 86_400)  # seconds
 MAX_LABELS = 100  # in one request
 MAX_CODES = 200  # named by themselves in one request, which fit into its largest size with all numbers
+MAX_DAYS = 3650
 
 
 def _label(text: str) -> str:
@@ -70,6 +71,8 @@ Timer = Annotated[int, Field(ge=TIMER[0], le=TIMER[1], strict=True)]
 Labels = Annotated[list[Label], Field(max_length=MAX_LABELS)]  # `checks` says how many a poll may have
 MaxChoices = Annotated[int, Field(ge=1, le=MAX_OPTIONS, strict=True)]
 Scale = Literal[5, 10]
+EraseDays = Annotated[int, Field(ge=0, le=MAX_DAYS, strict=True)]
+KeepDays = Annotated[int, Field(ge=1, le=MAX_DAYS, strict=True)]
 
 _QUESTION = "1 to 200 characters."
 _OPTIONS = (
@@ -88,6 +91,14 @@ _PUBLISH = (
 )
 _OPENS = "A draft is opened then: ISO 8601 with a time zone, in the future."
 _CLOSES = "An open poll is closed then: ISO 8601 with a time zone, in the future, and after `opens_at`."
+_ERASE_DAYS = (
+    "Days after a round is final until the pseudonyms in its votes are erased: 0 is at once, null is never. It can be "
+    "changed until the round is final."
+)
+_KEEP_DAYS = (
+    "Days from the last closing of its polls, or from when this was set, until the session is deleted with its polls "
+    "and all their votes; null is never. The default poll and polls of other sessions stay."
+)
 _TIMER = "Seconds from opening to closing, where `closes_at` is not set."
 
 
@@ -111,13 +122,14 @@ class NewPoll(Input):
     opens_at: Annotated[Time | None, Field(description=_OPENS)] = None
     closes_at: Annotated[Time | None, Field(description=_CLOSES)] = None
     timer: Annotated[Timer | None, Field(description=_TIMER)] = None
+    erase_days: Annotated[EraseDays | None, Field(description=_ERASE_DAYS)] = None
     slug: Annotated[
         Slug | None, Field(description="The name in its addresses; made from the question if left out.")
     ] = None
 
 
 class PollChange(Input):
-    """What is to change in a poll; fields that are left out stay. Null clears `opens_at`, `closes_at` and `timer`."""
+    """What is to change in a poll; fields that are left out stay. Null clears times, `timer` and `erase_days`."""
 
     question: Annotated[Label | None, Field(description=_QUESTION)] = None
     options: Annotated[Labels | None, Field(description=_OPTIONS)] = None
@@ -133,6 +145,7 @@ class PollChange(Input):
         int | None, Field(ge=1, le=TIMER[1], description="Sets `closes_at` to this many seconds from now.")
     ] = None
     timer: Annotated[Timer | None, Field(description=_TIMER)] = None
+    erase_days: Annotated[EraseDays | None, Field(description=_ERASE_DAYS)] = None
     state: Annotated[
         State | None,
         Field(description="`open` opens a draft, `closed` closes it, `draft` is the same as a reset."),
@@ -144,6 +157,7 @@ class NewSession(Input):
 
     title: Annotated[Label, Field(examples=["All hands"])]
     polls: Annotated[list[str], Field(max_length=MAX_POLLS, description="Slugs, in order.")] = []
+    keep_days: Annotated[KeepDays | None, Field(description=_KEEP_DAYS)] = None
 
 
 class SessionChange(Input):
@@ -152,6 +166,7 @@ class SessionChange(Input):
     title: Label | None = None
     polls: Annotated[list[str] | None, Field(max_length=MAX_POLLS, description="Slugs, in order.")] = None
     current: Annotated[str | None, Field(description="The slug that the audience sees; null for none.")] = None
+    keep_days: Annotated[KeepDays | None, Field(description=_KEEP_DAYS)] = None
 
 
 Code = Annotated[str, AfterValidator(_code)]

@@ -64,6 +64,7 @@ class PollSummary(Urls):
     opens_at: datetime | None
     closes_at: datetime | None
     timer: int | None = Field(description="Seconds.")
+    erase_days: int | None = Field(description="After a round is final; null if pseudonyms are not erased.")
     opened: datetime | None = Field(description="When this round was opened.")
     closed: datetime | None = Field(description="When this round was closed.")
     created: datetime
@@ -128,6 +129,8 @@ class SessionOut(BaseModel):
     people: int = Field(description="People who have a page of the session open.")
     created: datetime
     changed: int
+    keep_days: int | None = Field(description="After which it is deleted with its polls; null if it is not.")
+    deletes_at: datetime | None = Field(description="Null while a poll is open, is to open, or is not final yet.")
     join_url: str
     result_url: str
     present_url: str
@@ -183,11 +186,12 @@ class AuditEntry(BaseModel):
 
     id: int
     at: datetime
-    actor: str = Field(description="admin, host (of the session) or schedule.")
+    actor: str = Field(description="admin, host (of the session), schedule, worker or operator (commands).")
     action: str
     poll: str | None
     session: str | None
     detail: dict[str, Any]
+    hash: str = Field(description="SHA-256 of the hash of the entry before and of this one: see `/api/audit.jsonl`.")
 
 
 class AuditPage(BaseModel):

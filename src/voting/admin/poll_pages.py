@@ -19,6 +19,7 @@ from voting.polls.session import parse_code
 from voting.web.problems import Problem
 
 TIMERS = (15, 30, 60, 90, 120, 180, 300, 600, 900, 1800, 3600)  # seconds
+ERASE_DAYS = (0, 1, 7, 30, 90, 365)
 
 
 class PollPages:
@@ -180,6 +181,7 @@ class PollPages:
             "seen": poll["changed"] if poll else None,
             "max_options": MAX_OPTIONS,
             "timers": sorted({*TIMERS, *([int(form.timer)] if form.timer.isdecimal() else [])}),
+            "erase_days": sorted({*ERASE_DAYS, *([int(form.erase_days)] if form.erase_days.isdecimal() else [])}),
             "meaning_fixed": meaning_fixed,
             "kind_fixed": meaning_fixed or bool(poll and poll["state"] != "draft"),
             "session": None,
@@ -201,7 +203,19 @@ def _placed(name: str, places: Mapping[int, int]) -> str:
 def _filled(form: PollForm, poll: Mapping[str, Any]) -> PollForm:
     """Return a form that was sent, with what the poll has in the fields that cannot be changed and were not sent."""
     known = PollForm.of(poll)
-    for name in {"question", "kind", "options", "max_choices", "scale", "results", "access", "timer"} - form.given:
+    names = {
+        "question",
+        "kind",
+        "options",
+        "max_choices",
+        "scale",
+        "results",
+        "access",
+        "publish",
+        "timer",
+        "erase_days",
+    }
+    for name in names - form.given:
         setattr(form, name, getattr(known, name))
     return form
 

@@ -43,7 +43,7 @@ async def copy(change: Change, slug: str) -> str:
     change.who.require_admin()
     original = await read_poll(change.connection, slug)
     poll = replace(original.poll, slug=await _free_slug(change, original.poll.question), options=original.poll.offered)
-    await _insert(change, StoredPoll(poll, original.created, original.timer))
+    await _insert(change, StoredPoll(poll, original.created, original.timer, erase_days=original.erase_days))
     await change.record("copy", poll=poll.slug, of=slug)
     return poll.slug
 
@@ -88,8 +88,13 @@ async def delete(change: Change, slug: str) -> None:
     if slug == DEFAULT_POLL:
         message = translatable("The first poll cannot be deleted. You can close it or hide its result.")
         raise Problem(409, "default_poll", message)
+    await remove(change, slug)
+
+
+async def remove(change: Change, slug: str, *, session: str | None = None) -> None:
+    """Delete a poll without asking who does it, or with its session."""
     await change.execute("admin_delete_poll", slug=slug)
-    await change.record("delete", poll=slug)
+    await change.record("delete", poll=slug, session=session)
 
 
 async def close(change: Change, slug: str) -> None:

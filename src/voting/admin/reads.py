@@ -45,12 +45,12 @@ def _summary(stored: StoredPoll, total: int) -> Fields:
         "round",
         "results",
         "access",
+        "publish",
         "max_choices",
         "scale",
         "changed",
-        "publish",
     )
-    times = ("opens_at", "closes_at", "timer", "opened", "closed", "created")
+    times = ("opens_at", "closes_at", "timer", "opened", "closed", "created", "erase_days")
     fields = {name: getattr(poll, name) for name in names} | {name: getattr(stored, name) for name in times}
     return fields | {"total": total}
 

@@ -21,6 +21,7 @@ from voting.web.problems import Problem
 
 SHOWN_SECONDS = 600  # how long a new host link can be shown, once
 OFFERED = 100  # newest polls that can be added
+KEEP_DAYS = (1, 7, 30, 90, 365)
 _COOKIE = "new_host_link"
 
 
@@ -89,6 +90,7 @@ class SessionPages:
             problem.status if problem else 200,
             session=session,
             title=title or session["title"],
+            keep_days=sorted({*KEEP_DAYS, *([session["keep_days"]] if session["keep_days"] else [])}),
             polls=listed,
             codes=held.fields,
             offered=[poll for poll in newest if poll["slug"] not in session["polls"]],
@@ -156,6 +158,8 @@ def _change(slugs: list[str], form: Form) -> dict[str, Any]:
     name, _, slug = form.get("do").partition(" ")
     if name == "title":
         return {"title": form.get("title")}
+    if name == "keep":
+        return {"keep_days": form.number("keep_days")}
     others = [each for each in slugs if each != slug]
     if name == "add":
         return {"polls": [*slugs, *([each] if (each := form.get("poll")) and each not in slugs else [])]}

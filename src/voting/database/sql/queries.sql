@@ -306,7 +306,7 @@ GRANT SELECT, INSERT ON rounds, audit TO voting_admin;
 GRANT SELECT, INSERT, UPDATE, DELETE ON code_lists TO voting_admin;
 GRANT SELECT ON tallies, workers, audiences, deletions, schema_migrations TO voting_admin;
 GRANT SELECT (poll, round, closed, publish, erase_days, final, record, erased) ON closings TO voting_admin;
-GRANT EXECUTE ON FUNCTION next_change, sweep_deleted TO voting_admin
+GRANT EXECUTE ON FUNCTION next_change, sweep_deleted, erase_pseudonyms TO voting_admin
 
 
 -- name: summary
@@ -369,7 +369,7 @@ WITH forbidden (role, relation, privilege) AS (
            ('voting_worker', 'closings', 'UPDATE'), ('voting_worker', 'ballots', 'INSERT'),
            ('voting_result', 'code_lists', 'SELECT'), ('voting_admin', 'closings', 'UPDATE'),
             ('voting_admin', 'ballots', 'SELECT'),
-           ('voting_admin', 'audit', 'UPDATE'), ('voting_admin', 'audit', 'DELETE')
+           ('voting_admin', 'audit', 'UPDATE'), ('voting_admin', 'audit', 'DELETE'), ('voting_worker', 'audit', 'INSERT')
 )
 SELECT role, privilege, relation
 FROM forbidden JOIN pg_roles ON rolname = role
@@ -407,8 +407,23 @@ SELECT pg_notify('tallies', slug) FROM raised
 UPDATE deletions SET changed = next_change()
 
 
--- name: restored_audit
-SELECT setval('audit_id_seq', max(id)) FROM audit HAVING max(id) > 0
+-- name: chain_audit
+SELECT chain_audit()
+
+
+-- name: audit_head
+SELECT id, hash FROM audit_head()
+
+
+-- name: record_command
+-- Writes what an operator did with a command into the audit log.
+INSERT INTO audit (actor, action, poll, detail) VALUES ('operator', %(action)s, %(poll)s, %(detail)s)
+
+
+-- name: audit_fault
+-- The number of rows of the audit log, and the first one whose hash is not that of the rows up to it.
+SELECT count(*), min(id) FILTER (WHERE hash <> computed)
+FROM (SELECT id, hash, audit_hash(lag(hash) OVER (ORDER BY id), audit) AS computed FROM audit) AS rows
 
 
 -- name: default_poll
