@@ -203,19 +203,8 @@ def _placed(name: str, places: Mapping[int, int]) -> str:
 def _filled(form: PollForm, poll: Mapping[str, Any]) -> PollForm:
     """Return a form that was sent, with what the poll has in the fields that cannot be changed and were not sent."""
     known = PollForm.of(poll)
-    names = {
-        "question",
-        "kind",
-        "options",
-        "max_choices",
-        "scale",
-        "results",
-        "access",
-        "publish",
-        "timer",
-        "erase_days",
-    }
-    for name in names - form.given:
+    meaning = {"question", "kind", "options", "max_choices", "scale"}
+    for name in (meaning | {"results", "access", "publish", "timer", "erase_days"}) - form.given:
         setattr(form, name, getattr(known, name))
     return form
 
