@@ -40,6 +40,13 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     started.stop()
 
 
+FINAL = """
+    INSERT INTO closings (poll, round, closed, tracker_key, publish, final, record)
+    VALUES ('default', 7, now() - interval '1 hour', '', {publish}, {final}, '{record}');
+    INSERT INTO ballots VALUES ('default#7', '', 'a')
+"""
+
+
 @pytest.fixture(autouse=True)
 def addresses(valkey: Broker, postgres: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Addresses:
     """An installation without a fault."""
@@ -263,6 +270,21 @@ def test_a_database_that_may_forget_is_found(addresses: Addresses, postgres: Clu
             "INSERT INTO tallies VALUES ('default', 'a', 3)",
             "DELETE FROM tallies",
             "the tally of a in default is 3, but there are 0 votes",
+        ),
+        (
+            FINAL.format(final="NULL", record="{}", publish="false"),
+            "DELETE FROM closings; DELETE FROM ballots",
+            "round 7 of default has been closed for a minute and is not final",
+        ),
+        (
+            FINAL.format(final="now()", record='{"tally": {"a": 2}}', publish="false"),
+            "DELETE FROM closings; DELETE FROM ballots",
+            "the tallies of round 7 of default are not those of its final record",
+        ),
+        (
+            FINAL.format(final="now()", record='{"tally": {}}', publish="true"),
+            "DELETE FROM closings; DELETE FROM ballots",
+            "the published ballots of round 7 of default are not those of its final record",
         ),
         (
             "ALTER TABLE audit DISABLE TRIGGER USER; INSERT INTO audit (id, actor, action) VALUES (2, 'admin', 'x')",

@@ -322,6 +322,22 @@ WHERE coalesce(tally.votes, 0) <> coalesce(counted.votes, 0)
 ORDER BY poll, choice
 
 
+-- name: closing_faults
+-- Rounds that do not become final, and final ones whose record differs from the tables: what somebody has changed who has
+-- the rights of the owner.
+SELECT poll, round, 'open' AS fault FROM closings WHERE final IS NULL AND closed < now() - interval '1 minute'
+UNION ALL
+SELECT poll, round, 'tallies' FROM closings
+WHERE final IS NOT NULL AND record::jsonb -> 'tally' IS DISTINCT FROM (
+    SELECT coalesce(jsonb_object_agg(choice, votes), '{}') FROM tallies WHERE poll = poll_box(closings.poll, round) AND votes > 0)
+UNION ALL
+SELECT poll, round, 'ballots' FROM closings
+WHERE final IS NOT NULL AND publish AND record::jsonb -> 'tally' IS DISTINCT FROM (
+    SELECT coalesce(jsonb_object_agg(choice, votes), '{}')
+    FROM (SELECT choice, count(*) AS votes FROM ballots WHERE poll = poll_box(closings.poll, round) GROUP BY choice) AS listed)
+ORDER BY poll, round
+
+
 -- name: grants_lacking
 -- Privileges that the roles of the services lack. The current role is checked as a worker.
 WITH needed (service, relation, privilege) AS (

@@ -22,6 +22,15 @@ ABOUT = "database"
 TIMEOUT_SECONDS = 3.0
 COUNT_SECONDS = 20.0  # comparing tallies reads every vote
 MIN_VERSION = 18
+_CHANGED = "find who has the rights of the database's owner; the fingerprint in the minutes tells which record is right"
+_CLOSING_FAULTS = {
+    "open": (
+        "round {} of {} has been closed for a minute and is not final",
+        "start a worker that reaches both stores; see round.bad and closing.interrupted in its log",
+    ),
+    "tallies": ("the tallies of round {} of {} are not those of its final record", _CHANGED),
+    "ballots": ("the published ballots of round {} of {} are not those of its final record", _CHANGED),
+}
 # https://www.postgresql.org/docs/18/runtime-config-wal.html
 DURABLE = {
     "fsync": "a crash of the machine may corrupt the database",
@@ -53,6 +62,7 @@ async def check(report: Report, url: str) -> tuple[tuple[Poll, ...] | None, floa
             for fault, fix in poll_problems(polls, bad):
                 report.add_problem(ABOUT, fault, fix)
             await _check_tallies(report, connection)
+            await _check_closings(report, connection)
             log = await _check_log(report, connection)
     except psycopg.Error as error:
         reason = str(error).splitlines()[0]
@@ -127,6 +137,17 @@ async def _check_tallies(report: Report, connection: Connection) -> None:
         what = f"the tally of {choice} in {poll} is {tally}, but there are {votes} votes"
         fix = "find what changed the tables besides workers; stop the workers and set tallies to the counts of GROUP BY"
         report.add_problem(ABOUT, what, fix)
+
+
+async def _check_closings(report: Report, connection: Connection) -> None:
+    try:
+        cursor = await connection.execute(QUERIES["closing_faults"])
+    except (psycopg.errors.QueryCanceled, psycopg.errors.InsufficientPrivilege) as error:
+        fix = "use the worker's DATABASE_URL; voting verify checks a published list"
+        report.add_unchecked(ABOUT, f"the records of final rounds ({type(error).__name__})", fix)
+        return
+    for poll, round_, fault in await cursor.fetchall():
+        report.add_problem(ABOUT, *(text.format(round_, poll) for text in _CLOSING_FAULTS[fault]))
 
 
 async def _check_log(report: Report, connection: Connection) -> str:
