@@ -73,12 +73,16 @@ def stores(redis_url: str, database_url: str) -> Stores:
 
 @pytest.fixture
 async def notified(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
-    """A worker that only NOTIFY and the schedule wake; it would notice a stop as rarely, so it is cancelled."""
+    """A worker that only NOTIFY and the schedule wake.
+
+    It would notice a stop as rarely, so it is cancelled. A client of Redis may swallow that, so it is stopped as well.
+    """
     monkeypatch.setattr(definitions, "POLL_SECONDS", 3600)
     worker, stop = Worker(stores.settings(), WorkerMetrics(metrics.registry("worker"))), asyncio.Event()
     async with background(worker.count(stop), worker.report(stop), worker.publish(stop)):
         await until(stores.published)
         yield
+        stop.set()
 
 
 @asynccontextmanager
