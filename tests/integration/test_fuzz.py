@@ -35,6 +35,7 @@ from voting.polls.vote_parser import Malformed, VoteParser
 from voting.result import app as result_app
 from voting.result.hub import Hub
 from voting.result.metrics import ResultMetrics
+from voting.result.record_endpoints import RecordEndpoints
 from voting.result.viewer_server import ViewerServer
 from voting.service import health
 from voting.settings.services import ResultSettings, VoteSettings
@@ -116,7 +117,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         hub = Hub(measures)
         show(hub, state(1, 0))
         shown = ResultSettings.model_validate({"database_url": "postgresql://nowhere/none", "trusted_proxies": 1})
-        result = result_app.create_app(shown, pages[1], hub, stop)
+        result = result_app.create_app(shown, pages[1], hub, RecordEndpoints(shown, pages[1], hub), stop)
         viewer_server = ViewerServer(shown, hub, measures)
         sockets = [listen("127.0.0.1:0") for _ in range(3)]
         found.vote_port, found.result_port, found.private_port = (sock.getsockname()[1] for sock in sockets)

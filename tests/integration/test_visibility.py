@@ -19,6 +19,7 @@ from voting.polls.state import STATES, is_visible
 from voting.result.app import create_app
 from voting.result.hub import CLOSE_DELETED, Hub
 from voting.result.metrics import ResultMetrics
+from voting.result.record_endpoints import RecordEndpoints
 from voting.result.viewer_server import ViewerServer
 from voting.result.watcher import Watcher
 from voting.service import metrics
@@ -29,7 +30,9 @@ from voting.web.server import listen, serve
 pytestmark = pytest.mark.anyio
 
 OPTIONS = '[{"key": "a", "label": "<b>Ä</b>"}, {"key": "b", "label": "B"}]'
-NUMBERS = re.compile(r"7,?311|2,?904|10,?215|71[.]6|28[.]4|7,?999|10,?903")  # of the votes below, counted or not
+NUMBERS = re.compile(
+    r"(?<!\d)(?:7,?311|2,?904|10,?215|71[.]6|28[.]4|7,?999|10,?903)(?!\d)"
+)  # of the votes below, counted or not
 PATHS = ("", "/present", "/api/results")
 RESULTS = ("live", "after_vote", "after_close", "hidden")
 
@@ -88,7 +91,9 @@ async def serving(database_url: str) -> AsyncIterator[Installation]:
     )
     hub = Hub(measures)
     public = listen("127.0.0.1:0")
-    app = create_app(settings, Pages("voting.result"), hub, stop)
+    pages = Pages("voting.result")
+    records = RecordEndpoints(settings, pages, hub)
+    app = create_app(settings, pages, hub, records, stop)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(Watcher(settings, hub, measures).run(stop))
         tasks.create_task(hub.run(stop))
@@ -98,6 +103,7 @@ async def serving(database_url: str) -> AsyncIterator[Installation]:
             yield Installation(hub, public.getsockname()[1], database_url)
         finally:
             stop.set()
+            await records.close()
 
 
 async def next_frame(socket: ClientConnection, **fields: object) -> dict[str, Any]:

@@ -23,12 +23,9 @@ from voting.web.server import connection_limit, listen, serve
 log = logs.get()
 
 
-def create_app(
-    settings: ResultSettings, pages: Pages, hub: Hub, stop: Stop, records: RecordEndpoints | None = None
-) -> Starlette:
-    """Return the public application; a `Watcher` updates the hub."""
+def create_app(settings: ResultSettings, pages: Pages, hub: Hub, records: RecordEndpoints, stop: Stop) -> Starlette:
+    """Return the public application; a `Watcher` updates the hub, and the caller closes the records at the end."""
     endpoints = ResultEndpoints(settings, pages, hub)
-    records = records or RecordEndpoints(settings, pages, hub)
     probes = health.probes(lambda: hub.loaded and not stop.is_set())
     return application(pages, [*endpoints.routes(), *records.routes(), pages.route(), *probes])
 
@@ -45,7 +42,7 @@ async def main(settings: ResultSettings, stop: Stop) -> None:
     hub = Hub(result_metrics)
     pages = Pages("voting.result")
     records = RecordEndpoints(settings, pages, hub)
-    app = create_app(settings, pages, hub, stop, records)
+    app = create_app(settings, pages, hub, records, stop)
     recorder = tracing.start(settings, "result")
     private_app = health.private_app(lambda: hub.loaded and not stop.is_set(), registry)
     log.info("result.starting", host=settings.host, port=settings.result_port)
