@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from voting.polls.state import TRANSITIONS
-from voting.settings import services, tracing
+from voting.settings import services, tracing, voters
 from voting.settings.environment import SET_BY_UP
 from voting.settings.sources import Settings
 
@@ -37,7 +37,7 @@ SERVICES = (
     services.MigrateSettings,
 )
 GROUPS: dict[str, tuple[type[Settings], ...]] = {
-    "The vote service": (services.VoteSettings,),
+    "The vote service": (voters.VoterSettings, services.VoteSettings),
     "The result service": (services.ResultSettings,),
     "The admin service": (services.AdminSettings,),
     "Every web service": (services.WebSettings,),
@@ -53,7 +53,7 @@ GROUPS: dict[str, tuple[type[Settings], ...]] = {
 def descriptions() -> dict[tuple[str, str], str]:
     """Return the string below each setting, by class and setting; Python does not keep it at run time."""
     found = {}
-    for module in (services, tracing):
+    for module in (services, tracing, voters):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             body = node.body if isinstance(node, ast.ClassDef) else []
             for field, text in pairwise(body):

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from tests.conftest import Servers
+from voting.database.audit import find_fault
 from voting.database.connection import connect
 from voting.operate import backup, backup_tables
 from voting.operate.archive import BadArchive
@@ -30,9 +31,16 @@ INSERT INTO polls (slug, question, options, state, opens_at)
 INSERT INTO votes VALUES ('many', repeat('v', 16)::bytea, 'ab', 1, 0), ('many#2', repeat('w', 16)::bytea, 'b', 2, 0);
 INSERT INTO tallies VALUES ('many', 'ab', 1), ('many#2', 'b', 1);
 INSERT INTO rounds SELECT slug, round, question, options, kind, max_choices, scale FROM polls WHERE slug = 'many';
-UPDATE polls SET round = 2, state = 'open', opened = now() WHERE slug = 'many';
-INSERT INTO sessions (code, title, polls, current, host_hash)
-    VALUES ('ACDEFG', 'Évening', '{many,rated}', 'many', '\x00ff');
+UPDATE polls SET round = 2, state = 'open', opened = now(), publish = true, erase_days = 3 WHERE slug = 'many';
+INSERT INTO polls (slug, question, options) VALUES ('decided', 'Then?', options());
+INSERT INTO votes VALUES ('decided', repeat('x', 16)::bytea, 'a', 3, 0);
+INSERT INTO tallies VALUES ('decided', 'a', 1);
+UPDATE polls SET publish = true WHERE slug = 'decided';
+UPDATE polls SET state = 'closed' WHERE slug = 'decided';
+SELECT seal_round('decided', 1, 3, 0), list_ballots('decided', 1), finish_round('decided', 1, '{"total": 1}');
+INSERT INTO sessions (code, title, polls, current, host_hash, keep_days)
+    VALUES ('ACDEFG', 'Évening', '{many,rated}', 'many', '\x00ff', 30);
+INSERT INTO code_lists (owner, key, issued, changes) VALUES ('ACDEFG', repeat('0a', 32), 50, '{"7": -1}');
 INSERT INTO audit (actor, action, poll, detail)
     VALUES ('admin', 'open', 'many', '{"text": "tab\t"}'), ('host', 'next', NULL, '{}');
 DELETE FROM polls WHERE slug = 'gone';
@@ -40,11 +48,12 @@ DELETE FROM polls WHERE slug = 'gone';
 KEPT = {
     "polls": (
         "slug, question, options, created, kind, max_choices, scale, state, round, results, "
-        "closes_at, timer, opened, closed, ticket"
+        "closes_at, timer, opened, closed, ticket, publish, erase_days, tracker_key"
     ),
-    "sessions": "code, title, polls, current, host_hash, created",
+    "sessions": "code, title, polls, current, host_hash, created, keep_days, kept_from",
     "deletions": "kind, name, rounds, entry_ms, entry_seq, deleted",
-} | dict.fromkeys(("rounds", "votes", "tallies", "dead_letters", "audit"), "*")
+    "audit": "* FROM (SELECT * FROM audit WHERE action <> 'restore')",
+} | dict.fromkeys(("rounds", "votes", "tallies", "dead_letters", "closings", "ballots", "code_lists"), "*")
 
 
 def run(url: str, statement: str) -> list[tuple[Any, ...]]:
@@ -54,7 +63,11 @@ def run(url: str, statement: str) -> list[tuple[Any, ...]]:
 
 
 def contents(url: str) -> dict[str, list[tuple[Any, ...]]]:
-    return {table: sorted(run(url, f"SELECT {columns} FROM {table}"), key=repr) for table, columns in KEPT.items()}  # noqa: S608
+    found = {}
+    for table, columns in KEPT.items():
+        query = f"SELECT {columns}" if " FROM " in columns else f"SELECT {columns} FROM {table}"  # noqa: S608
+        found[table] = sorted(run(url, query), key=repr)
+    return found
 
 
 async def saved(url: str) -> bytes:
@@ -79,7 +92,8 @@ async def test_all_columns_are_saved_but_those_that_a_trigger_sets(database_url:
     query = "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public'"
     there = {(table, column) for table, column in run(database_url, query) if table in backup_tables.COLUMNS}
     listed = {(table, column) for table, columns in backup_tables.COLUMNS.items() for column in columns}
-    assert there - listed == {("polls", "changed"), ("polls", "defined"), ("sessions", "changed")}
+    by_triggers = {("polls", "changed"), ("polls", "defined"), ("polls", "codes_version"), ("sessions", "changed")}
+    assert there - listed == by_triggers
     assert listed <= there
     unsaved = {table for table, _ in run(database_url, query)} - set(backup_tables.COLUMNS) - set(backup_tables.CLEARED)
     assert unsaved == {"audiences", "installation", "schema_migrations", "workers"}
@@ -102,7 +116,37 @@ async def test_polls_rounds_sessions_deletions_and_the_audit_log_come_back_as_th
     summary = await backup.restore(empty, io.BytesIO(await saved(database_url)), replace=False)
     assert "; still drafts, though their time to open has passed: late (open them in admin)" in str(summary)
     assert contents(empty) == before
-    run(empty, "INSERT INTO audit (actor, action) VALUES ('admin', 'close')")  # its number is a new one
+
+
+async def test_a_restored_log_ends_with_the_restore_and_the_newest_row_that_it_replaced(database_url: str) -> None:
+    run(database_url, MADE)
+    ((newest,),) = run(database_url, "SELECT max(id) FROM audit")
+    file = await saved(database_url)
+    run(database_url, "INSERT INTO audit (actor, action) VALUES ('admin', 'later')")
+    replaced = run(database_url, "SELECT id, hash FROM audit_head()")[0]
+    await backup.restore(database_url, io.BytesIO(file), replace=True)
+    ((number, actor, detail),) = run(database_url, "SELECT id, actor, detail FROM audit WHERE action = 'restore'")
+    assert (number, actor) == (newest + 1, "operator")
+    assert detail["replaced"] == {"id": replaced[0], "hash": replaced[1]}
+    assert (detail["newest"], detail["missed"]) == ("3-0", ["late"])
+    async with connect(database_url, name="test", timeout=10) as connection:
+        assert await find_fault(connection) == (number, None)
+    for statement in ("UPDATE audit SET actor = 'x'", "DELETE FROM audit"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="append-only"):
+            run(database_url, statement)
+
+
+async def test_the_log_of_a_backup_without_hashes_is_chained(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(database_url, MADE)
+    columns = backup_tables.COLUMNS["audit"]
+    monkeypatch.setitem(backup_tables.COLUMNS, "audit", columns[:-1])
+    file = await saved(database_url)
+    monkeypatch.setitem(backup_tables.COLUMNS, "audit", columns)
+    before = contents(database_url)["audit"]
+    await backup.restore(database_url, io.BytesIO(file), replace=True)
+    assert contents(database_url)["audit"] == before
 
 
 async def test_a_restore_raises_every_number_that_workers_and_pages_compare(database_url: str) -> None:
@@ -127,7 +171,14 @@ async def test_a_draft_whose_time_has_passed_does_not_open_and_one_whose_time_co
     wait = run(database_url, "SELECT apply_schedule()")[0][0]
     assert 86_000 < wait <= 86_400
     states = dict(run(database_url, "SELECT slug, state FROM polls"))
-    assert states == {"default": "open", "late": "draft", "many": "open", "rated": "closed", "soon": "draft"}
+    assert states == {
+        "decided": "final",
+        "default": "open",
+        "late": "draft",
+        "many": "open",
+        "rated": "closed",
+        "soon": "draft",
+    }
 
 
 async def test_webhooks_of_what_was_replaced_are_not_sent(database_url: str) -> None:

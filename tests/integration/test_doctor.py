@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,13 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     started.migrate(("worker", "password"), ("result", "password"), ("admin", "password"))
     yield started
     started.stop()
+
+
+FINAL = """
+    INSERT INTO closings (poll, round, closed, tracker_key, publish, final, record)
+    VALUES ('default', 7, now() - interval '1 hour', '', {publish}, {final}, '{record}');
+    INSERT INTO ballots VALUES ('default#7', '', 'a')
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -264,6 +272,26 @@ def test_a_database_that_may_forget_is_found(addresses: Addresses, postgres: Clu
             "the tally of a in default is 3, but there are 0 votes",
         ),
         (
+            FINAL.format(final="NULL", record="{}", publish="false"),
+            "DELETE FROM closings; DELETE FROM ballots",
+            "round 7 of default has been closed for a minute and is not final",
+        ),
+        (
+            FINAL.format(final="now()", record='{"tally": {"a": 2}}', publish="false"),
+            "DELETE FROM closings; DELETE FROM ballots",
+            "the tallies of round 7 of default are not those of its final record",
+        ),
+        (
+            FINAL.format(final="now()", record='{"tally": {}}', publish="true"),
+            "DELETE FROM closings; DELETE FROM ballots",
+            "the published ballots of round 7 of default are not those of its final record",
+        ),
+        (
+            "ALTER TABLE audit DISABLE TRIGGER USER; INSERT INTO audit (id, actor, action) VALUES (2, 'admin', 'x')",
+            "DELETE FROM audit; ALTER TABLE audit ENABLE ALWAYS TRIGGER append_audit, ENABLE ALWAYS TRIGGER keep_audit",
+            "row 2 of the audit log is not the one that was written, or rows before it were changed",
+        ),
+        (
             "INSERT INTO schema_migrations VALUES ('9999_future.sql')",
             "DELETE FROM schema_migrations WHERE name = '9999_future.sql'",
             "the schema has 9999_future.sql of a newer version",
@@ -293,6 +321,12 @@ def test_a_database_without_a_schema_is_found(addresses: Addresses, postgres: Cl
         "the schema lacks",
         "voting migrate",
     )
+
+
+def test_the_newest_row_of_the_audit_log_is_named_also_to_a_worker(addresses: Addresses, postgres: Cluster) -> None:
+    postgres.execute("INSERT INTO audit (actor, action) VALUES ('admin', 'x')")
+    report = examine(addresses._replace(database_url=postgres.url_of("voting_worker", "password")))
+    assert re.search(r"1 rows in the audit log, the newest is 1, fingerprint ([0-9a-f]{4}-){3}", str(report.passed))
 
 
 def test_a_role_with_less_than_a_workers_rights_is_told_what_it_lacks(addresses: Addresses, postgres: Cluster) -> None:

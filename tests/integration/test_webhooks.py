@@ -20,10 +20,7 @@ from voting.service.lifecycle import Stop
 
 pytestmark = pytest.mark.anyio
 KEY = "w" * 32
-REPORT = """
-INSERT INTO workers VALUES ('w', now() + interval '10 seconds', %s, 0, 0)
-ON CONFLICT (name) DO UPDATE SET lag = excluded.lag
-"""
+FINISH = """UPDATE closings SET final = now(), record = '{"fingerprint": "0123"}'"""
 
 
 class Receiver:
@@ -77,20 +74,20 @@ async def test_opening_and_closing_are_delivered_signed_with_the_final_numbers(
         slug = await make(client)
         await patch(client, slug, state="open")
         await until(lambda: len(receiver.requests) == 1)
-        admin.owner(REPORT, 3)  # votes are waiting
         await patch(client, slug, state="closed")
         await client.post(f"/api/polls/{slug}/reset")  # the numbers are those of the round that was closed
         admin.count(slug, "a", 2)
         await until(lambda: admin.owner("SELECT event FROM webhook_events") == [("poll.closed",)])
         assert len(receiver.requests) == 1
         admin.count(slug, "a", 5)
-        admin.owner(REPORT, 0)
+        admin.owner(FINISH)
         await until(lambda: admin.owner("SELECT id FROM webhook_events") == [])
     opened, closed = receiver.events()
     assert (opened["type"], opened["data"]["poll"], opened["data"]["round"]) == ("poll.opened", slug, 1)
     assert opened["data"]["options"] == [{"key": "a", "label": "Yes"}, {"key": "b", "label": "No"}]
     assert (closed["type"], closed["data"]["round"], closed["data"]["total"]) == ("poll.closed", 1, 5)
     assert [option["votes"] for option in closed["data"]["options"]] == [5, 0]
+    assert (closed["data"]["state"], closed["data"]["fingerprint"]) == ("final", "0123")
     for headers, body in receiver.requests:
         signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
         expected = base64.b64encode(hmac.digest(KEY.encode(), signed, hashlib.sha256)).decode()

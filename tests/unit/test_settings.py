@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from voting.database.definition import Definition
 from voting.operate.migrate import definition_of
 from voting.settings.services import (
-    LIMITED_VOTER_DAYS,
     MigrateSettings,
     ResultSettings,
     VoteSettings,
@@ -18,6 +17,7 @@ from voting.settings.services import (
 )
 from voting.settings.sources import BadSettings, load
 from voting.settings.urls import redacted
+from voting.settings.voters import LIMITED_VOTER_DAYS
 
 
 @pytest.fixture(autouse=True)

@@ -4,13 +4,14 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
-from voting.admin import reads, sessions
+from voting.admin import audit_export, reads, sessions
 from voting.admin.api_route import After, ApiRoute, Limit, Uses, Who, next_page
 from voting.admin.inputs import NewSession, SessionChange
 from voting.admin.outputs import AuditPage, HostLink, NewSessionOut, SessionOut, SessionPage
 
+LINES = {200: {"content": {"application/jsonl": {"schema": {"type": "string"}}}}}
 router = APIRouter(prefix="/api", route_class=ApiRoute)
 
 
@@ -84,3 +85,17 @@ async def list_audit(
     async with uses.database.read() as connection:
         found, cursor = await reads.audit_list(connection, who, limit=limit, after=after)
     return {"entries": found, "next": next_page("/api/audit", limit, cursor)}
+
+
+@router.get("/audit.jsonl", response_class=Response, responses=LINES, tags=["Audit"])  # type: ignore[arg-type]
+async def export_audit(uses: Uses, who: Who) -> Response:
+    """Return the whole log as a file, one JSON object a line, with `text` and `hash`.
+
+    `hash` is the SHA-256 of the hash before, 32 zero bytes for the first line, followed by `text` in UTF-8. `text` is
+    an array of id, microseconds since 1970, actor, action, poll, session and detail.
+    """
+    who.require_admin()
+    head = await audit_export.newest(uses.database)
+    headers = {"content-disposition": f'attachment; filename="audit-{head.id}.jsonl"'}
+    lines = audit_export.lines(uses.database, head.id)
+    return StreamingResponse(lines, headers=headers, media_type="application/jsonl")

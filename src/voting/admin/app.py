@@ -15,8 +15,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
-from voting.admin import api_polls, api_sessions, pages, result_page
+from voting.admin import api_codes, api_polls, api_sessions, code_cards, pages, result_page
 from voting.admin.access import Access
+from voting.admin.code_pages import CodePages
 from voting.admin.control_pages import ControlPages
 from voting.admin.database import Database
 from voting.admin.headers import with_headers
@@ -61,6 +62,7 @@ def create_app(services: Services, stop: Stop) -> ASGIApp:
     app.state.services = services
     app.include_router(api_polls.router)
     app.include_router(api_sessions.router)
+    app.include_router(api_codes.router)
     openapi = OpenApi(app, services.settings, services.pages)
     app.router.routes.extend([*page_routes(services), *openapi.routes(), services.pages.route()])
     app.router.routes.extend(health.probes(lambda: services.database.ready and not stop.is_set()))
@@ -87,6 +89,8 @@ def page_routes(services: Services) -> list[BaseRoute]:
         *pages.routes(maker),
         *of_polls,
         *of_sessions,
+        *CodePages(maker).routes(),
+        *code_cards.routes(maker),
         *ControlPages(maker).routes(),
         *result_page.routes(maker),
         host_route(services),

@@ -19,7 +19,7 @@ from voting.web.language import translatable
 from voting.web.problems import Problem
 
 MEANING = {"question", "options", "kind", "max_choices", "scale"}
-NULLABLE = {"opens_at", "closes_at", "timer", "max_choices"}
+NULLABLE = {"opens_at", "closes_at", "timer", "max_choices", "erase_days"}
 FURTHEST = timedelta(days=3660)
 
 _FUTURE = translatable("This time is in the past.")
@@ -28,9 +28,12 @@ _AFTER = translatable("This must be later than the time of opening.")
 _HAS_VOTES = translatable(
     "This poll has votes, so its question and options must stay. Reset it for a new round, or make a copy."
 )
+_FINAL = translatable("The result of this poll is final. Reset it for a new round.")
 _DEFAULT = translatable("The settings of the installation define the first poll. Change it there, or make a copy.")
 _TOLD = translatable("Whether the ballots are published must stay, since voters were told. Reset the poll first.")
 _NOT_DRAFT = translatable("The kind can be changed only before a poll is opened. Reset it first.")
+
+_ACCESS = translatable("Whether people vote with codes can be changed only before a poll is opened. Reset it first.")
 
 
 def new_poll(slug: str, new: NewPoll, now: datetime) -> StoredPoll:
@@ -49,7 +52,7 @@ def new_poll(slug: str, new: NewPoll, now: datetime) -> StoredPoll:
     )
     errors: list[FieldError] = []
     poll = _with_options(poll, new.options, errors)
-    draft = StoredPoll(poll, now, new.timer, new.opens_at, new.closes_at)
+    draft = StoredPoll(poll, now, new.timer, new.opens_at, new.closes_at, erase_days=new.erase_days)
     _check_times(draft, {"opens_at", "closes_at"}, now, errors)
     if errors:
         raise Invalid(errors)
@@ -125,6 +128,12 @@ def change_poll(before: StoredPoll, values: dict[str, Any], now: datetime) -> St
     state = after.poll.state
     if after.poll.publish != before.poll.publish and (is_over(state) or before.has_votes):
         raise Problem(409, "publish", _TOLD)
+    if state != "draft" and (after.poll.access == "code") != (before.poll.access == "code"):
+        raise Problem(409, "not_draft", _ACCESS)
+    if "erase_days" in values:
+        after = replace(after, erase_days=values["erase_days"])
+        if state == "final" and after.erase_days != before.erase_days:
+            raise Problem(409, "final", _FINAL)
     if state != "draft" and times.get("opens_at"):
         message = translatable("Only a poll that was not opened yet can have a time of opening. Reset it first.")
         raise Problem(409, "not_draft", message)
@@ -165,7 +174,7 @@ def _change_meaning(before: StoredPoll, values: dict[str, Any]) -> StoredPoll:
     if poll == old:
         return before
     if old.state == "final":
-        raise Problem(409, "final", translatable("The result of this poll is final. Reset it for a new round."))
+        raise Problem(409, "final", _FINAL)
     if old.slug == DEFAULT_POLL:
         raise Problem(409, "default_poll", _DEFAULT)
     if old.state != "draft":

@@ -1,4 +1,4 @@
-"""The result of a round as CSV for spreadsheets: UTF-8 with a byte order mark, and CRLF (RFC 4180).
+"""The result of a round, and voting codes, as CSV for spreadsheets: UTF-8 with a byte order mark, and CRLF (RFC 4180).
 
 A cell that a spreadsheet would take for a formula gets an apostrophe in front.
 https://owasp.org/www-community/attacks/CSV_Injection
@@ -6,6 +6,7 @@ https://owasp.org/www-community/attacks/CSV_Injection
 
 import csv
 import io
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # noqa: RUF001 - some spreadsheets read the full-width forms too
@@ -17,15 +18,26 @@ def csv_of(export: dict[str, Any]) -> bytes:
     ranking = export["kind"] == "ranking"
     header = ["poll", "round", "question", "key", "option", "votes", "voters", "percent"]
     header += ["points"] * ranking + [f"runoff {number}" for number in range(1, len(runoff) + 1)]
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(header)
+    rows = []
     for option, percent in zip(options, _percent(export), strict=True):
         row = [export["poll"], export["round"], export["question"], option["key"], option["label"], option["votes"]]
         row += [export["total"], percent]
         row += [option["points"]] if ranking else []
         row += [each["votes"].get(option["key"], "") for each in runoff]
-        writer.writerow([_cell(value) for value in row])
+        rows.append(row)
+    return _written(header, rows)
+
+
+def csv_of_codes(codes: Iterable[tuple[int, str, str]]) -> bytes:
+    """Return voting codes as CSV: the number, the code and the link of each."""
+    return _written(["number", "code", "link"], codes)
+
+
+def _written(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(header)
+    writer.writerows([_cell(value) for value in row] for row in rows)
     return b"\xef\xbb\xbf" + out.getvalue().encode()
 
 

@@ -93,4 +93,10 @@ EXAMPLES: dict[str, Document] = {  # by operation id
     "change_poll": {"state": "open", "closes_in": 60},
     "create_session": {"title": "All hands", "polls": ["lunch"]},
     "change_session": {"current": "lunch"},
+    "make_poll_codes": {"count": 100},
+    "revoke_poll_codes": {"numbers": [7]},
+    "replace_poll_codes": {"numbers": [7]},
+    "make_session_codes": {"count": 100},
+    "revoke_session_codes": {"numbers": [7]},
+    "replace_session_codes": {"numbers": [7]},
 }

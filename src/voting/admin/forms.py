@@ -19,7 +19,7 @@ from voting.web.problems import Problem
 
 MAX_FIELDS = 200
 _MINUTE = "%Y-%m-%dT%H:%M"
-_TEXTS = ("question", "kind", "max_choices", "scale", "results", "timer")
+_TEXTS = ("question", "kind", "max_choices", "scale", "results", "access", "timer", "erase_days")
 _CHOICES = ("publish",)
 _TIMES = ("opens_at", "closes_at", "opens_zone", "closes_zone")
 _OFFSET = re.compile(r"[+-][0-9]{2}:[0-9]{2}")
@@ -65,8 +65,10 @@ class PollForm:
     max_choices: str = ""
     scale: str = "5"
     results: str = "live"
+    access: str = "open"
     timer: str = ""
     publish: str = "no"
+    erase_days: str = ""
     opens_at: str = ""
     closes_at: str = ""
     opens_zone: str = ""  # the offset of the browser's zone at that time, such as +01:00; empty for UTC
@@ -84,8 +86,10 @@ class PollForm:
             max_choices=str(poll["max_choices"] or ""),
             scale=str(poll["scale"] or 5),
             results=poll["results"],
+            access=poll["access"],
             timer=str(poll["timer"] or ""),
             publish="yes" if poll["publish"] else "no",
+            erase_days="" if poll["erase_days"] is None else str(poll["erase_days"]),
             opens_at=_local(poll["opens_at"]),
             closes_at=_local(poll["closes_at"]),
             given=frozenset({"options", *_TEXTS, *_CHOICES, *_TIMES}),
@@ -124,8 +128,9 @@ class PollForm:
 
     def values(self, poll: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return the input for `NewPoll`, or for `PollChange` if there is a poll; with what was sent only."""
-        values: dict[str, Any] = {name: getattr(self, name) for name in ("question", "kind", "results")}
+        values: dict[str, Any] = {name: getattr(self, name) for name in ("question", "kind", "results", "access")}
         values["timer"] = _number(self.timer) or None
+        values["erase_days"] = None if self.erase_days == "" else _number(self.erase_days)
         values["max_choices"] = (_number(self.max_choices) or None) if self.kind == "multiple" else None
         values["scale"] = _number(self.scale)
         values["publish"] = self.publish == "yes"

@@ -13,9 +13,9 @@ _NOT_FOR_HOSTS = translatable("The link of a host is for one session only, and d
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who makes a request: the admin, or the host of one session."""
+    """Who makes a change: the admin, the host of one session, or the schedule."""
 
-    role: Literal["admin", "host"]
+    role: Literal["admin", "host", "schedule"]
     session: str | None = None
 
     def require_admin(self) -> None:
@@ -28,6 +28,7 @@ class Identity:
 
 
 ADMIN = Identity("admin")
+SCHEDULE = Identity("schedule")
 
 
 def new_token() -> str:

@@ -2,6 +2,7 @@
 
 from starlette.requests import Request
 
+from voting.admin.code_lists import Owner
 from voting.polls.poll import DEFAULT_POLL
 from voting.settings.services import AdminSettings
 from voting.web.origin import service_url
@@ -35,6 +36,14 @@ class Links:
             "present_url": f"{self.result}/s/{code}/present",
             "control_url": f"{self.admin}/sessions/{code}/control",
         }
+
+    def of_codes(self, owner: Owner) -> str:
+        """Return the address at which people vote with codes: of the session's ballot, or of the poll's."""
+        return self.of_session(owner.name)["join_url"] if owner.session else self.of_poll(owner.name)["vote_url"]
+
+    def with_code(self, owner: Owner, code: str) -> str:
+        """Return the address at which a voting code is filled in. The fragment reaches no server and no log."""
+        return f"{self.of_codes(owner)}#code={code}"
 
     def of_host(self, token: str) -> str:
         """Return a host link, which is a secret."""

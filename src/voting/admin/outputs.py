@@ -64,6 +64,7 @@ class PollSummary(Urls):
     opens_at: datetime | None
     closes_at: datetime | None
     timer: int | None = Field(description="Seconds.")
+    erase_days: int | None = Field(description="After a round is final; null if pseudonyms are not erased.")
     opened: datetime | None = Field(description="When this round was opened.")
     closed: datetime | None = Field(description="When this round was closed.")
     created: datetime
@@ -128,6 +129,8 @@ class SessionOut(BaseModel):
     people: int = Field(description="People who have a page of the session open.")
     created: datetime
     changed: int
+    keep_days: int | None = Field(description="After which it is deleted with its polls; null if it is not.")
+    deletes_at: datetime | None = Field(description="Null while a poll is open, is to open, or is not final yet.")
     join_url: str
     result_url: str
     present_url: str
@@ -153,16 +156,42 @@ class HostLink(BaseModel):
     host_url: str
 
 
+class CodesOut(BaseModel):
+    """The voting codes that a poll or session uses. The codes belong to the poll or the session that is named here."""
+
+    made: int = Field(description="They have the numbers 1 to this.")
+    valid: int = Field(description="Those that were not revoked.")
+    revoked: int
+    replaced: int = Field(description="Valid codes that replace another one.")
+    poll: str | None
+    session: str | None
+
+
+class NewCodesOut(CodesOut):
+    """Codes that were made. They are secrets: each is a vote."""
+
+    first: int = Field(description="The number of the first of them; the others follow.")
+    codes: list[str] = Field(examples=[["0123-4567-89AB-CDEF"]])
+
+
+class ReplacedOut(CodesOut):
+    """Codes that replace others, with their numbers."""
+
+    numbers: list[int]
+    codes: list[str]
+
+
 class AuditEntry(BaseModel):
     """One change."""
 
     id: int
     at: datetime
-    actor: str = Field(description="admin, host (of the session) or schedule.")
+    actor: str = Field(description="admin, host (of the session), schedule, worker or operator (commands).")
     action: str
     poll: str | None
     session: str | None
     detail: dict[str, Any]
+    hash: str = Field(description="SHA-256 of the hash of the entry before and of this one: see `/api/audit.jsonl`.")
 
 
 class AuditPage(BaseModel):

@@ -15,6 +15,7 @@ from voting.admin.forms import read_form
 from voting.admin.identity import ADMIN, Identity
 from voting.admin.services import Services
 from voting.admin.sign_in import PageEndpoint, sign_in_form, signed_in
+from voting.database.audit import Head, fingerprint, read_head
 from voting.polls.poll import DEFAULT_POLL
 from voting.web import language
 from voting.web.addresses import is_loopback
@@ -103,8 +104,9 @@ def routes(maker: PageMaker) -> list[BaseRoute]:
         async with services.database.read() as connection:
             entries, more = await reads.audit_list(connection, who, limit=CHANGES_SHOWN, after=number)
             known = await reads.some_polls(connection, list(_slugs(entries)))
+            head = await read_head(connection)
         questions = {poll["slug"]: poll["question"] for poll in known}
-        return maker.show(request, who, "audit.html", entries=entries, questions=questions, more=more)
+        return maker.show(request, who, "audit.html", entries=entries, questions=questions, more=more, **_shown(head))
 
     async def ask_for_key(request: Request) -> Response:
         try:
@@ -128,6 +130,10 @@ def routes(maker: PageMaker) -> list[BaseRoute]:
         Route("/sign-in", ask_for_key),
         Route("/sign-in", take_key, methods=["POST"]),
     ]
+
+
+def _shown(head: Head) -> dict[str, Any]:
+    return {"newest": head.id, "fingerprint": fingerprint(head.hash)}
 
 
 def _slugs(entries: list[dict[str, Any]]) -> set[str]:

@@ -19,6 +19,7 @@ from voting.polls.session import parse_code
 from voting.web.problems import Problem
 
 TIMERS = (15, 30, 60, 90, 120, 180, 300, 600, 900, 1800, 3600)  # seconds
+ERASE_DAYS = (0, 1, 7, 30, 90, 365)
 
 
 class PollPages:
@@ -68,12 +69,14 @@ class PollPages:
             return self._edit(request, who, poll_form, problem=problem, **again)
         if session:
             return see(f"/sessions/{session}#poll-{slug}")
+        if wanted.access == "code":  # it cannot be opened before there are codes
+            return see(f"/polls/{slug}/codes")
         return see(f"/polls/{slug}/control")
 
     async def _create(self, who: Identity, wanted: NewPoll, session: str | None, *, opens: bool) -> str:
         async with self._database.write(who) as change:
             slug = await polls.create(change, wanted)
-            if opens:
+            if opens and wanted.access != "code":
                 await polls.edit(change, slug, PollChange(state="open"))
             if session:
                 row = await sessions.read_session(change.connection, session)
@@ -178,6 +181,7 @@ class PollPages:
             "seen": poll["changed"] if poll else None,
             "max_options": MAX_OPTIONS,
             "timers": sorted({*TIMERS, *([int(form.timer)] if form.timer.isdecimal() else [])}),
+            "erase_days": sorted({*ERASE_DAYS, *([int(form.erase_days)] if form.erase_days.isdecimal() else [])}),
             "meaning_fixed": meaning_fixed,
             "kind_fixed": meaning_fixed or bool(poll and poll["state"] != "draft"),
             "session": None,
@@ -199,7 +203,8 @@ def _placed(name: str, places: Mapping[int, int]) -> str:
 def _filled(form: PollForm, poll: Mapping[str, Any]) -> PollForm:
     """Return a form that was sent, with what the poll has in the fields that cannot be changed and were not sent."""
     known = PollForm.of(poll)
-    for name in {"question", "kind", "options", "max_choices", "scale", "results", "timer"} - form.given:
+    meaning = {"question", "kind", "options", "max_choices", "scale"}
+    for name in (meaning | {"results", "access", "publish", "timer", "erase_days"}) - form.given:
         setattr(form, name, getattr(known, name))
     return form
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from voting.admin.change import Change
 from voting.admin.checks import change_poll, given_fields, new_poll, utc_now
+from voting.admin.code_lists import require_codes
 from voting.admin.inputs import NewPoll, PollChange
 from voting.admin.problems import invalid
 from voting.admin.stored_poll import StoredPoll, changed_columns, read_poll, require_poll
@@ -42,7 +43,7 @@ async def copy(change: Change, slug: str) -> str:
     change.who.require_admin()
     original = await read_poll(change.connection, slug)
     poll = replace(original.poll, slug=await _free_slug(change, original.poll.question), options=original.poll.offered)
-    await _insert(change, StoredPoll(poll, original.created, original.timer))
+    await _insert(change, StoredPoll(poll, original.created, original.timer, erase_days=original.erase_days))
     await change.record("copy", poll=poll.slug, of=slug)
     return poll.slug
 
@@ -65,6 +66,8 @@ async def edit(change: Change, slug: str, wanted: PollChange, *, expected: int |
     if values.get("state") == "draft" and before.poll.state != "draft":
         before = await _next_round(change, before)
     after = change_poll(before, values, utc_now())
+    if after.poll.access == "code" and _action(before, after) == "open":
+        await require_codes(change.connection, slug)
     changes = changed_columns(before, after)
     if changes:
         await change.execute("admin_update_poll", **after.columns())
@@ -85,8 +88,13 @@ async def delete(change: Change, slug: str) -> None:
     if slug == DEFAULT_POLL:
         message = translatable("The first poll cannot be deleted. You can close it or hide its result.")
         raise Problem(409, "default_poll", message)
+    await remove(change, slug)
+
+
+async def remove(change: Change, slug: str, *, session: str | None = None) -> None:
+    """Delete a poll without asking who does it, or with its session."""
     await change.execute("admin_delete_poll", slug=slug)
-    await change.record("delete", poll=slug)
+    await change.record("delete", poll=slug, session=session)
 
 
 async def close(change: Change, slug: str) -> None:

@@ -37,21 +37,9 @@ async def numbers(poll: Poll, tallies: Mapping[str, int]) -> Fields:
 
 def _summary(stored: StoredPoll, total: int) -> Fields:
     poll = stored.poll
-    names = (
-        "slug",
-        "question",
-        "kind",
-        "state",
-        "round",
-        "results",
-        "access",
-        "max_choices",
-        "scale",
-        "changed",
-        "publish",
-    )
-    times = ("opens_at", "closes_at", "timer", "opened", "closed", "created")
-    fields = {name: getattr(poll, name) for name in names} | {name: getattr(stored, name) for name in times}
+    shown = "slug question kind state round results access publish max_choices scale changed"
+    times = ("opens_at", "closes_at", "timer", "opened", "closed", "created", "erase_days")
+    fields = {name: getattr(poll, name) for name in shown.split()} | {name: getattr(stored, name) for name in times}
     return fields | {"total": total}
 
 

@@ -7,8 +7,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from voting.admin import reads, sessions
+from voting.admin import codes, reads, sessions
 from voting.admin.change import Change
+from voting.admin.code_lists import Owner
 from voting.admin.forms import Form, read_form
 from voting.admin.identity import Identity
 from voting.admin.inputs import NewSession, SessionChange
@@ -20,6 +21,7 @@ from voting.web.problems import Problem
 
 SHOWN_SECONDS = 600  # how long a new host link can be shown, once
 OFFERED = 100  # newest polls that can be added
+KEEP_DAYS = (1, 7, 30, 90, 365)
 _COOKIE = "new_host_link"
 
 
@@ -76,6 +78,7 @@ class SessionPages:
         async with self._database.read() as connection:
             session = await reads.session(connection, who, request.path_params["code"])
             listed = await reads.some_polls(connection, session["polls"])
+            held = await codes.read(connection, who, Owner(session=session["code"]))
             newest, _ = await reads.poll_list(connection, who, limit=OFFERED)
         links = self._services.links(request)
         of_session = links.of_session(session["code"])
@@ -87,7 +90,9 @@ class SessionPages:
             problem.status if problem else 200,
             session=session,
             title=title or session["title"],
+            keep_days=sorted({*KEEP_DAYS, *([session["keep_days"]] if session["keep_days"] else [])}),
             polls=listed,
+            codes=held.fields,
             offered=[poll for poll in newest if poll["slug"] not in session["polls"]],
             links=of_session,
             vote_address=links.vote.partition("://")[2],
@@ -135,7 +140,8 @@ class SessionPages:
         who.require_admin()
         async with self._database.read() as connection:
             session = await reads.session(connection, who, request.path_params["code"])
-        return self._maker.show(request, who, "delete_session.html", session=session)
+            held = await codes.read(connection, who, Owner(session=session["code"]))
+        return self._maker.show(request, who, "delete_session.html", session=session, codes=held.fields)
 
     async def delete(self, request: Request, who: Identity) -> Response:
         try:
@@ -152,6 +158,8 @@ def _change(slugs: list[str], form: Form) -> dict[str, Any]:
     name, _, slug = form.get("do").partition(" ")
     if name == "title":
         return {"title": form.get("title")}
+    if name == "keep":
+        return {"keep_days": form.number("keep_days")}
     others = [each for each in slugs if each != slug]
     if name == "add":
         return {"polls": [*slugs, *([each] if (each := form.get("poll")) and each not in slugs else [])]}

@@ -28,6 +28,7 @@ class StoredPoll:
     closes_at: datetime | None = None
     opened: datetime | None = None
     closed: datetime | None = None
+    erase_days: int | None = None  # after which a final round keeps no pseudonyms; None: never
     tallies: Mapping[str, int] = field(default_factory=dict)  # choice -> votes, of this round
     sessions: tuple[str, ...] = ()  # the codes of those that it is in
     waiting: int = 0  # votes of all polls that are accepted and not counted yet
@@ -42,7 +43,7 @@ class StoredPoll:
     def from_row(cls, row: Mapping[str, Any]) -> Self:
         """Return the poll of a row, or raise `BadPoll`."""
         poll = Poll.from_parts(row["slug"], row["question"], row["options"], row["more"])
-        names = ("created", "timer", "opens_at", "closes_at", "opened", "closed")
+        names = ("created", "timer", "opens_at", "closes_at", "opened", "closed", "erase_days")
         more = {name: row[name] for name in ("tallies", "waiting", "final", "fingerprint") if name in row}
         sessions = tuple(row.get("sessions", ()))
         return cls(poll, sessions=sessions, **{name: row[name] for name in names}, **more)
@@ -60,6 +61,7 @@ class StoredPoll:
             "publish": poll.publish,
             "opened": self.opened,
             "closed": self.closed,
+            "erase_days": self.erase_days,
         }
         return {"slug": poll.slug} | meaning | times | state
 

@@ -1,10 +1,16 @@
-"""Deletes the votes of deleted polls in the background, some thousand in one transaction, so no worker waits long."""
+"""Deletes and erases in the background: ended sessions, the votes of deleted polls, and who voted what in final rounds.
+
+A transaction takes some thousand votes at most, so no worker waits long. What was begun when the service stopped is
+done after its next start.
+"""
 
 import asyncio
 import contextlib
 from collections.abc import Coroutine
 
+from voting.admin import sessions
 from voting.admin.database import Database
+from voting.admin.identity import SCHEDULE
 from voting.database.queries import QUERIES
 from voting.service import logs
 from voting.service.lifecycle import Stop
@@ -31,22 +37,39 @@ class Sweeper:
     async def run(self, stop: Stop) -> None:
         """Sweep until `stop` is set; what is left is swept after the next start."""
         while not stop.is_set():
-            with contextlib.suppress(Problem):  # the database is away, which it has logged
-                await self._sweep(stop)
+            for step in (self._end_sessions, self._sweep, self._erase):
+                with contextlib.suppress(Problem):  # the database is away, which it has logged
+                    await step(stop)
             await _first(stop.wait(), self._wake.wait())
             self._wake.clear()
 
+    async def _end_sessions(self, stop: Stop) -> None:
+        """Delete the sessions whose days are over: see `sessions.delete_ended`."""
+        async with self._database.read() as connection:
+            cursor = await connection.execute(QUERIES["admin_ended_sessions"])
+            codes = [code for (code,) in await cursor.fetchall()]
+        for code in codes:
+            if not stop.is_set():
+                async with self._database.write(SCHEDULE) as change:
+                    await sessions.delete_ended(change, code)
+
     async def _sweep(self, stop: Stop) -> None:
         swept = 0
-        while not stop.is_set():
-            async with self._database.work() as connection:
-                cursor = await connection.execute(QUERIES["admin_sweep"], {"most": VOTES})
-                row = await cursor.fetchone()
-            if not row or not row[0]:
-                break
-            swept += row[0]
+        while not stop.is_set() and (votes := await self._call("admin_sweep")):
+            swept += votes
         if swept:
             log.info("votes.swept", votes=swept)
+
+    async def _erase(self, stop: Stop) -> None:
+        """Erase the pseudonyms of final rounds that are due: see 0008_audit.sql."""
+        while not stop.is_set() and await self._call("admin_erase"):
+            pass
+
+    async def _call(self, query: str) -> int:
+        async with self._database.work() as connection:
+            cursor = await connection.execute(QUERIES[query], {"most": VOTES})
+            row = await cursor.fetchone()
+        return int(row[0]) if row else 0
 
 
 async def _first(*events: Coroutine[object, object, object]) -> None:

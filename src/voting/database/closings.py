@@ -54,8 +54,10 @@ async def finish(connection: Connection, closing: Closing) -> bool:
         slug, question, options, more, tallies, revision = row
         poll = Poll.from_parts(slug, question, options, more)
         ballots = await _list_ballots(connection, poll) if publish else None
+        cursor = await connection.execute("SELECT id, hash FROM audit_head()")
+        head = await cursor.fetchone()
         times = {"closed": _iso(closed), "final": _iso(datetime.now(UTC))}
-        record = make_record(poll, tallies, ballots, revision=revision, **times)
+        record = make_record(poll, tallies, ballots, revision=revision, **times, audit=_head(head))
     async with connection.transaction():
         await connection.execute("SELECT lock_definitions()")  # first, as all do that change polls
         cursor = await connection.execute(QUERIES["finish_round"], where | {"record": record})
@@ -73,6 +75,11 @@ async def _list_ballots(connection: Connection, poll: Poll) -> str:
             for tracker, choice in rows:
                 file.update(ballot_line(tracker, choice))
     return file.hexdigest()
+
+
+def _head(row: tuple[int, str] | None) -> dict[str, int | str] | None:
+    """Return number and hash of the newest row of the audit log: from then on no row up to it can be changed unseen."""
+    return {"id": row[0], "hash": row[1]} if row else None
 
 
 def _iso(time: datetime) -> str:

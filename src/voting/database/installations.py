@@ -12,6 +12,7 @@ async def installations(connection: Connection) -> list[str]:
     return [identifier for (identifier,) in await cursor.fetchall()]
 
 
-async def add_installations(connection: Connection, ids: Sequence[str]) -> None:
-    """Add the ids of other installations to the database."""
-    await connection.execute(QUERIES["add_installations"], {"ids": list(ids)})
+async def add_installations(connection: Connection, ids: Sequence[str]) -> int:
+    """Add the ids of other installations to the database; return how many are new."""
+    cursor = await connection.execute(QUERIES["add_installations"], {"ids": list(ids)})
+    return cursor.rowcount

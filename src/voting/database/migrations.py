@@ -1,7 +1,10 @@
 """Migrations of the schema, and the definition of the default poll."""
 
+import json
+
 import psycopg
 
+from voting.database.audit import record_command
 from voting.database.connection import NOTIFY_CHANNEL, Connection
 from voting.database.definition import Definition, default_poll
 from voting.database.queries import QUERIES, SQL
@@ -43,6 +46,9 @@ async def _define_default_poll(connection: Connection, definition: Definition) -
         await connection.execute(QUERIES["define_poll"], parameters)
     except psycopg.errors.CheckViolation as error:
         raise BadPoll(f"{error.diag.message_primary}") from None
+    if stored:
+        options = json.loads(parameters["options"])
+        await record_command(connection, "edit", poll=poll.slug, question=poll.question, options=options)
     await connection.execute("SELECT pg_notify(%s, %s)", [NOTIFY_CHANNEL, poll.slug])
 
 

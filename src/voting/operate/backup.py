@@ -1,8 +1,9 @@
-"""`voting backup` and `voting restore`: polls, sessions, votes, tallies, dead letters and the audit log in one file.
+"""`voting backup` and `voting restore`: polls, sessions, votes, tallies, ballots, codes and the audit log in one file.
 
 A backup is one REPEATABLE READ snapshot. It needs only a worker's rights and blocks nothing. It does not include votes
 that wait on the stream. A restore is one transaction. Before it commits, it checks the totals of the file, and each
-poll's tally against its votes. A draft that was to open in the meantime stays a draft, without `opens_at`.
+poll's tally against its votes. A draft that was to open in the meantime stays a draft, without `opens_at`. The audit
+log is that of the backup, and a row that says so; it has the hash of the newest row that was replaced.
 """
 
 import asyncio
@@ -14,13 +15,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import psycopg
 from psycopg import sql
 
 from voting import __version__
 from voting.database import counting, migrations
+from voting.database.audit import read_head, record_command
 from voting.database.connection import Connection, connect
 from voting.database.installations import add_installations, installations
 from voting.database.queries import QUERIES
@@ -132,17 +134,26 @@ async def restore(url: str, file: BinaryIO, *, replace: bool) -> Summary:
         if (existing.votes or existing.dead_letters) and not replace:
             raise CannotRestore(f"the database holds {existing}; --replace deletes them")
         await connection.execute(QUERIES["announce_all"])  # polls that the backup does not have are gone
+        replaced = await read_head(connection)
+        await connection.execute("ALTER TABLE audit DISABLE TRIGGER USER")
         await connection.execute(sql.SQL("TRUNCATE {}").format(tables))
         await connection.execute("ALTER TABLE polls DISABLE TRIGGER check_poll")  # a backup may have older polls
         await add_installations(connection, reader.about.get("installations", []))  # version 0.1 has none
         await _copy_in(connection, reader, columns)
         await connection.execute("ALTER TABLE polls ENABLE TRIGGER check_poll")
+        await connection.execute(QUERIES["chain_audit"])
+        await connection.execute(
+            "ALTER TABLE audit ENABLE ALWAYS TRIGGER append_audit, ENABLE ALWAYS TRIGGER keep_audit"
+        )
         await _check_tallies(connection)
         cursor = await connection.execute(QUERIES["clear_missed_openings"])
         missed = tuple(sorted([slug for (slug,) in await cursor.fetchall()]))
-        for name in ("restored", "restored_deletions", "restored_audit"):
+        for name in ("restored", "restored_deletions"):
             await connection.execute(QUERIES[name], {"now": int(time.time() * 1_000_000)})
-        return (await _summary(connection))._replace(missed=missed)
+        summary = (await _summary(connection))._replace(missed=missed)
+        detail: dict[str, Any] = {"made": reader.about.get("made"), "newest": summary.newest, "missed": list(missed)}
+        await record_command(connection, "restore", replaced=replaced._asdict(), **detail)
+        return summary
 
 
 def _columns(reader: Reader) -> dict[str, tuple[str, ...]]:

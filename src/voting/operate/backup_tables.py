@@ -9,15 +9,22 @@ COLUMNS = {
     "polls": (
         *("slug", "question", "options", "revision", "entry_ms", "entry_seq", "created"),
         *("kind", "max_choices", "scale", "state", "round", "results", "access", "opens_at", "closes_at"),
-        *("timer", "opened", "closed", "ticket"),
+        *("timer", "opened", "closed", "ticket", "publish", "erase_days", "tracker_key"),
     ),
     "rounds": ("poll", "round", "question", "options", "kind", "max_choices", "scale", "opened", "closed"),
     "votes": ("poll", "voter", "choice", "entry_ms", "entry_seq"),
     "tallies": ("poll", "choice", "votes"),
     "dead_letters": ("entry_ms", "entry_seq", "reason", "fields", "arrived"),
-    "sessions": ("code", "title", "polls", "current", "host_hash", "created"),
+    # After tallies, which cannot be inserted in a final round.
+    "closings": (
+        *("poll", "round", "closed", "publish", "erase_days", "tracker_key", "cut_ms", "cut_seq", "final", "record"),
+        "erased",
+    ),
+    "ballots": ("poll", "tracker", "choice"),
+    "sessions": ("code", "title", "polls", "current", "host_hash", "created", "keep_days", "kept_from"),
+    "code_lists": ("owner", "key", "issued", "changes", "created"),
     "deletions": ("kind", "name", "rounds", "changed", "entry_ms", "entry_seq", "deleted"),
-    "audit": ("id", "at", "actor", "action", "poll", "session", "detail"),
+    "audit": ("id", "at", "actor", "action", "poll", "session", "detail", "hash"),
 }
 # Those of a file that does not list them: before the migration 0005_admin.sql.
 FIRST_COLUMNS = {"polls": COLUMNS["polls"][:7]} | {name: COLUMNS[name] for name in ("votes", "tallies", "dead_letters")}

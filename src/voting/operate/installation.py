@@ -5,6 +5,7 @@ from redis.exceptions import RedisError
 
 from voting.broker.connection import redis_client
 from voting.broker.installation import InstallationMismatch, check_installation
+from voting.database.audit import record_command
 from voting.database.connection import connect, deadline
 from voting.database.installations import add_installations, installations
 
@@ -30,6 +31,7 @@ async def find_mismatch(redis_url: str, database_url: str) -> str | None:
 
 async def adopt(database_url: str, installation: str) -> str:
     """Add an installation to those that the database belongs to, as its owner; return a sentence for the operator."""
-    async with connect(database_url, name="adopt", timeout=TIMEOUT) as database:
-        await add_installations(database, [installation])
+    async with connect(database_url, name="adopt", timeout=TIMEOUT) as database, database.transaction():
+        if await add_installations(database, [installation]):
+            await record_command(database, "adopt", installation=installation)
     return f"votes of installation {installation} are counted into this database"

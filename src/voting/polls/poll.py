@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
 from voting.polls.codes import BadCodeList, CodeList
+from voting.polls.json_object import parse_object
 from voting.polls.labels import displayable
 from voting.polls.slug import SLUG, box
 from voting.polls.state import STATES, State
@@ -196,17 +197,6 @@ class Poll:
         if poll.kind in {"multiple", "ranking"} and any(len(option.key) > 1 for option in poll.options):
             raise BadPoll(f"a key has more than one character, which a {poll.kind} poll cannot have")
         return poll
-
-
-def parse_object(text: str | bytes, fault: type[ValueError]) -> dict[str, Any]:
-    """Return a JSON object, or raise the given error."""
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise fault(f"not JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise fault("not a JSON object")
-    return data
 
 
 def _parse_option(data: object) -> Option:

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from voting.polls.poll import BadPoll, Poll, parse_object
+from voting.polls.json_object import parse_object
+from voting.polls.poll import BadPoll, Poll
 from voting.polls.tracker import tracker_text
 
 HEADER = ("tracker", "choice")

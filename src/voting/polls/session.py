@@ -6,8 +6,8 @@ import secrets
 from dataclasses import asdict, dataclass
 from typing import Self, TypeGuard
 
+from voting.polls.json_object import parse_object
 from voting.polls.labels import displayable
-from voting.polls.poll import parse_object
 from voting.polls.slug import SLUG
 
 ALPHABET = (

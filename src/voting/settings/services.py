@@ -13,7 +13,6 @@ from voting.polls.labels import clean_label, fold_label
 from voting.polls.poll import MAX_OPTIONS
 from voting.settings import keys
 from voting.settings.fields import (
-    AcceptedKeys,
     CommaList,
     HostUrl,
     Label,
@@ -25,8 +24,7 @@ from voting.settings.fields import (
 )
 from voting.settings.sources import Settings
 from voting.settings.tracing import TraceSettings
-
-LIMITED_VOTER_DAYS = 7  # the default of VOTER_DAYS where NEW_VOTERS_PER_HOUR is set
+from voting.settings.voters import VoterSettings
 
 
 class ProbeSettings(Settings):
@@ -98,38 +96,13 @@ class WebSettings(ServiceSettings):
     may hold three quarters of them, and at most 6,000."""
 
 
-class VoteSettings(WebSettings, TraceSettings, RedisSettings):
+class VoteSettings(WebSettings, VoterSettings, TraceSettings, RedisSettings):
     """Settings of the vote service."""
 
-    secret_key: Annotated[str, Field(min_length=keys.MIN_LENGTH)]
-    """The key that signs voters' cookies."""
-    secret_key_old: Annotated[AcceptedKeys, Field(examples=["KEY", "KEY until 2027-01-31"])] = ()
-    """Further keys whose cookies are accepted: previous keys, and the next key before it becomes `SECRET_KEY`. Separate
-    several by commas or line ends; `until` is the last day, in UTC (docs/operations.md#the-key-of-cookies)."""
-    ballot_policy: Literal["open", "browser"] = "open"
-    """With `open`, a vote without a cookie belongs to a new voter; with `browser`, only browsers that loaded the page
-    may vote."""
     web_concurrency: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = 1
     """The number of processes; `auto` is one for each core of the machine or container."""
     max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 4096
     """The maximum number of votes of one process that wait for Redis at the same time; more are refused with 503."""
-    new_voters_per_hour: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """New voters from one address in an hour, counted when a page sets a cookie or a vote without one is accepted; more
-    get 429 with the wait, and known voters can still change their votes. 0 is off."""
-    voter_days: Annotated[int, Field(ge=1, le=365)] | None = None
-    """Days for which a browser stays the same voter, at least as long as a poll is open: 365 by default, 7 with
-    `NEW_VOTERS_PER_HOUR` (docs/decisions.md#cookies-expire-which-limits-how-many-an-address-can-collect)."""
-
-    @model_validator(mode="after")
-    def _distinct_keys(self) -> Self:
-        for number, each in enumerate(self.secret_key_old, 1):
-            if each.key == self.secret_key:
-                raise ValueError(f"SECRET_KEY_OLD: key {number} is SECRET_KEY itself; list only the other keys")
-        return self
-
-    @property
-    def cookie_days(self) -> int:
-        return self.voter_days or (LIMITED_VOTER_DAYS if self.new_voters_per_hour else 365)
 
 
 class ResultSettings(WebSettings, TraceSettings, DatabaseSettings):

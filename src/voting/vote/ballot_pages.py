@@ -11,6 +11,7 @@ from voting.web.language import Language, language
 from voting.web.rendering import Pages
 
 PLACEHOLDER = "0000000000000-receipt"  # stands for the receipt (an entry id) in rendered pages
+TRACKER = "0000-0000-0000-tracker"  # stands for the tracker
 MAX_PAGES = 500  # pages kept, of 3 to 30 kB; the least recently used leave first
 
 
@@ -24,6 +25,7 @@ class BallotView(NamedTuple):
         session: the session in which the poll is shown.
         choice: the choice that was accepted just now; empty if none was.
         voted: whether to say that the voter has voted, where the choice is not known.
+        has_code: whether this browser remembers a voting code that the poll accepts.
     """
 
     ballot: PreparedBallot
@@ -32,6 +34,7 @@ class BallotView(NamedTuple):
     session: Session | None = None
     choice: bytes = b""
     voted: bool = False
+    has_code: bool = False
 
 
 class BallotPages:
@@ -42,10 +45,11 @@ class BallotPages:
         self._result = {"result_url": settings.result_url, "result_port": settings.result_port}
         self._kept = functools.lru_cache(MAX_PAGES)(self._render)
 
-    def ballot(self, view: BallotView, receipt: bytes = b"") -> bytes:
-        """Return the page of a poll, with the receipt of the choice, if any."""
+    def ballot(self, view: BallotView, receipt: bytes = b"", tracker: bytes = b"") -> bytes:
+        """Return the page of a poll, with the receipt and the tracker of the choice, if any."""
         is_rare = view.choice and view.ballot.poll.limit > 1  # its choices are too many to keep a page for each
-        return receipt.join(self._render(view) if is_rare else self._kept(view))
+        page = receipt.join(self._render(view) if is_rare else self._kept(view))
+        return page.replace(TRACKER.encode(), tracker) if tracker else page
 
     def waiting(self, session: Session, reader: Language) -> bytes:
         """Return the page of a session that has no current poll."""
@@ -61,9 +65,11 @@ class BallotPages:
             state=view.state,
             chosen=[labels[key] for key in (chosen if poll.limit > 1 else [chosen]) if key],
             voted=view.voted,
+            has_code=view.has_code,
             sees_result=view.state != "draft"
             and is_visible(poll.results, view.state, has_ticket=bool(chosen) or view.voted),
             receipt=PLACEHOLDER,
+            tracker=TRACKER if poll.publish and poll.tracker_key else "",
             due=reader.moment(due) if due else "",
             **self._result,
             **_context(view.ballot, view.session),
@@ -84,6 +90,7 @@ def _context(ballot: PreparedBallot, session: Session | None) -> dict[str, Any]:
         "action": f"{path}?s={session.code}" if session else path,
         "socket": f"/s/{session.code}/ws?view=ballot" if session else f"{poll.path}/ws?view=ballot",
         "results_href": results,
+        "ballots_href": f"{poll.path}/ballots",
         "voted_token": ballot.voted_token,
         "ticket_href": f"{poll.path}/results?ticket={ballot.ticket}",
     }

@@ -22,6 +22,7 @@ from voting.service.tracing import OFF, Recorder
 from voting.settings.services import VoteSettings
 from voting.vote.ballot_pages import BallotPages, BallotView
 from voting.vote.ballots import Ballots
+from voting.vote.code_voters import CodeVoter, CodeVoters
 from voting.vote.metrics import VoteMetrics
 from voting.vote.new_voters import NewVoters, idempotency_key
 from voting.vote.opening import not_open
@@ -41,7 +42,7 @@ _FORM = b"application/x-www-form-urlencoded"
 _HTML = b"text/html; charset=utf-8"
 _JSON = b"application/json"
 
-OkResponse = tuple[Voter, bytes, bytes]  # a 200: the voter, the media type and the body
+OkResponse = tuple[bytes | None, bytes, bytes]  # a 200: the Set-Cookie value, the media type and the body
 
 
 class VoteEndpoint:
@@ -58,6 +59,7 @@ class VoteEndpoint:
         keys = settings.secret_key, settings.secret_key_old
         self._voters = Voters(*keys, https=settings.https, days=settings.cookie_days)
         self._new_voters = NewVoters(settings, self._voters)
+        self._code_voters = CodeVoters(settings, hops=settings.trusted_proxies, https=settings.https)
         self._allowed_origins = settings.allowed_origins
         self._page_head = functools.lru_cache(MAX_HOSTS)(self._make_page_head)
         url = functools.partial(settings.reread, "redis_url")
@@ -89,9 +91,9 @@ class VoteEndpoint:
             if is_code or (scope["query_string"] and not (is_post and prefers_json(headers))):  # JSON needs no session
                 session = await self._ballots.find_session(scope)
             if is_post:
-                voter, media_type, body = await self._post(scope, headers, receive, session)
+                cookie, media_type, body = await self._post(scope, headers, receive, session)
             else:
-                voter, media_type, body = await self._get(scope, headers, session)
+                cookie, media_type, body = await self._get(scope, headers, session)
         except Problem as problem:
             if is_post:
                 self._metrics.refused.labels(problem.reason).inc()
@@ -101,8 +103,8 @@ class VoteEndpoint:
             await self._pages.refusal(problem, scope, back)(scope, receive, send)
             return
         response_headers = [(b"content-type", media_type), (b"content-length", b"%d" % len(body))]
-        if voter.cookie is not None:
-            response_headers.append((b"set-cookie", voter.cookie))
+        if cookie is not None:
+            response_headers.append((b"set-cookie", cookie))
         if code := language.from_query(scope["query_string"]):
             response_headers.append((b"set-cookie", language.cookie(code)))
         head = OK_HEAD if media_type is _JSON else self._page_head(headers.get(b"host", b""))
@@ -122,15 +124,19 @@ class VoteEndpoint:
     async def _get(self, scope: Scope, headers: dict[bytes, bytes], session: Session | None) -> OkResponse:
         reader = language.negotiate(headers, scope["query_string"])
         ballot = await (self._ballots.find_current(session) if session else self._ballots.find(_slug(scope)))
-        voter = self._voters.recognise(headers.get(b"cookie")) or self._new_voters.create_for_page(scope)
+        cookies, cookie, has_code = headers.get(b"cookie"), None, False
+        if ballot is not None and ballot.codes is not None:
+            has_code = self._code_voters.remembered(ballot.codes, cookies) is not None
+        elif self._voters.recognise(cookies) is None:
+            cookie = self._new_voters.create_for_page(scope).cookie
         if ballot is None:
             assert session  # noqa: S101 - only a session can be without a poll
-            return voter, _HTML, self._ballot_pages.waiting(session, reader)
+            return cookie, _HTML, self._ballot_pages.waiting(session, reader)
         state = ballot.state_now()
         found = _VOTED.search(scope["query_string"]) if scope["query_string"] else None
         voted = bool(found and state == "open" and hmac.compare_digest(found[1], ballot.voted_token.encode()))
-        view = BallotView(ballot, state, reader.code, session, voted=voted)
-        return voter, _HTML, self._ballot_pages.ballot(view)
+        view = BallotView(ballot, state, reader.code, session, voted=voted, has_code=has_code)
+        return cookie, _HTML, self._ballot_pages.ballot(view)
 
     async def _post(
         self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, session: Session | None
@@ -148,27 +154,39 @@ class VoteEndpoint:
         state = ballot.state_now()
         if state != "open":
             raise not_open(state)
-        choice = ballot.plain_forms.get(form) or ballot.parse_choice(form)
-        key = idempotency_key(headers[b"idempotency-key"]) if b"idempotency-key" in headers else None
-        voter, client_address = self._voters.recognise(headers.get(b"cookie")), ""
-        if voter is None:
-            voter, client_address = self._new_voters.create_for_vote(
-                scope, form, key, browsers_only=ballot.browsers_only
-            )
+        choice = ballot.plain_forms.get(form)
+        cookies, client_address = headers.get(b"cookie"), ""
+        voter: Voter | CodeVoter | None
+        if ballot.codes is not None:
+            choice, code = (choice, b"") if choice else ballot.parse_code_form(form)
+            voter = self._code_voters.find(scope, ballot.codes, code, cookies)
+        else:
+            choice = choice or ballot.parse_choice(form)
+            key = idempotency_key(headers[b"idempotency-key"]) if b"idempotency-key" in headers else None
+            voter = self._voters.recognise(cookies)
+            if voter is None:
+                voter, client_address = self._new_voters.create_for_vote(
+                    scope, form, key, browsers_only=ballot.browsers_only
+                )
         try:
             receipt = await self._publish(ballot.box, voter.pseudonym(ballot.box), choice)
         except Refused as refused:
             if not refused.sent:
                 self._new_voters.release(client_address)
-            raise _publish_problem(refused, ballot, choice, voter) from None
+            problem = _publish_problem(refused, ballot, choice, voter)
+            if ballot.codes is not None:
+                problem.cookie = voter.cookie  # the form that sends the vote again has no code
+            raise problem from None
+        tracker = ballot.tracker(receipt)
         if prefers_json(headers):
-            media_type, body = _JSON, ballot.receipt(choice, receipt)
+            media_type, body = _JSON, ballot.receipt(choice, receipt, tracker)
         else:
-            view = BallotView(ballot, state, language.negotiate(headers).code, session, choice)
-            media_type, body = _HTML, self._ballot_pages.ballot(view, receipt)
+            has_code = ballot.codes is not None
+            view = BallotView(ballot, state, language.negotiate(headers).code, session, choice, has_code=has_code)
+            media_type, body = _HTML, self._ballot_pages.ballot(view, receipt, tracker)
         self._metrics.accepted.inc()
         self._metrics.seconds.observe(time.perf_counter() - started)
-        return voter, media_type, body
+        return voter.cookie, media_type, body
 
 
 def _slug(scope: Scope) -> str:
@@ -197,7 +215,7 @@ def _too_large() -> Problem:
     return Problem(413, "too_large", message, size=MAX_VOTE_BODY)
 
 
-def _publish_problem(refused: Refused, ballot: PreparedBallot, choice: bytes, voter: Voter) -> Problem:
+def _publish_problem(refused: Refused, ballot: PreparedBallot, choice: bytes, voter: Voter | CodeVoter) -> Problem:
     """Return the refusal of a vote that was not accepted; a 503 has the form fields for a retry.
 
     If Redis may have the vote, the response sets the voter's cookie, so that a retry replaces the vote.

@@ -5,6 +5,9 @@ from urllib.parse import parse_qsl
 
 from voting.polls.poll import BadChoice, Poll
 from voting.polls.state import State
+from voting.polls.tracker import tracker, tracker_text
+from voting.polls.vote import EntryId
+from voting.vote.code_voters import NO_CODES
 from voting.vote.opening import state_at
 from voting.web.language import translatable
 from voting.web.problems import Problem
@@ -13,7 +16,8 @@ from voting.web.problems import Problem
 class PreparedBallot:
     """The choice of each plain form that votes in a poll, and its JSON receipts.
 
-    `digest` identifies what a vote means; the page sends it back in the form field `ballot`.
+    `digest` identifies what a vote means; the page sends it back in the form field `ballot`. `codes` has the codes with
+    which alone one may vote; None where no code is needed.
     """
 
     def __init__(self, poll: Poll) -> None:
@@ -21,6 +25,7 @@ class PreparedBallot:
         self.box = poll.box.encode()
         self.digest = poll.digest
         self.browsers_only = poll.access == "browser"
+        self.codes = (poll.codes or NO_CODES) if poll.access == "code" else None
         self._has_times = poll.opens_at is not None or poll.closes_at is not None
         # Only one option is named: a choice of several is parsed.
         self.plain_forms = {
@@ -32,22 +37,38 @@ class PreparedBallot:
         # In the address of the page that says "Your vote is in"; with the ticket, since that page leads to the result.
         self.voted_token = f"{self.digest}-{self.ticket}" if self.ticket else self.digest
         ticket = f', "ticket": "{self.ticket}"' if self.ticket else ""
-        self._receipt = f'{{"poll": "{poll.slug}", "choice": "%b", "receipt": "%b"{ticket}}}'.encode()
+        self._tracker_key = poll.tracker_key if poll.publish else ""
+        tracker = ', "tracker": "%b"' if self._tracker_key else "%b"
+        self._receipt = f'{{"poll": "{poll.slug}", "choice": "%b", "receipt": "%b"{tracker}{ticket}}}'.encode()
 
     def state_now(self) -> State:
         """Return the state of the poll by the clock of this process."""
         return state_at(self.poll, time.time()) if self._has_times else self.poll.state
 
-    def receipt(self, choice: bytes, receipt: bytes) -> bytes:
+    def tracker(self, receipt: bytes) -> bytes:
+        """Return the tracker of a vote; b"" if the poll does not publish its ballots."""
+        return tracker_text(tracker(self._tracker_key, EntryId.parse(receipt))).encode() if self._tracker_key else b""
+
+    def receipt(self, choice: bytes, receipt: bytes, tracker: bytes) -> bytes:
         """Return the JSON for a program. Keys need no escape: see `Poll.from_parts`."""
-        return self._receipt % (choice, receipt)
+        return self._receipt % (choice, receipt, tracker)
 
     def parse_choice(self, form: bytes) -> bytes:
         """Return the choice that a form makes, or raise a `Problem`."""
-        try:
-            fields = parse_qsl(form.decode(), keep_blank_values=True)
-        except UnicodeDecodeError:
-            fields = []
+        return self._choice(_fields(form))
+
+    def parse_code_form(self, form: bytes) -> tuple[bytes, bytes]:
+        """Return the choice that a form makes and its voting code, empty if it has none; or raise a `Problem`."""
+        before, _, rest = form.partition(b"&code=")
+        code, separator, after = rest.partition(b"&")
+        choice = self.plain_forms.get(before + separator + after)
+        if choice is not None:
+            return choice, code
+        fields = _fields(form)
+        codes = [value for name, value in fields if name == "code" and value]
+        return self._choice(fields), codes[0].encode() if codes else b""
+
+    def _choice(self, fields: list[tuple[str, str]]) -> bytes:
         if any(name == "ballot" and value != self.digest for name, value in fields):
             message = translatable("This poll has changed since you opened it. Open it again and vote.")
             raise Problem(409, "poll_changed", message)
@@ -55,6 +76,13 @@ class PreparedBallot:
             return self.poll.parse_choice([value for name, value in fields if name == "vote"]).encode()
         except BadChoice as bad:
             raise _bad_choice(self.poll, bad.reason) from None
+
+
+def _fields(form: bytes) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(form.decode(), keep_blank_values=True)
+    except UnicodeDecodeError:
+        return []
 
 
 def _bad_choice(poll: Poll, reason: str) -> Problem:

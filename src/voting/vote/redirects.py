@@ -7,6 +7,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from voting.polls.session import parse_code
+from voting.polls.tracker import parse_tracker, tracker_text
 from voting.settings.services import VoteSettings
 from voting.web import language
 from voting.web.language import translatable
@@ -39,7 +40,7 @@ def join_route(pages: Pages) -> Route:
 
 
 def result_routes(settings: VoteSettings) -> list[Route]:
-    """Return the routes that lead to the result of the default poll, a poll or a session."""
+    """Return the routes that lead to the result of a poll or a session, and to the ballots of a poll."""
 
     async def results(request: Request) -> Response:
         path = ""
@@ -54,4 +55,13 @@ def result_routes(settings: VoteSettings) -> list[Route]:
             response.headers["location"] += f"?ticket={ticket}"
         return response
 
-    return [Route(path, results) for path in ("/results", "/p/{poll}/results", "/{code}/results")]
+    async def ballots(request: Request) -> Response:
+        slug = request.path_params.get("poll")
+        path = f"/p/{slug}/ballots" if slug else "/ballots"
+        response = redirect_to_other_service(request, settings.result_url, settings.result_port, path)
+        if tracker := parse_tracker(request.query_params.get("tracker", "")):
+            response.headers["location"] += f"?tracker={tracker_text(tracker)}"
+        return response
+
+    lists = [Route(path, ballots) for path in ("/ballots", "/p/{poll}/ballots")]
+    return [*lists, *(Route(path, results) for path in ("/results", "/p/{poll}/results", "/{code}/results"))]

@@ -1,4 +1,4 @@
-"""QR codes of URLs, for the big screen and the host."""
+"""QR codes of URLs, for the big screen, the host, and the cards with voting codes."""
 
 import segno
 from markupsafe import Markup
@@ -7,6 +7,11 @@ from voting.web.rate_limit import RateLimit
 
 CACHED = 64  # codes
 PER_SECOND, BURST = 4, 16  # new codes
+
+
+def qr_code(url: str) -> Markup:
+    """Return the code of a URL as SVG. It takes 4 to 40 ms of one processor."""
+    return Markup(segno.make(url, micro=False).svg_inline(border=3, omitsize=True))  # noqa: S704 - segno's own output
 
 
 class QrCodes:
@@ -26,7 +31,7 @@ class QrCodes:
         if code is None:
             if not self._limit.take(""):
                 return None
-            code = Markup(segno.make(url, micro=False).svg_inline(border=3, omitsize=True))  # noqa: S704 - segno's own output
+            code = qr_code(url)
         self._codes[url] = code  # now the most recently used
         if len(self._codes) > CACHED:
             del self._codes[next(iter(self._codes))]

@@ -45,11 +45,18 @@ class RateLimit:
             del self._full_at[next(iter(self._full_at))]
         return granted
 
+    def has_token(self, address: str) -> bool:
+        """Whether `take` would return True now."""
+        return not self._full_at or self._seconds_until_token(address) <= ROUNDING_ERROR
+
     def retry_after(self, address: str) -> int:
         """Return the value of Retry-After: seconds until an address has a token again, at least 1."""
+        return max(1, math.ceil(self._seconds_until_token(address) - ROUNDING_ERROR))
+
+    def _seconds_until_token(self, address: str) -> float:
         now = self._clock()
         full_at = {network: max(now, self._full_at.get(network, now)) for network in networks(address)}
-        return max(1, math.ceil(self._wait(self._after_one_more(full_at), now) - ROUNDING_ERROR))
+        return self._wait(self._after_one_more(full_at), now)
 
     def _after_one_more(self, full_at: dict[str, float]) -> dict[str, float]:
         """Return when each bucket will be full if a token is taken from it."""

@@ -88,7 +88,7 @@ class RoundCloser:
         if closing.cut is None:
             async with deadline(database, TIMEOUT):
                 await closings.store_cut(database, closing, cut)
-            log.info("round.sealed", poll=closing.slug, round=closing.round, cut=str(cut))
+            log.info("round.sealed", poll=closing.slug, round=closing.round)  # the cut can be a receipt
         if not await seals.has_passed(client, cut):
             return False
         async with deadline(database, FINISH_SECONDS):

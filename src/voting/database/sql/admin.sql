@@ -4,6 +4,7 @@
 -- name: admin_poll
 -- One poll with the tallies of a round, at one moment.
 SELECT p.slug, p.question, p.options, poll_fields(p) AS more, p.timer, p.opens_at, p.closes_at, p.opened, p.closed, p.created,
+       p.erase_days,
        (SELECT coalesce(json_object_agg(choice, votes), '{}') FROM tallies WHERE poll = poll_box(p.slug, p.round)) AS tallies,
        (SELECT coalesce(json_agg(code ORDER BY created, code), '[]') FROM sessions WHERE polls @> ARRAY[p.slug]) AS sessions,
        coalesce((SELECT lag + pending FROM workers ORDER BY seen DESC LIMIT 1), 0) AS waiting,
@@ -18,6 +19,7 @@ SELECT slug FROM polls WHERE slug = %(slug)s FOR NO KEY UPDATE
 -- name: admin_polls
 -- Polls, newest first, after one of them.
 SELECT p.slug, p.question, p.options, poll_fields(p) AS more, p.timer, p.opens_at, p.closes_at, p.opened, p.closed, p.created,
+       p.erase_days,
        (SELECT coalesce(sum(votes), 0)::bigint FROM tallies WHERE poll = poll_box(p.slug, p.round)) AS total
 FROM polls AS p
 WHERE %(created)s::timestamptz IS NULL OR (p.created, p.slug) < (%(created)s::timestamptz, %(slug)s)
@@ -26,12 +28,14 @@ ORDER BY p.created DESC, p.slug DESC LIMIT %(limit)s
 
 -- name: admin_open_polls
 SELECT p.slug, p.question, p.options, poll_fields(p) AS more, p.timer, p.opens_at, p.closes_at, p.opened, p.closed, p.created,
+       p.erase_days,
        (SELECT coalesce(sum(votes), 0)::bigint FROM tallies WHERE poll = poll_box(p.slug, p.round)) AS total
 FROM polls AS p WHERE state = 'open' ORDER BY opened DESC NULLS LAST, slug LIMIT 20
 
 
 -- name: admin_some_polls
 SELECT p.slug, p.question, p.options, poll_fields(p) AS more, p.timer, p.opens_at, p.closes_at, p.opened, p.closed, p.created,
+       p.erase_days,
        (SELECT coalesce(sum(votes), 0)::bigint FROM tallies WHERE poll = poll_box(p.slug, p.round)) AS total
 FROM polls AS p WHERE slug = ANY(%(slugs)s)
 
@@ -54,9 +58,9 @@ FROM rounds AS r LEFT JOIN closings AS c USING (poll, round) WHERE poll = %(slug
 
 -- name: admin_insert_poll
 INSERT INTO polls (slug, question, options, kind, max_choices, scale, state, results, access, publish,
-                   opens_at, closes_at, timer)
+                   opens_at, closes_at, timer, erase_days)
 VALUES (%(slug)s, %(question)s, %(options)s, %(kind)s, %(max_choices)s, %(scale)s, 'draft', %(results)s, %(access)s, %(publish)s,
-        %(opens_at)s, %(closes_at)s, %(timer)s)
+        %(opens_at)s, %(closes_at)s, %(timer)s, %(erase_days)s)
 
 
 -- name: admin_update_poll
@@ -64,7 +68,8 @@ VALUES (%(slug)s, %(question)s, %(options)s, %(kind)s, %(max_choices)s, %(scale)
 UPDATE polls
 SET question = %(question)s, options = %(options)s, kind = %(kind)s, max_choices = %(max_choices)s, scale = %(scale)s,
     results = %(results)s, access = %(access)s, publish = %(publish)s, state = %(state)s, opens_at = %(opens_at)s, closes_at = %(closes_at)s, timer = %(timer)s,
-    opened = %(opened)s, closed = %(closed)s
+    opened = %(opened)s, closed = %(closed)s,
+    erase_days = %(erase_days)s
 WHERE slug = %(slug)s
 
 
@@ -96,7 +101,7 @@ SELECT EXISTS (SELECT FROM polls WHERE slug = %(name)s) OR EXISTS (SELECT FROM s
 
 
 -- name: admin_session
-SELECT s.code, s.title, s.polls, s.current, s.changed, s.created,
+SELECT s.code, s.title, s.polls, s.current, s.changed, s.created, s.keep_days, session_end(s) AS deletes_at,
        (SELECT coalesce(sum(people), 0)::bigint FROM audiences
         WHERE session = s.code AND seen > now() - interval '5 seconds') AS people
 FROM sessions AS s WHERE code = %(code)s
@@ -104,7 +109,7 @@ FROM sessions AS s WHERE code = %(code)s
 
 -- name: admin_sessions
 -- Sessions, newest first, after one of them.
-SELECT s.code, s.title, s.polls, s.current, s.changed, s.created,
+SELECT s.code, s.title, s.polls, s.current, s.changed, s.created, s.keep_days, session_end(s) AS deletes_at,
        (SELECT coalesce(sum(people), 0)::bigint FROM audiences
         WHERE session = s.code AND seen > now() - interval '5 seconds') AS people
 FROM sessions AS s
@@ -113,11 +118,28 @@ ORDER BY s.created DESC, s.code DESC LIMIT %(limit)s
 
 
 -- name: admin_insert_session
-INSERT INTO sessions (code, title, polls, host_hash) VALUES (%(code)s, %(title)s, %(polls)s, %(host_hash)s)
+INSERT INTO sessions (code, title, polls, host_hash, keep_days)
+VALUES (%(code)s, %(title)s, %(polls)s, %(host_hash)s, %(keep_days)s)
 
 
 -- name: admin_update_session
 UPDATE sessions SET title = %(title)s, polls = %(polls)s, current = %(current)s WHERE code = %(code)s
+
+
+-- name: admin_keep_session
+UPDATE sessions SET keep_days = %(keep_days)s, kept_from = now() WHERE code = %(code)s
+
+
+-- name: admin_ended_sessions
+-- Sessions that are to be deleted, some at a time.
+SELECT code FROM sessions AS s WHERE keep_days IS NOT NULL AND session_end(s) <= now() ORDER BY created LIMIT 100
+
+
+-- name: admin_polls_of_session
+-- Those of these polls that are in no other session.
+SELECT slug FROM polls WHERE slug = ANY(%(polls)s) AND NOT EXISTS (
+    SELECT FROM sessions WHERE polls @> ARRAY[slug] AND code <> %(code)s)
+ORDER BY slug
 
 
 -- name: admin_replace_host
@@ -138,17 +160,55 @@ VALUES (%(actor)s, %(action)s, %(poll)s, %(session)s, %(detail)s)
 
 
 -- name: admin_audit
-SELECT id, at, actor, action, poll, session, detail FROM audit
+SELECT id, at, actor, action, poll, session, detail, encode(hash, 'hex') AS hash FROM audit
 WHERE %(after)s::bigint IS NULL OR id < %(after)s::bigint
 ORDER BY id DESC LIMIT %(limit)s
+
+
+-- name: admin_audit_texts
+-- What was hashed, in the order of the chain.
+SELECT id, audit_text(audit) AS text, encode(hash, 'hex') AS hash FROM audit
+WHERE id > %(after)s AND id <= %(last)s ORDER BY id LIMIT %(limit)s
 
 
 -- name: admin_in_session
 SELECT code FROM sessions WHERE code = %(code)s AND polls @> ARRAY[%(slug)s]
 
 
+-- name: admin_codes
+SELECT key, issued, changes FROM code_lists WHERE owner = %(owner)s
+
+
+-- name: admin_codes_of_poll
+-- The list whose codes a poll accepts, as `codes_of_poll` finds it.
+SELECT owner, code IS NOT NULL AS of_session, key, issued, changes
+FROM code_lists LEFT JOIN sessions ON code = owner
+WHERE owner = %(slug)s OR polls @> ARRAY[%(slug)s]
+ORDER BY code IS NULL, sessions.created LIMIT 1
+
+
+-- name: admin_other_codes
+-- Those of some polls that have a list already, of their own or of another session.
+SELECT slug, owner FROM unnest(%(slugs)s::text[]) WITH ORDINALITY AS wanted (slug, place), code_lists
+WHERE owner = slug OR owner IN (SELECT code FROM sessions WHERE polls @> ARRAY[slug] AND code <> %(session)s)
+ORDER BY place, owner LIMIT 1
+
+
+-- name: admin_open_with_codes
+SELECT slug FROM polls WHERE slug = ANY(%(slugs)s) AND state = 'open' AND access = 'code' ORDER BY slug LIMIT 1
+
+
+-- name: admin_save_codes
+INSERT INTO code_lists (owner, key, issued, changes) VALUES (%(owner)s, %(key)s, %(issued)s, %(changes)s)
+ON CONFLICT (owner) DO UPDATE SET key = excluded.key, issued = excluded.issued, changes = excluded.changes
+
+
 -- name: admin_sweep
 SELECT sweep_deleted(%(most)s)
+
+
+-- name: admin_erase
+SELECT erase_pseudonyms(%(most)s)
 
 
 -- name: admin_forget_webhooks

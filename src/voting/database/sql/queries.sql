@@ -306,7 +306,7 @@ GRANT SELECT, INSERT ON rounds, audit TO voting_admin;
 GRANT SELECT, INSERT, UPDATE, DELETE ON code_lists TO voting_admin;
 GRANT SELECT ON tallies, workers, audiences, deletions, schema_migrations TO voting_admin;
 GRANT SELECT (poll, round, closed, publish, erase_days, final, record, erased) ON closings TO voting_admin;
-GRANT EXECUTE ON FUNCTION next_change, sweep_deleted TO voting_admin
+GRANT EXECUTE ON FUNCTION next_change, sweep_deleted, erase_pseudonyms TO voting_admin
 
 
 -- name: summary
@@ -320,6 +320,22 @@ FROM tallies AS tally
 FULL JOIN (SELECT poll, choice, count(*) AS votes FROM votes GROUP BY poll, choice) AS counted USING (poll, choice)
 WHERE coalesce(tally.votes, 0) <> coalesce(counted.votes, 0)
 ORDER BY poll, choice
+
+
+-- name: closing_faults
+-- Rounds that do not become final, and final ones whose record differs from the tables: what somebody has changed who has
+-- the rights of the owner.
+SELECT poll, round, 'open' AS fault FROM closings WHERE final IS NULL AND closed < now() - interval '1 minute'
+UNION ALL
+SELECT poll, round, 'tallies' FROM closings
+WHERE final IS NOT NULL AND record::jsonb -> 'tally' IS DISTINCT FROM (
+    SELECT coalesce(jsonb_object_agg(choice, votes), '{}') FROM tallies WHERE poll = poll_box(closings.poll, round) AND votes > 0)
+UNION ALL
+SELECT poll, round, 'ballots' FROM closings
+WHERE final IS NOT NULL AND publish AND record::jsonb -> 'tally' IS DISTINCT FROM (
+    SELECT coalesce(jsonb_object_agg(choice, votes), '{}')
+    FROM (SELECT choice, count(*) AS votes FROM ballots WHERE poll = poll_box(closings.poll, round) GROUP BY choice) AS listed)
+ORDER BY poll, round
 
 
 -- name: grants_lacking
@@ -369,7 +385,7 @@ WITH forbidden (role, relation, privilege) AS (
            ('voting_worker', 'closings', 'UPDATE'), ('voting_worker', 'ballots', 'INSERT'),
            ('voting_result', 'code_lists', 'SELECT'), ('voting_admin', 'closings', 'UPDATE'),
             ('voting_admin', 'ballots', 'SELECT'),
-           ('voting_admin', 'audit', 'UPDATE'), ('voting_admin', 'audit', 'DELETE')
+           ('voting_admin', 'audit', 'UPDATE'), ('voting_admin', 'audit', 'DELETE'), ('voting_worker', 'audit', 'INSERT')
 )
 SELECT role, privilege, relation
 FROM forbidden JOIN pg_roles ON rolname = role
@@ -407,8 +423,23 @@ SELECT pg_notify('tallies', slug) FROM raised
 UPDATE deletions SET changed = next_change()
 
 
--- name: restored_audit
-SELECT setval('audit_id_seq', max(id)) FROM audit HAVING max(id) > 0
+-- name: chain_audit
+SELECT chain_audit()
+
+
+-- name: audit_head
+SELECT id, hash FROM audit_head()
+
+
+-- name: record_command
+-- Writes what an operator did with a command into the audit log.
+INSERT INTO audit (actor, action, poll, detail) VALUES ('operator', %(action)s, %(poll)s, %(detail)s)
+
+
+-- name: audit_fault
+-- The number of rows of the audit log, and the first one whose hash is not that of the rows up to it.
+SELECT count(*), min(id) FILTER (WHERE hash <> computed)
+FROM (SELECT id, hash, audit_hash(lag(hash) OVER (ORDER BY id), audit) AS computed FROM audit) AS rows
 
 
 -- name: default_poll

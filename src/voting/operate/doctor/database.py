@@ -1,4 +1,7 @@
-"""Checks the database's durability, version, schema, grants and tallies."""
+"""Checks the database's durability, version, schema, grants, tallies and audit log.
+
+What a check of the audit log cannot show is in `database/audit.py`.
+"""
 
 import time
 
@@ -6,6 +9,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from voting.database import migrations
+from voting.database.audit import find_fault, read_head
 from voting.database.connection import Connection, connect, deadline
 from voting.database.definition import poll_problems
 from voting.database.poll_state import read_definitions
@@ -18,6 +22,15 @@ ABOUT = "database"
 TIMEOUT_SECONDS = 3.0
 COUNT_SECONDS = 20.0  # comparing tallies reads every vote
 MIN_VERSION = 18
+_CHANGED = "find who has the rights of the database's owner; the fingerprint in the minutes tells which record is right"
+_CLOSING_FAULTS = {
+    "open": (
+        "round {} of {} has been closed for a minute and is not final",
+        "start a worker that reaches both stores; see round.bad and closing.interrupted in its log",
+    ),
+    "tallies": ("the tallies of round {} of {} are not those of its final record", _CHANGED),
+    "ballots": ("the published ballots of round {} of {} are not those of its final record", _CHANGED),
+}
 # https://www.postgresql.org/docs/18/runtime-config-wal.html
 DURABLE = {
     "fsync": "a crash of the machine may corrupt the database",
@@ -49,13 +62,15 @@ async def check(report: Report, url: str) -> tuple[tuple[Poll, ...] | None, floa
             for fault, fix in poll_problems(polls, bad):
                 report.add_problem(ABOUT, fault, fix)
             await _check_tallies(report, connection)
+            await _check_closings(report, connection)
+            log = await _check_log(report, connection)
     except psycopg.Error as error:
         reason = str(error).splitlines()[0]
         what = f"{redacted(url)} does not answer ({reason})"
         fix = "start it, or correct DATABASE_URL; votes are accepted and wait until then"
         report.add_problem(ABOUT, what, fix)
         return None, None
-    report.add_passed(ABOUT, f"PostgreSQL {version}: durable, schema and grants in place, tallies exact")
+    report.add_passed(ABOUT, f"PostgreSQL {version}: durable, schema and grants in place, tallies exact{log}")
     return polls, ahead
 
 
@@ -122,3 +137,34 @@ async def _check_tallies(report: Report, connection: Connection) -> None:
         what = f"the tally of {choice} in {poll} is {tally}, but there are {votes} votes"
         fix = "find what changed the tables besides workers; stop the workers and set tallies to the counts of GROUP BY"
         report.add_problem(ABOUT, what, fix)
+
+
+async def _check_closings(report: Report, connection: Connection) -> None:
+    try:
+        cursor = await connection.execute(QUERIES["closing_faults"])
+    except (psycopg.errors.QueryCanceled, psycopg.errors.InsufficientPrivilege) as error:
+        fix = "use the worker's DATABASE_URL; voting verify checks a published list"
+        report.add_unchecked(ABOUT, f"the records of final rounds ({type(error).__name__})", fix)
+        return
+    for poll, round_, fault in await cursor.fetchall():
+        report.add_problem(ABOUT, *(text.format(round_, poll) for text in _CLOSING_FAULTS[fault]))
+
+
+async def _check_log(report: Report, connection: Connection) -> str:
+    """Check the hashes of the audit log; return what is said of it if they are right."""
+    fix = "find who has the rights of the database's owner, and compare with exports and backups: docs/operations.md"
+    try:
+        async with connection.transaction():
+            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            rows, wrong = await find_fault(connection)
+            head = await read_head(connection)
+    except psycopg.errors.QueryCanceled:
+        report.add_unchecked(ABOUT, f"the audit log (took over {COUNT_SECONDS:.0f} s)", "export it, and check the file")
+        return ""
+    except psycopg.errors.InsufficientPrivilege:
+        report.add_unchecked(ABOUT, "the audit log (no right to read it)", "use the worker's DATABASE_URL")
+        return ""
+    if wrong is not None:
+        what = f"row {wrong:,} of the audit log is not the one that was written, or rows before it were changed"
+        report.add_problem(ABOUT, what, fix)
+    return f", {rows:,} rows in the audit log, the newest is {head}" if rows else ", audit log empty"

@@ -1,6 +1,7 @@
 // Sends a vote without loading a page; the form also works without this script. After 5xx, 429 or a network error the
-// last vote is sent again. This is safe, because votes with the same cookie replace each other. With the field `ballot`,
-// which only this page sends, the server refuses a vote without the cookie.
+// last vote is sent again. This is safe, because votes with the same cookie or voting code replace each other. With the
+// field `ballot`, which only this page sends, the server refuses a vote without the cookie. codes.js is loaded where polls
+// may need a voting code.
 //
 // follow.js replaces the element `page` when the poll changes; `showBallot` then shows what this browser chose in it.
 "use strict";
@@ -36,7 +37,7 @@ function plural(forms, number) {
   return text.replace("{n}", new Intl.NumberFormat(language, { numberingSystem: "latn" }).format(number));
 }
 
-function showMessage(text, { labels = [], problem = false, receipt = "" } = {}) {
+function showMessage(text, { labels = [], problem = false, receipt = "", tracker = "" } = {}) {
   const message = byId("status");
   if (!message) return;
   setText(message, text, labels.length ? { label: labels[0] } : {});
@@ -52,9 +53,10 @@ function showMessage(text, { labels = [], problem = false, receipt = "" } = {}) 
     }
     message.append(list);
   }
-  if (receipt) {
+  for (const [name, value] of Object.entries({ receipt, tracker })) {
+    if (!value) continue;
     const small = document.createElement("small");
-    setText(small, texts.receipt, { receipt });
+    setText(small, texts[name], { [name]: value });
     message.append(small);
   }
   for (const field of fields()) field.classList.toggle("sending", !isSeveral() && field.value === vote?.choice);
@@ -65,25 +67,26 @@ function sendIn(milliseconds) {
   timer = setTimeout(send, milliseconds);
 }
 
-// Send a vote. Return a receipt, the text of a refusal, or the reason to retry after at least `wait` seconds, and whether
-// it may have been counted.
-async function attempt({ action, ballot, choice }) {
+// Send a vote. Return a receipt, the text of a refusal and whether it is for the voting code, or the reason to retry after
+// at least `wait` seconds, and whether it may have been counted.
+async function attempt({ action, ballot, choice, code }) {
   const sent = Date.now();
   try {
     const response = await fetch(action, {
       method: "POST",
       headers: { Accept: "application/json" },
-      body: new URLSearchParams({ ballot, vote: choice }),
+      body: new URLSearchParams({ ballot, vote: choice, ...(code && { code }) }),
       signal: AbortSignal.timeout(5000),
     });
     noteServerTime(response, sent);
     if (response.ok) return await response.json();
     const problem = await response.json().catch(() => null); // a proxy may refuse in a format of its own
-    if (response.status >= 500 || (response.status === 429 && problem?.reason !== "new_voters")) {
+    if (response.status >= 500 || (response.status === 429 && !["new_voters", "wrong_codes"].includes(problem?.reason))) {
       return { retry: texts.busy, wait: Number(response.headers.get("Retry-After")) || 1, isUnsure: problem?.counted !== "no" };
     }
     if (response.status === 409) refreshIn(0); // the poll is not what the page shows
-    return { refusal: problem?.detail ?? texts.refused.replace("{status}", response.status) };
+    const isCodeBad = ["no_code", "code_typo", "unknown_code"].includes(problem?.reason);
+    return { refusal: problem?.detail ?? texts.refused.replace("{status}", response.status), isCodeBad };
   } catch {
     return { retry: texts.silent, wait: 0.5, isUnsure: true }; // offline, too slow, or not a response of the service
   }
@@ -93,7 +96,7 @@ async function send() {
   if (sending || !vote) return;
   sending = true;
   const sent = vote;
-  const { receipt, ticket, refusal, retry, wait, isUnsure } = await attempt(sent);
+  const { receipt, tracker, ticket, refusal, isCodeBad, retry, wait, isUnsure } = await attempt(sent);
   sending = false;
   sent.isUnsure ||= isUnsure; // an earlier attempt may have been counted, although a later one is refused
   if (retry) {
@@ -109,9 +112,11 @@ async function send() {
   if (refusal) {
     lastRefusal = sent.isUnsure ? texts.unsure : refusal;
     if (!vote) showMessage(lastRefusal, { problem: true });
+    if (isCodeBad && !vote) window.askForCode?.();
     return;
   }
-  const accepted = { choice: sent.choice, labels: sent.labels, receipt, ticket };
+  if (sent.code) window.codeAccepted?.();
+  const accepted = { choice: sent.choice, labels: sent.labels, receipt, tracker, ticket };
   store(sent.key, accepted);
   if (!vote && sent.key === storageKey()) showAccepted(accepted, { marks: !isSeveral() });
 }
@@ -140,15 +145,16 @@ function isOver() {
 }
 
 // Show a vote that was accepted: on the options unless they are being changed, and in words.
-function showAccepted({ choice, labels, receipt, ticket }, { marks = true } = {}) {
+function showAccepted({ choice, labels, receipt, tracker, ticket }, { marks = true } = {}) {
   showResultLink(ticket);
   if (isOver()) {
     if (byId("status")) setText(byId("status"), texts.yours, { label: labels.join(" · ") });
     byId("status")?.classList.add("done");
+    if (tracker && byId("ballots")) byId("ballots").search = new URLSearchParams({ tracker });
     return;
   }
   if (marks) mark(choice);
-  showMessage(texts.thanks, { labels, receipt });
+  showMessage(texts.thanks, { labels, receipt, tracker });
 }
 
 // Show the link to a result that only voters see.
@@ -207,6 +213,7 @@ function showBallot() {
   page = byId("page");
   if (!page) return;
   texts = JSON.parse(page.dataset.texts);
+  window.showCode?.();
   order = [];
   if (page.dataset.kind === "ranking") {
     order = fields().filter((field) => field.getAttribute("aria-pressed") === "true")
@@ -237,6 +244,7 @@ document.addEventListener("submit", (event) => {
     action: event.target.action,
     ballot: event.target.elements.ballot.value,
     choice,
+    code: event.target.elements.code?.value.trim(),
     labels: labelsOf(choice),
     key: storageKey(),
   };

@@ -87,7 +87,8 @@ async function fetchPage() {
 function show(next) {
   const [before, after] = [page.dataset, next.dataset];
   const ballotOf = (element) => element.querySelector("[name=ballot]")?.value;
-  if (before.poll === after.poll && before.state === after.state && ballotOf(page) === ballotOf(next)) {
+  const isAsBefore = ["poll", "state", "access"].every((name) => before[name] === after[name]);
+  if (isAsBefore && ballotOf(page) === ballotOf(next)) {
     if (before.version !== after.version) update(next);
     return;
   }
