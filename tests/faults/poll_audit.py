@@ -11,12 +11,13 @@ from voting.polls.slug import box
 Actions = dict[str, list[str]]  # slug -> what was done, in order, as the audit log calls it
 
 STATES = {"create": "draft", "open": "open", "close": "closed", "reset": "draft"}
-POLLS = "SELECT slug, CASE state WHEN 'final' THEN 'closed' ELSE state END, round, opened IS NOT NULL, closed IS NOT NULL FROM polls"
+POLLS = """
+    SELECT slug, CASE state WHEN 'final' THEN 'closed' ELSE state END, round, opened IS NOT NULL, closed IS NOT NULL
+    FROM polls
+"""
 AUDIT = """
     SELECT poll, array_agg(action ORDER BY id) FROM audit WHERE poll IS NOT NULL AND action <> 'final' GROUP BY poll
 """
-    "SELECT poll, array_agg(action ORDER BY id) FROM audit WHERE poll IS NOT NULL AND action <> 'final' GROUP BY poll"
-)
 TOTALS = "SELECT poll, count(*) FROM votes GROUP BY poll"
 OPENING = """
     SELECT state = 'open', opened IS NOT NULL, (SELECT count(*) FROM audit WHERE poll = slug AND action = 'open') = 1
