@@ -78,8 +78,11 @@ def find_all(words: tuple[str, ...]) -> tuple[Row, ...]:
 @click.option("--brief", is_flag=True, help="Short, with time limits for a busy machine, as in CI.")
 @click.option("--seed", type=int, help="Of all random numbers; printed, to repeat a run.")
 @click.option("--rounds", type=click.IntRange(1), default=1, help="Number of runs, each with the next seed.")
+@click.option("--repeat", type=click.IntRange(1), help="Repetitions of the fault `closing`; by default 50, in brief 6.")
 @click.option("--mutants", is_flag=True, help="Run mutants of the product instead; the rows must fail.")
-def main(*, only: tuple[str, ...], brief: bool, seed: int | None, rounds: int, mutants: bool) -> None:
+def main(
+    *, only: tuple[str, ...], brief: bool, seed: int | None, rounds: int, repeat: int | None, mutants: bool
+) -> None:
     """Break the installation in every way we know of, under load, and check that no acknowledged vote is lost."""
     rows = find_all(only)
     first = secrets.randbelow(100_000) if seed is None else seed
@@ -102,7 +105,7 @@ def main(*, only: tuple[str, ...], brief: bool, seed: int | None, rounds: int, m
                         record(f"{mutant.name} | {name}", config, functools.partial(run_mutant, mutant, name))
         else:
             for row in rows:
-                config = RunConfig(folder / f"{number}-{row.name}", number, brief)
+                config = RunConfig(folder / f"{number}-{row.name}", number, brief, repetitions=repeat or 0)
                 config.folder.mkdir()
                 record(str(row), config, lambda config, row=row: figures(row.run(config)))  # type: ignore[misc]
     head = "| mutant | row " if mutants else "| row "

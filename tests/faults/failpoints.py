@@ -10,11 +10,12 @@ import sys
 from typing import Any
 
 from voting import __main__ as command
-from voting.broker import publication
+from voting.broker import publication, seals
 from voting.broker.stream import Consumer
 from voting.database import counting
 from voting.database.connection import Connection
 from voting.polls.poll import DEFAULT_POLL, Poll
+from voting.polls.vote import EntryId
 from voting.worker import definitions
 from voting.worker.batch import Batch
 from voting.worker.counter import VoteCounter
@@ -122,6 +123,18 @@ def stops_before_publishing() -> None:
     definitions.publish = publish  # type: ignore[attr-defined]
 
 
+def after_sealing() -> None:
+    """Die when the broker has sealed a round, before the database knows it."""
+    original = seals.seal
+
+    async def seal(client: Any, box: str, cut: EntryId | None = None) -> EntryId:
+        await original(client, box, cut)
+        die()
+        raise AssertionError
+
+    seals.seal = seal
+
+
 FAILPOINTS = {
     function.__name__: function
     for function in (
@@ -132,6 +145,7 @@ FAILPOINTS = {
         after_acknowledging,
         never_acknowledges,
         stops_before_publishing,
+        after_sealing,
     )
 }
 

@@ -7,7 +7,8 @@ The others are programs, which vote once, with an idempotency key instead of a c
 as not counted gives up, so a row of that voter breaks promise 7. A program that does not know, because the refusal says
 so or no answer came, sends the vote again until it is accepted: with the cookie if it got one, else with the key.
 
-Visitors are browsers that vote in other polls than the default one: each in several, with one cookie.
+Visitors are browsers that vote in other polls than the default one: each in several, with one cookie. A visitor's
+choices in a round are all different until each was made once, so a row shows which of the visitor's votes it is.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from tests.wire import COOKIE, Client, get, post
 from voting.service.lifecycle import pause
 
 VOTERS = 300  # at a time
+RATE = 250  # votes a second of these
 PATIENCE = 4.0  # seconds after which a voter gives up; longer than any answer may take
 LAST = 1 / 3  # probability that an accepted vote is its voter's last
 PROGRAMS = 3  # one voter in so many is a program; VOTERS is a multiple of it
@@ -56,7 +58,7 @@ class LoadGenerator:
         seed: int,
         *,
         voters: int = VOTERS,
-        rate: float = 250,
+        rate: float = RATE,
         addresses: int = 1,
         programs: bool = True,
         visitors: int = 0,
@@ -66,6 +68,7 @@ class LoadGenerator:
         self._programs, self._visitors = programs, visitors
         self._ballots: list[Ballot] = []  # in which visitors vote
         self._voting: Counter[Ballot] = Counter()  # visitors whose vote is under way
+        self._visits: Counter[tuple[int, Ballot]] = Counter()  # votes of each visitor
         self._lock = threading.Lock()  # of these two
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
@@ -167,7 +170,9 @@ class LoadGenerator:
                 self._voting[ballot] += 1
             self._under_way += 1
             try:
-                client = await self._vote(number, ballot, rng.choice(ballot.choices), client)
+                turn = number + self._visits[number, ballot]
+                self._visits[number, ballot] += 1
+                client = await self._vote(number, ballot, ballot.choices[turn % len(ballot.choices)], client)
             finally:
                 self._under_way -= 1
                 self._voting[ballot] -= 1

@@ -23,7 +23,7 @@ class Mutant:
         file: below `src/voting`.
         changes: pairs of a text of the file and its replacement.
         rows: names of the rows that must fail, the quickest first.
-        attacks: names of the attacks that suffice, if the row has several.
+        attacks: names of the attacks or faults that suffice, if the row has several.
     """
 
     name: str
@@ -93,6 +93,20 @@ COMPARED = """\
     RETURNING new.poll, new.voter, new.choice AS after
 ), counted AS (
     SELECT poll, seen.choice AS before, after FROM written LEFT JOIN seen USING (poll, voter)
+"""
+LATE = "        if cut is not None and not counts(entry, cut):\n            raise Late\n"
+CLOCK = "str(EntryId(max_entry_ms() - 86_400_000, 0)) if cut is None else str(cut)"
+READ_AFTER = """\
+            sent = self._pipeline.send(command)
+            cuts, place = self._cuts, self._cuts.add(poll)
+            reply = await sent
+            cut = self._cut(await cuts.reply, place) if isinstance(reply, bytes) else None
+"""
+READ_BEFORE = """\
+            cuts, place = self._cuts, self._cuts.add(poll)
+            await self._pipeline.send(b"*1\\r\\n$4\\r\\nPING\\r\\n")
+            cut = self._cut(await cuts.reply, place)
+            reply = await self._pipeline.send(command)
 """
 
 MUTANTS = (
@@ -275,6 +289,49 @@ MUTANTS = (
         (("if isinstance(malformed, Deleted):", "if False:"),),
         ("admin-killed",),
     ),
+    Mutant(
+        "refuses late votes, and counts them",
+        "polls/vote_parser.py",
+        ((LATE, ""),),
+        ("closing",),
+    ),
+    Mutant(
+        "accepts late votes, and does not count them",
+        "broker/producer.py",
+        (("if cut is not None and not counts(EntryId.parse(reply), cut):", "if False:"),),
+        ("closing",),
+    ),
+    Mutant(
+        "seals a round by the clock of the worker",
+        "broker/seals.py",
+        (('"" if cut is None else str(cut)', CLOCK),),
+        ("closing",),
+    ),
+    Mutant(
+        "reads the cut before it adds the vote",
+        "broker/producer.py",
+        ((READ_AFTER, READ_BEFORE),),
+        ("closing",),
+    ),
+    Mutant(
+        "makes a round final while its votes wait",
+        "broker/seals.py",
+        (("return bool(exists) and not entries", "return True"),),
+        ("closing",),
+    ),
+    Mutant(
+        "seals a round again",
+        "broker/seals.py",
+        (("local cut = redis.call('HGET', KEYS[2], ARGV[1])", "local cut = false"),),
+        ("closing",),
+        ("worker killed when it has sealed",),
+    ),
+    Mutant(
+        "keeps the cuts that it has read",
+        "polls/vote_parser.py",
+        (("if version != self._seals:", "if False:"),),
+        ("closing",),
+    ),
 )
 PROMISES_BROKEN = {
     "0": "too few votes",
@@ -285,6 +342,7 @@ PROMISES_BROKEN = {
     "5": "backlog or dead letters left",
     "6": "bad answers",
     "7": "wrong refusals",
+    "8": "differences from a final result",
 }
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from tests.faults import rows_admin as admin
 from tests.faults import rows_attacks as attacks
 from tests.faults import rows_broker as broker
+from tests.faults import rows_closing as closings
 from tests.faults import rows_credentials as credentials
 from tests.faults import rows_database as database
 from tests.faults import rows_restarts as restarts
@@ -67,6 +68,7 @@ ORDER: tuple[Fault, ...] = (
     admin.admin_killed,
     admin.open_while_the_database_is_away,
     admin.close_while_vote_is_cut,
+    closings.closing,
 )
 ROWS = tuple(Row(number, run) for number, run in enumerate(ORDER, 1))
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.checker import Auditor, check, check_removed
+from tests.faults.finals import check_finals
 from tests.faults.history import History
-from tests.faults.load_generator import LoadGenerator
+from tests.faults.load_generator import RATE, VOTERS, LoadGenerator
 from tests.faults.system import SystemUnderTest
 from tests.waiting import eventually
 
@@ -45,7 +46,8 @@ class RunConfig:
         seed: of all random numbers.
         brief: as in CI: short, with time limits that hold on a busy machine.
         source: another `src` than ours, for mutants.
-        attacks: names of the attacks to run; all if empty.
+        attacks: names of the attacks to run, or of the faults of a row that has several; all if empty.
+        repetitions: of a row that repeats its fault; 0 for its own number.
     """
 
     folder: Path
@@ -53,6 +55,7 @@ class RunConfig:
     brief: bool = True
     source: Path | None = None
     attacks: tuple[str, ...] = ()
+    repetitions: int = 0
 
     def brief_or_full(self, brief: float, full: float) -> float:
         """Return the value for this length of run."""
@@ -72,6 +75,7 @@ class Run:
     history: History
     load: LoadGenerator
     dead_letters: int = 0  # expected
+    frozen: float = 0  # seconds for which the row stops a vote process, which cannot answer then
     removed: int = 0  # entries deleted from the stream by others than workers, expected
     deleted: set[str] = field(default_factory=set)  # slugs of polls that the row has deleted
     violations: list[str] = field(default_factory=list)  # of what the row promises besides, each after "bound: "
@@ -146,6 +150,7 @@ def run_under_load(
     workers: int = 3,
     addresses: int = 1,
     visitors: int = 0,
+    voters: int = VOTERS,
     **options: Any,
 ) -> Iterator[Run]:
     """Start a system and a load; after the block wait until the stream is drained, and check all promises.
@@ -157,6 +162,7 @@ def run_under_load(
         workers: how many.
         addresses: how many the voters come from.
         visitors: how many vote in other polls.
+        voters: how many vote in the default poll, each as often as by default.
         options: of SystemUnderTest.
 
     Raises:
@@ -168,6 +174,7 @@ def run_under_load(
     ).running() as system:
         programs = options.get("BALLOT_POLICY") != "browser"
         more: dict[str, Any] = {"addresses": addresses, "programs": programs, "visitors": visitors}
+        more |= {"voters": voters, "rate": voters * RATE / VOTERS}
         load = LoadGenerator(system.vote_ports, history, config.seed, **more)
         auditor = Auditor(system)
         run = Run(config, system, history, load)
@@ -196,9 +203,10 @@ def run_under_load(
         violations = run.violations
         if not drained:
             violations.append(f"5: not drained within {drain} s: {system.backlog()}")
-        slowest = config.brief_or_full(3, 2) + load.worst_delay
+        slowest = config.brief_or_full(3, 2) + load.worst_delay + run.frozen
         violations += auditor.violations
         violations += check_removed(system, run.removed)
+        violations += check_finals(system, within=config.time_limit(drain))
         violations += check(
             history,
             system,

@@ -16,6 +16,7 @@ import psycopg
 import redis
 
 from tests.e2e.stack import free_port
+from tests.faults.clocks import Clocks
 from tests.faults.cluster import ROOT, cluster_files, is_ready
 from tests.faults.proxy import Proxy
 from tests.waiting import PLAIN, eventually
@@ -25,6 +26,11 @@ from voting.service import probe
 
 RECLAIM = 2  # seconds after which a worker claims the entries of a dead one
 STORES = ("valkey", "postgres")
+
+
+def _send(signum: signal.Signals, pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # a child that has ended
+        os.kill(pid, signum)
 
 
 class SystemUnderTest:
@@ -40,6 +46,8 @@ class SystemUnderTest:
         proxy_result: put `result_proxy` between result and the database.
         proxy_admin: put `admin_proxy` between admin and the database.
         proxy_broker: put `broker_proxies` between the vote processes and the broker, one for each.
+        proxy_workers: put `worker_proxy` between the workers and the broker.
+        clocks: give each service and the broker a clock of its own, in `clocks`.
         valkey: more arguments for Valkey; of two for one setting, the last counts.
         settings: more settings for the services.
     """
@@ -56,6 +64,8 @@ class SystemUnderTest:
         proxy_result: bool = False,
         proxy_admin: bool = False,
         proxy_broker: bool = False,
+        proxy_workers: bool = False,
+        clocks: bool = False,
         valkey: tuple[str, ...] = (),
         **settings: str,
     ) -> None:
@@ -80,6 +90,8 @@ class SystemUnderTest:
         self._proxies: list[Proxy] = []
         self._worker_database_url = self._result_database_url = self._admin_database_url = self.database_url
         self._vote_redis_urls = dict.fromkeys(self.votes, self.redis_url)
+        self._worker_redis_url = self.redis_url
+        self.clocks = Clocks(folder / "clocks") if clocks else None
         postgres = self.data.sockets / "postgres" / ".s.PGSQL.5432"
         if proxy_database:
             self.database_proxy = self._add_proxy(postgres)
@@ -94,6 +106,9 @@ class SystemUnderTest:
             self.broker_proxies = [self._add_proxy(self.data.sockets / "valkey.sock") for _ in self.votes]
             urls = [f"redis://127.0.0.1:{proxy.port}" for proxy in self.broker_proxies]
             self._vote_redis_urls = dict(zip(self.votes, urls, strict=True))
+        if proxy_workers:
+            self.worker_proxy = self._add_proxy(self.data.sockets / "valkey.sock")
+            self._worker_redis_url = f"redis://127.0.0.1:{self.worker_proxy.port}"
 
     def _add_proxy(self, target: Path) -> Proxy:
         self._proxies.append(Proxy(target))
@@ -116,6 +131,7 @@ class SystemUnderTest:
                     self._terminate(name)
                 for name in started:
                     self.processes[name].wait(30)
+                    self._remove_clock(name)
             for proxy in self._proxies:
                 proxy.close()
             self.data.close()
@@ -126,9 +142,10 @@ class SystemUnderTest:
             if name in self._stores:
                 part = self._stores[name]
                 with self.data.log_file(name).open("ab") as log:
-                    self.processes[name] = subprocess.Popen(
-                        part.command, cwd="/", stdout=log, stderr=log, start_new_session=True, **part.options
-                    )
+                    options: dict[str, Any] = part.options | {"cwd": "/", "start_new_session": True}
+                    if name == "valkey" and self.clocks:
+                        options["env"] = {"PATH": os.defpath} | self._clock(name)
+                    self.processes[name] = subprocess.Popen(part.command, stdout=log, stderr=log, **options)
             else:
                 self.processes[name] = self._run(name, failpoint=failpoint, **self._environment(name) | settings)
 
@@ -143,8 +160,15 @@ class SystemUnderTest:
             return key | own | {"DATABASE_URL": self._admin_database_url}
         if name == "result":
             return own | {"DATABASE_URL": self._result_database_url, "RESULT_PORT": str(self.result_port)}
-        urls = {"REDIS_URL": self.redis_url, "DATABASE_URL": self._worker_database_url}
+        urls = {"REDIS_URL": self._worker_redis_url, "DATABASE_URL": self._worker_database_url}
         return {"WORKER_NAME": name, "RECLAIM_SECONDS": str(RECLAIM)} | own | urls
+
+    def _clock(self, name: str) -> dict[str, str]:
+        return self.clocks.environment(name) if self.clocks else {}
+
+    def _remove_clock(self, name: str) -> None:
+        if self.clocks:
+            self.clocks.remove(self.processes[name].pid)
 
     @property
     def secret_key(self) -> str:
@@ -165,7 +189,7 @@ class SystemUnderTest:
                 [sys.executable, "-m", *module, name.partition("-")[0]],
                 stdout=log,
                 stderr=log,
-                env=common | environment,
+                env=common | self._clock(name) | environment,
                 cwd=ROOT,
                 start_new_session=True,
             )
@@ -249,6 +273,23 @@ class SystemUnderTest:
             os.killpg(self.processes[name].pid, signal.SIGKILL)
         for name in names:
             self.processes[name].wait(10)
+            self._remove_clock(name)
+
+    @contextlib.contextmanager
+    def frozen(self, *names: str) -> Iterator[None]:
+        """Stop parts (SIGSTOP), with the children of PostgreSQL, and let them continue after the block."""
+        pids: list[int] = []
+        try:
+            for name in names:
+                pids.append(pid := self.processes[name].pid)
+                os.kill(pid, signal.SIGSTOP)  # first, so that it starts no more children
+                pids += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+            for pid in pids:
+                _send(signal.SIGSTOP, pid)
+            yield
+        finally:
+            for pid in reversed(pids):
+                _send(signal.SIGCONT, pid)
 
     def stop(self, name: str, *, wait: float) -> int:
         """Stop a part as its supervisor does; return its exit code."""
