@@ -10,7 +10,7 @@ import httpx
 import psycopg
 import redis
 
-from bench import accept, changes, count, growth, live, machine, polls
+from bench import accept, changes, checked, count, growth, live, machine, polls
 from bench.report import Results
 from bench.runner import Runner
 
@@ -26,6 +26,7 @@ MEASURES = {
     "burst": accept.burst,
     "changes": changes.changes,
     "polls": polls.polls,
+    "checked": checked.checked,
     "footprint": live.footprint,
 }
 MEASURE_ERRORS = (

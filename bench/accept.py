@@ -21,10 +21,10 @@ def accept(runner: Runner) -> Outcome:
     with runner.stack() as stack, runner.limit_server(stack) as (url, pid):
         for number in range(runner.rounds):
             with CpuMeter(**process_ids(stack)) as meter:
-                load = _without_failures(runner.wrk(stack.vote_url, seconds))
+                load = without_failures(runner.wrk(stack.vote_url, seconds))
             eventually(stack.drained, within=60)
             with CpuMeter(server=pid) as limit_meter:
-                bare = _without_failures(runner.wrk(url, seconds))
+                bare = without_failures(runner.wrk(url, seconds))
             ours.append(load.rate)
             limit.append(bare.rate)
             meter.add_round(cpu, load.requests)
@@ -60,13 +60,13 @@ def cores(runner: Runner) -> Outcome:
             rates = []
             for stack, name, times in ((one, "one process: ", 1), (many, f"{number} processes: ", number)):
                 with CpuMeter(**process_ids(stack)) as meter:
-                    load = _without_failures(runner.wrk(stack.vote_url, seconds, 64 * times))
+                    load = without_failures(runner.wrk(stack.vote_url, seconds, 64 * times))
                 meter.add_round(cpu, load.requests, name)
                 rates.append(load.rate)
                 busy.append(load.busy)
                 eventually(stack.drained, within=60)
             for url, times in ((bare_one, 1), (bare_many, number)):
-                load = _without_failures(runner.wrk(url, seconds, 64 * times))
+                load = without_failures(runner.wrk(url, seconds, 64 * times))
                 rates.append(load.rate)
                 busy.append(load.busy)
             ours.append(rates[1] / rates[0])
@@ -89,7 +89,7 @@ def whole(runner: Runner) -> Outcome:
     cpu: dict[str, list[float]] = {}
     with runner.stack(workers=2) as stack:
         for round_ in range(runner.rounds):
-            most = _without_failures(runner.wrk(stack.vote_url, runner.quick_or_full(3, 8), connections)).rate
+            most = without_failures(runner.wrk(stack.vote_url, runner.quick_or_full(3, 8), connections)).rate
             eventually(stack.drained, within=60)
             delay = pace = 1000 * connections / (0.8 * most)  # milliseconds from one vote to the next on a connection
             for _ in range(3):  # minus the time of the answers, which depends on the load
@@ -100,7 +100,7 @@ def whole(runner: Runner) -> Outcome:
             monitor = AgeMonitor(stack)
             monitor.start()
             with CpuMeter(**process_ids(stack)) as meter:
-                load = _without_failures(runner.wrk(stack.vote_url, seconds, connections, delay))
+                load = without_failures(runner.wrk(stack.vote_url, seconds, connections, delay))
             ended = time.monotonic()
             eventually(stack.drained, within=60)
             drained.append(time.monotonic() - ended)
@@ -172,7 +172,8 @@ class AgeMonitor(threading.Thread):
         self.join()
 
 
-def _without_failures(load: Load) -> Load:
+def without_failures(load: Load) -> Load:
+    """Return the figures of a run of wrk, or raise `RuntimeError` if a request failed."""
     if load.failed:
         raise RuntimeError(f"{load.failed} requests failed: this is no measure of accepting")
     return load

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import httpx
 import psycopg
@@ -21,7 +22,11 @@ from bench import machine
 
 FORM = "application/x-www-form-urlencoded"
 _IN_TURN = """local requests, number = {}, 0
-function init() for _, path in ipairs({%s}) do requests[#requests + 1] = wrk.format(nil, path) end end
+function init()
+    for _, path in ipairs({%s}) do
+        for _, body in ipairs({%s}) do requests[#requests + 1] = wrk.format(nil, path, nil, body) end
+    end
+end
 function request() number = number %% #requests + 1; return requests[number] end
 """
 _POST = f'wrk.method = "POST"\nwrk.body = "vote=a"\nwrk.headers["Content-Type"] = "{FORM}"\n'
@@ -82,16 +87,26 @@ class Runner:
         with listening(command, port) as process:
             yield f"http://127.0.0.1:{port}/", process.pid
 
-    def wrk(self, url: str, seconds: float, connections: int = 64, delay: float = 0, paths: Sequence[str] = ()) -> Load:
+    def wrk(
+        self,
+        url: str,
+        seconds: float,
+        connections: int = 64,
+        delay: float = 0,
+        *,
+        paths: Sequence[str] = (),
+        bodies: Sequence[str] = (),
+    ) -> Load:
         """Vote with wrk: as fast as votes are answered, or `delay` milliseconds later on average on each connection.
 
-        With `paths`, requests go to them in turn.
+        With `paths` or `bodies`, requests have them in turn.
         """
         with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:  # wrk takes whole milliseconds
             script.write(
                 _POST + (f"function delay() return math.floor({delay} + math.random()) end\n" if delay else "")
             )
-            script.write(_IN_TURN % ", ".join(f'"{path}"' for path in paths) if paths else "")
+            if paths or bodies:
+                script.write(_IN_TURN % (_lua(paths or [urlsplit(url).path]), _lua(bodies or ["vote=a"])))
             script.flush()
             before, began = _children(), time.monotonic()
             command = ["wrk", "--latency", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "-s", script.name, url]
@@ -107,6 +122,10 @@ class Runner:
         """Run a Python program; return the JSON that it printed."""
         run = subprocess.run([sys.executable, *words], stdout=subprocess.PIPE, text=True, check=True)
         return json.loads(run.stdout)
+
+
+def _lua(texts: Sequence[str]) -> str:
+    return ", ".join(f'"{text}"' for text in texts)
 
 
 def _children() -> float:
