@@ -23,8 +23,7 @@ def tracker(key: str, entry: EntryId) -> bytes:
 
 def tracker_text(value: bytes) -> str:
     """Return a tracker as people see it: `0123-4567-89ab-cdef`."""
-    digits = value.hex()
-    return "-".join(digits[start : start + 4] for start in range(0, len(digits), 4))
+    return value.hex("-", 2)
 
 
 def parse_tracker(text: str) -> bytes | None:

@@ -1,6 +1,8 @@
 """The pages of ballots, rendered once for each poll, state, session, language and choice, and then kept."""
 
 import functools
+import re
+from itertools import chain
 from typing import Any, NamedTuple
 
 from voting.polls.session import Session
@@ -12,6 +14,8 @@ from voting.web.rendering import Pages
 
 PLACEHOLDER = "0000000000000-receipt"  # stands for the receipt (an entry id) in rendered pages
 TRACKER = "0000-0000-0000-tracker"  # stands for the tracker
+# In this order in the template, each once or not at all.
+_PLACEHOLDERS = re.compile(f"{PLACEHOLDER}|{TRACKER}".encode())
 MAX_PAGES = 500  # pages kept, of 3 to 30 kB; the least recently used leave first
 
 
@@ -48,8 +52,8 @@ class BallotPages:
     def ballot(self, view: BallotView, receipt: bytes = b"", tracker: bytes = b"") -> bytes:
         """Return the page of a poll, with the receipt and the tracker of the choice, if any."""
         is_rare = view.choice and view.ballot.poll.limit > 1  # its choices are too many to keep a page for each
-        page = receipt.join(self._render(view) if is_rare else self._kept(view))
-        return page.replace(TRACKER.encode(), tracker) if tracker else page
+        before, *parts = self._render(view) if is_rare else self._kept(view)
+        return b"".join([before, *chain.from_iterable(zip((receipt, tracker), parts, strict=False))])
 
     def waiting(self, session: Session, reader: Language) -> bytes:
         """Return the page of a session that has no current poll."""
@@ -74,7 +78,7 @@ class BallotPages:
             **self._result,
             **_context(view.ballot, view.session),
         )
-        return text.split(PLACEHOLDER.encode())
+        return _PLACEHOLDERS.split(text)
 
 
 def _context(ballot: PreparedBallot, session: Session | None) -> dict[str, Any]:
