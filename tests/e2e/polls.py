@@ -3,9 +3,11 @@
 import json
 from typing import Any
 
+import httpx
 import psycopg
 
 from tests.e2e.stack import Stack
+from tests.waiting import eventually
 from voting.polls.poll import SCALES
 from voting.polls.session import new_code
 
@@ -36,6 +38,26 @@ def make_poll(stack: Stack, slug: str, kind: str = "single", labels: tuple[str, 
 def change_poll(stack: Stack, slug: str, changes: str) -> None:
     """Update a poll; `changes` is SQL."""
     execute(stack, f"UPDATE polls SET {changes} WHERE slug = %s", slug)  # noqa: S608 - our SQL
+
+
+def close_poll(stack: Stack, slug: str) -> None:
+    """Close a poll, and wait until its result is final."""
+    change_poll(stack, slug, "state = 'closed'")
+    eventually(lambda: stack.rows(f"SELECT state FROM polls WHERE slug = '{slug}'") == [("final",)])  # noqa: S608
+
+
+def make_final(stack: Stack, slug: str, choice: str = "a", **fields: Any) -> str:
+    """Make a poll, vote, and close it; return the tracker, empty if the poll publishes no ballots."""
+    url = stack.vote_url + make_poll(stack, slug, **fields)
+
+    def vote() -> httpx.Response:
+        answer = httpx.post(url, data={"vote": choice}, headers={"accept": "application/json"})
+        assert answer.status_code == 200, answer.text
+        return answer
+
+    tracker: str = eventually(vote).json().get("tracker", "")
+    close_poll(stack, slug)
+    return tracker
 
 
 def make_session(stack: Stack, *slugs: str, current: str | None = None) -> str:

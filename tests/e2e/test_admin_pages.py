@@ -131,8 +131,8 @@ def test_from_voting_up_to_the_first_vote(
     else:
         press_until(host, "Close voting", "Shift+Tab")
         host.keyboard.press("Enter")
-    expect(host.locator(".pill").first).to_have_text("Closed")
-    assert poll(stack, slug_of(host))["state"] == "closed"
+    expect(host.locator(".pill").first).to_have_text("Final result")
+    assert poll(stack, slug_of(host))["state"] == "final"
 
 
 def test_a_host_runs_a_session_from_a_phone(stack: Stack, open_browser: OpenBrowser, artefacts: Path) -> None:
@@ -368,7 +368,7 @@ def test_control_says_when_the_connection_is_lost_and_when_something_is_refused(
         client.patch(f"/api/polls/{slug}", json={"state": "closed"})
     page.get_by_role("button", name="Close in 1:00").click()
     expect(page.locator("#trouble")).to_contain_text("This poll is closed.")
-    expect(page.locator(".condition .pill")).to_have_text("Closed")
+    expect(page.locator(".condition .pill")).to_have_text(re.compile("Closing …|Final result"))
 
 
 def test_control_says_not_now_while_the_database_is_away(stack: Stack, open_browser: OpenBrowser) -> None:
@@ -395,7 +395,7 @@ def test_axe_finds_nothing_on_any_page_in_any_state(stack: Stack, open_browser: 
     closed = make_poll(stack, state="closed")
     for slug, choice in zip(slugs, ("ab", "4", "cab"), strict=True):
         assert httpx.post(f"{stack.vote_url}/p/{slug}", data={"vote": choice}, verify=PLAIN).status_code < 400
-    eventually(lambda: all(poll(stack, slug)["total"] for slug in slugs))
+    eventually(lambda: all(poll(stack, slug)["total"] for slug in slugs) and poll(stack, closed)["state"] == "final")
     code, _ = make_session(stack, *slugs, draft, closed, title=MARKUP)
     empty, _ = make_session(stack, title="Empty")
     paths = ["/", "/audit", "/polls/new", f"/polls/new?session={code}", "/polls/default", "/sessions/new", "/nowhere"]

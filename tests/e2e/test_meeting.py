@@ -17,6 +17,7 @@ from tests.e2e.audience import Audience, Snapshot, numbers_in, profile_of, shows
 from tests.e2e.stack import Stack
 from tests.waiting import PLAIN, until
 from voting.polls.poll import Poll
+from voting.polls.state import is_over
 from voting.polls.tally import evaluate
 
 pytestmark = pytest.mark.anyio
@@ -79,9 +80,9 @@ async def test_500_people_follow_four_polls_and_every_tally_is_exact(stack: Stac
                 if poll["results"] == "live":
                     await frames_until(wall, lambda frame: bool(frame["total"] == PEOPLE))
                 await change(host, f"/api/polls/{slug}", state="closed")
-                *earlier, _ = await frames_until(wall, lambda frame: bool(frame["state"] == "closed"))
+                *earlier, _ = await frames_until(wall, lambda frame: is_over(frame["state"]))
                 assert poll["results"] == "live" or not [frame for frame in earlier if numbers_in(frame)]
-            await audience.wait_for(shows(slug, "closed"))
+            await audience.wait_for(shows(slug, "final"))
             refused = await audience.phones[0].vote(stack.vote_url, slug, choices[0])
             assert (refused.status_code, refused.json()["reason"], refused.json()["counted"]) == (409, "closed", "no")
             await check_exact(stack, host, slug, choices)

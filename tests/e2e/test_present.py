@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.conftest import OpenBrowser
-from tests.e2e.polls import change_poll, execute, make_poll, make_session, step
+from tests.e2e.polls import change_poll, close_poll, execute, make_poll, make_session, step
 from tests.e2e.stack import Stack
 from tests.e2e.test_accessibility import violations
 
@@ -92,6 +92,11 @@ def test_the_wall_needs_no_scrolling(
         assert page.evaluate(FITS)
         assert page.evaluate(OUTSIDE) == []
         expect(page.locator(".pace")).to_be_visible(visible=results == "live" and number <= 10)
+    close_poll(stack, slug)
+    change_poll(stack, slug, "results = 'live'")
+    expect(page.locator(".record")).to_be_visible(timeout=15_000)
+    assert page.evaluate(FITS)
+    assert page.evaluate(OUTSIDE) == []
 
 
 def test_an_address_on_the_wall_breaks_at_its_slash_only(stack: Stack, open_browser: OpenBrowser) -> None:
@@ -148,7 +153,7 @@ def test_the_wall_follows_its_session_in_full_screen_and_its_controls_fade(
     expect(page.locator("#phase")).to_have_text(re.compile("Closes in .?0:[34]"))
     change_poll(stack, "second", "state = 'closed'")
     expect(page.locator("#phase")).to_have_text("Closed")
-    expect(page.locator("#state")).to_have_text("Final numbers")
+    expect(page.locator("#state")).to_have_text("Final result")
     assert page.evaluate("window.same && !!document.fullscreenElement")
     expect(page.locator(".keys")).to_have_css("opacity", "0", timeout=8000)
     page.mouse.move(100, 100)

@@ -97,7 +97,7 @@ async function look() {
 
 function draw(poll) {
   control.querySelector("#total").textContent = number.format(poll.total);
-  control.querySelector("#waiting").hidden = !poll.waiting;
+  control.querySelector("#waiting").hidden = !poll.waiting || poll.state === "closed"; // which says so already
   const mean = control.querySelector("#mean");
   if (mean) mean.textContent = poll.mean === null ? "–" : decimal.format(poll.mean);
   const isRanking = poll.kind === "ranking";

@@ -140,9 +140,9 @@ function stored() {
   }
 }
 
-function isOver() {
-  return ["closed", "final"].includes(page.dataset.state);
-}
+// A poll that was closed becomes final by itself. That changes nothing for voters.
+const phaseOf = (state) => (state === "final" ? "closed" : state);
+const isOver = () => phaseOf(page.dataset.state) === "closed";
 
 // Show a vote that was accepted: on the options unless they are being changed, and in words.
 function showAccepted({ choice, labels, receipt, tracker, ticket }, { marks = true } = {}) {
@@ -150,11 +150,16 @@ function showAccepted({ choice, labels, receipt, tracker, ticket }, { marks = tr
   if (isOver()) {
     if (byId("status")) setText(byId("status"), texts.yours, { label: labels.join(" · ") });
     byId("status")?.classList.add("done");
-    if (tracker && byId("ballots")) byId("ballots").search = new URLSearchParams({ tracker });
+    showBallotsLink(tracker);
     return;
   }
   if (marks) mark(choice);
   showMessage(texts.thanks, { labels, receipt, tracker });
+}
+
+// Let the link to the published ballots look for this voter's.
+function showBallotsLink(tracker) {
+  if (tracker && byId("ballots")) byId("ballots").search = new URLSearchParams({ tracker });
 }
 
 // Show the link to a result that only voters see.

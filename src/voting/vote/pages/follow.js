@@ -39,7 +39,7 @@ function receive(frame) {
   wanted = frame;
   fetches = 0;
   if ((frame.poll ?? "") !== page.dataset.poll) notice(texts.next);
-  else if (frame.state !== page.dataset.state || frame.round !== Number(page.dataset.round)) {
+  else if (phaseOf(frame.state) !== phaseOf(page.dataset.state) || frame.round !== Number(page.dataset.round)) {
     notice(texts[frame.state]);
     if (frame.state !== "open") for (const each of page.querySelectorAll("fieldset, .send button")) each.disabled = true;
   }
@@ -87,7 +87,7 @@ async function fetchPage() {
 function show(next) {
   const [before, after] = [page.dataset, next.dataset];
   const ballotOf = (element) => element.querySelector("[name=ballot]")?.value;
-  const isAsBefore = ["poll", "state", "access"].every((name) => before[name] === after[name]);
+  const isAsBefore = ["poll", "round", "access"].every((name) => before[name] === after[name]) && phaseOf(before.state) === phaseOf(after.state);
   if (isAsBefore && ballotOf(page) === ballotOf(next)) {
     if (before.version !== after.version) update(next);
     return;
@@ -107,13 +107,15 @@ function show(next) {
 }
 
 function update(next) {
-  for (const id of ["due", "after", "question"]) {
+  for (const id of ["due", "after", "check", "question"]) {
     if (byId(id) && next.querySelector(`#${id}`)) byId(id).replaceWith(next.querySelector(`#${id}`));
   }
   page.querySelector(".kicker")?.replaceWith(next.querySelector(".kicker") ?? "");
   delete page.dataset.due;
   Object.assign(page.dataset, next.dataset);
-  showResultLink(stored()?.ticket);
+  const accepted = stored();
+  showResultLink(accepted?.ticket);
+  showBallotsLink(accepted?.tracker);
   showDue();
 }
 
