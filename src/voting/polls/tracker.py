@@ -8,17 +8,18 @@ of it is published, no prefix can be extended. The database computes the same in
 
 import hashlib
 import re
+import struct
 
 from voting.polls.vote import EntryId
 
 BYTES = 8
+_pack = struct.Struct(">QQ").pack
 _TYPED = re.compile(f"[0-9a-f]{{{2 * BYTES}}}")
 
 
 def tracker(key: str, entry: EntryId) -> bytes:
     """Return the tracker of a vote: 8 bytes."""
-    message = entry.ms.to_bytes(8, "big") + entry.seq.to_bytes(8, "big")
-    return hashlib.sha256(key.encode() + message).digest()[:BYTES]
+    return hashlib.sha256(key.encode() + _pack(*entry)).digest()[:BYTES]
 
 
 def tracker_text(value: bytes) -> str:
