@@ -1,4 +1,4 @@
-"""Check the seven promises against a history and the database. Each violation is a sentence."""
+"""Check promises 1 to 7 against a history and the database. Each violation is a sentence."""
 
 import threading
 from collections import defaultdict
@@ -65,7 +65,7 @@ def check(
     slowest: float,
     deleted: Container[str] = (),
 ) -> list[str]:
-    """Check all seven promises when the fault is over and the stream is drained; return the violations.
+    """Check promises 1 to 7 when the fault is over and the stream is drained; return the violations.
 
     Args:
         history: of the votes.

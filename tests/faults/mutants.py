@@ -318,6 +318,7 @@ MUTANTS = (
         "broker/seals.py",
         (("return bool(exists) and not entries", "return True"),),
         ("closing",),
+        ("database cut off", "database frozen", "database slow"),
     ),
     Mutant(
         "seals a round again",

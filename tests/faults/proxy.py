@@ -21,6 +21,7 @@ class Proxy:
         self._open = asyncio.Event()
         self._open.set()
         self.delay = 0.0  # seconds that is added to each answer
+        self.withheld = b""  # an answer with this text, and all that follow it on its connection, wait while it is set
         # Drop the answer to a request, and close both sides: the one with the last of these texts in it, after one with
         # each of the others on the same connection.
         self.lose_answer_to: tuple[bytes, ...] = ()
@@ -98,6 +99,8 @@ class Proxy:
                 await self._open.wait()
                 if is_answer and self.delay:
                     await asyncio.sleep(self.delay)
+                while is_answer and self.withheld and self.withheld in data:
+                    await asyncio.sleep(0.01)
                 if is_answer and doomed.is_set():  # the request was executed, and its answer is lost
                     self.lost += 1
                     return

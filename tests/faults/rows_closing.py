@@ -117,7 +117,12 @@ class _Closings:
         with voting_in(run, ballot):
             wait_for_votes(run, ballot, began, 2 * VISITORS, within=30)
             ((key,),) = system.rows(f"SELECT tracker_key FROM polls WHERE slug = '{ballot.slug}'")  # noqa: S608
-            with ThreadPoolExecutor(1) as pool, PREPARED.get(fault, _nothing)(run, self._rng):
+            prepare = PREPARED.get(fault, _nothing)
+            with (
+                ThreadPoolExecutor(1) as pool,
+                _late_news(run, self._rng, ballot, never=fault in PREPARED),
+                prepare(run, self._rng),
+            ):
                 moment = time.monotonic() + NOTICE
                 closed = pool.submit(self._close, ballot, way, moment)
                 self._break(fault, moment)
@@ -163,8 +168,6 @@ class _Closings:
         ends = begins + (rng.uniform(0.1, 0.9) if rng.random() < 0.7 else rng.uniform(0.9, longest))
         parts = ["valkey", *run.system.votes, *run.system.workers]
         steps = sorted((rng.uniform(begins - 0.5, ends), rng.choice(parts), rng.choice(CLOCKS)) for _ in range(3))
-        slow = rng.choice(run.system.broker_proxies)  # so that one process is late to learn of the closing
-        slow.delay = rng.uniform(0.05, 0.25)
         with contextlib.ExitStack() as broken:
             begun = False
             for at, part, ahead in [*steps, (ends, "", 0.0)]:
@@ -176,7 +179,6 @@ class _Closings:
                 if part:
                     assert run.system.clocks
                     run.system.clocks.step(part, ahead)
-        slow.delay = 0
         if fault == "vote frozen":
             run.frozen = max(run.frozen, ends - begins)
 
@@ -264,20 +266,31 @@ def _database_slow(run: Run, rng: random.Random) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _late_news(run: Run, rng: random.Random, ballot: PublicBallot, *, never: bool) -> Iterator[None]:
+    """Let one vote process be late to learn of the closing, or not learn it at all, so that it still sends votes."""
+    proxy = rng.choice(run.system.broker_proxies)
+    if never or rng.random() < 0.5:
+        proxy.withheld = str(ballot.fields["question"]).encode()  # of the definition, which the process has
+    else:
+        proxy.delay = rng.uniform(0.05, 0.25)
+    try:
+        yield
+    finally:
+        proxy.withheld, proxy.delay = b"", 0
+
+
+@contextlib.contextmanager
 def _killed_when_it_has_sealed(run: Run, rng: random.Random) -> Iterator[None]:
-    """Kill a worker between the two stores, and then let a vote process send the votes that waited for it."""
+    """Kill the only worker that runs between its two stores, and let the others continue later."""
     system = run.system
     doomed, *others = rng.sample(system.workers, len(system.workers))
     system.kill(doomed)
     system.start(doomed, failpoint="after_sealing")
     system.wait_ready(doomed)
-    began = time.monotonic()
     with system.frozen(*others):
-        with system.frozen(rng.choice(system.votes)):
-            yield
-            expect_soon(f"{doomed} seals", lambda: system.processes[doomed].poll() is not None, 15)
-        run.frozen = max(run.frozen, time.monotonic() - began)
-        time.sleep(rng.uniform(0.1, 0.5))
+        yield
+        expect_soon(f"{doomed} seals", lambda: system.processes[doomed].poll() is not None, 15)
+        time.sleep(rng.uniform(0.1, 0.5))  # in which votes are late
     system.start(doomed)
     system.wait_ready(doomed)
 

@@ -139,6 +139,8 @@ class SystemUnderTest:
     def start(self, *names: str, failpoint: str = "", **settings: str) -> None:
         """Start parts; a worker or admin may have a failpoint (see `failpoints`) or settings of its own."""
         for name in names:
+            if name in self.processes:
+                self._remove_clock(name)  # of a process that has ended by itself
             if name in self._stores:
                 part = self._stores[name]
                 with self.data.log_file(name).open("ab") as log:
