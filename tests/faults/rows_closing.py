@@ -6,18 +6,18 @@ import random
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.faults.ballots import Ballot
+from tests.faults.closing_faults import FAULTS, PREPARED, late_news, nothing
 from tests.faults.finals import Final, check_changes, check_published, check_votes, read_finals
 from tests.faults.history import Attempt
 from tests.faults.host import Host
 from tests.faults.poll_votes import voting_in, wait_for_votes
-from tests.faults.proxy import Proxy
 from tests.faults.run import Run, RunConfig, expect_soon, run_under_load
 
 VISITORS = 280  # who send 500 votes a second
@@ -44,7 +44,6 @@ KINDS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {  # as in ballots.py
 }
 IS_FINAL = "SELECT 1 FROM closings WHERE poll = '{slug}' AND round = {round} AND final IS NOT NULL"
 WAYS = ("closed by a host", "closed by the schedule", "reset while open", "closed, then reset")
-Fault = Callable[[Run, random.Random], contextlib.AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -117,10 +116,10 @@ class _Closings:
         with voting_in(run, ballot):
             wait_for_votes(run, ballot, began, 2 * VISITORS, within=30)
             ((key,),) = system.rows(f"SELECT tracker_key FROM polls WHERE slug = '{ballot.slug}'")  # noqa: S608
-            prepare = PREPARED.get(fault, _nothing)
+            prepare = PREPARED.get(fault, nothing)
             with (
                 ThreadPoolExecutor(1) as pool,
-                _late_news(run, self._rng, ballot, never=fault in PREPARED),
+                late_news(run, self._rng, ballot, never=fault in PREPARED),
                 prepare(run, self._rng),
             ):
                 moment = time.monotonic() + NOTICE
@@ -211,105 +210,3 @@ class _Closings:
             late = [each for each in own if each.outcome == "ok" and each.began > end]
             if late:
                 yield f"8: {name} accepted {len(late)} votes in {ballot.box} after it was closed: {late[0]}"
-
-
-@contextlib.contextmanager
-def _nothing(_run: Run, _rng: random.Random) -> Iterator[None]:
-    yield
-
-
-def _killed(*parts: str) -> Fault:
-    @contextlib.contextmanager
-    def fault(run: Run, rng: random.Random) -> Iterator[None]:
-        name = rng.choice(_names(run, parts))
-        run.system.kill(name)
-        yield
-        run.system.start(name)
-        run.system.wait_ready(name)
-
-    return fault
-
-
-def _frozen(*parts: str) -> Fault:
-    @contextlib.contextmanager
-    def fault(run: Run, rng: random.Random) -> Iterator[None]:
-        with run.system.frozen(rng.choice(_names(run, parts))):
-            yield
-
-    return fault
-
-
-def _names(run: Run, parts: Sequence[str]) -> Sequence[str]:
-    return {"vote": run.system.votes, "worker": run.system.workers}.get(parts[0], list(parts))
-
-
-def _cut(choose: Callable[[Run], list[Proxy]], *, one: bool = False) -> Fault:
-    @contextlib.contextmanager
-    def fault(run: Run, rng: random.Random) -> Iterator[None]:
-        proxies = choose(run)
-        if one:
-            proxies = [rng.choice(proxies)]
-        for proxy in proxies:
-            proxy.block()
-        yield
-        for proxy in proxies:
-            proxy.unblock()
-
-    return fault
-
-
-@contextlib.contextmanager
-def _database_slow(run: Run, rng: random.Random) -> Iterator[None]:
-    run.system.database_proxy.delay = rng.uniform(0.05, 0.3)
-    yield
-    run.system.database_proxy.delay = 0
-
-
-@contextlib.contextmanager
-def _late_news(run: Run, rng: random.Random, ballot: PublicBallot, *, never: bool) -> Iterator[None]:
-    """Let one vote process be late to learn of the closing, or not learn it at all, so that it still sends votes."""
-    proxy = rng.choice(run.system.broker_proxies)
-    if never or rng.random() < 0.5:
-        proxy.withheld = str(ballot.fields["question"]).encode()  # of the definition, which the process has
-    else:
-        proxy.delay = rng.uniform(0.05, 0.25)
-    try:
-        yield
-    finally:
-        proxy.withheld, proxy.delay = b"", 0
-
-
-@contextlib.contextmanager
-def _killed_when_it_has_sealed(run: Run, rng: random.Random) -> Iterator[None]:
-    """Kill the only worker that runs between its two stores, and let the others continue later."""
-    system = run.system
-    doomed, *others = rng.sample(system.workers, len(system.workers))
-    system.kill(doomed)
-    system.start(doomed, failpoint="after_sealing")
-    system.wait_ready(doomed)
-    with system.frozen(*others):
-        yield
-        expect_soon(f"{doomed} seals", lambda: system.processes[doomed].poll() is not None, 15)
-        time.sleep(rng.uniform(0.1, 0.5))  # in which votes are late
-    system.start(doomed)
-    system.wait_ready(doomed)
-
-
-PREPARED: dict[str, Fault] = {"worker killed when it has sealed": _killed_when_it_has_sealed}  # before the moment
-FAULTS: dict[str, Fault] = {
-    "nothing": _nothing,
-    "broker killed": _killed("valkey"),
-    "broker frozen": _frozen("valkey"),
-    "broker cut off": _cut(lambda run: [*run.system.broker_proxies, run.system.worker_proxy]),
-    "worker killed": _killed("worker"),
-    "worker killed when it has sealed": _nothing,
-    "worker frozen": _frozen("worker"),
-    "workers cut off": _cut(lambda run: [run.system.worker_proxy]),
-    "vote killed": _killed("vote"),
-    "vote frozen": _frozen("vote"),
-    "vote cut off": _cut(lambda run: run.system.broker_proxies, one=True),
-    "database killed": _killed("postgres"),
-    "database frozen": _frozen("postgres"),
-    "database cut off": _cut(lambda run: [run.system.database_proxy]),
-    "database slow": _database_slow,
-}
