@@ -37,7 +37,8 @@ INSERT INTO votes VALUES ('decided', repeat('x', 16)::bytea, 'a', 3, 0);
 INSERT INTO tallies VALUES ('decided', 'a', 1);
 UPDATE polls SET publish = true WHERE slug = 'decided';
 UPDATE polls SET state = 'closed' WHERE slug = 'decided';
-SELECT seal_round('decided', 1, 3, 0), list_ballots('decided', 1), finish_round('decided', 1, '{"total": 1}');
+SELECT seal_round('decided', 1, 3, 0), list_ballots('decided', 1);
+SELECT finish_round('decided', 1, closed, '{"total": 1}') FROM closings WHERE poll = 'decided';
 INSERT INTO sessions (code, title, polls, current, host_hash, keep_days)
     VALUES ('ACDEFG', 'Évening', '{many,rated}', 'many', '\x00ff', 30);
 INSERT INTO code_lists (owner, key, issued, changes) VALUES ('ACDEFG', repeat('0a', 32), 50, '{"7": -1}');

@@ -31,7 +31,8 @@ def finish(admin: Admin, slug: str) -> None:
     """Do what a worker does with a round that has closed."""
     admin.owner("SELECT seal_round(%s, 1, 1, 1000)", slug)
     admin.owner("SELECT list_ballots(%s, 1)", slug)
-    assert admin.owner("SELECT finish_round(%s, 1, '{\"total\": 1000}')", slug) == [(True,)]
+    finished = "SELECT finish_round(poll, round, closed, '{\"total\": 1000}') FROM closings WHERE poll = %s"
+    assert admin.owner(finished, slug) == [(True,)]
 
 
 async def final(admin: Admin, client: httpx.AsyncClient, **fields: Any) -> str:

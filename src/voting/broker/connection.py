@@ -1,11 +1,12 @@
 """Clients of Redis with a time limit."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import RedisError
 
 RIGHTS_FIX = "restart Redis: it then reads its users again"  # when a user has the rights of an earlier version
@@ -31,7 +32,22 @@ async def redis_client(url: str, *, timeout: float) -> AsyncIterator[Redis]:
     """Yield such a client and close it; an error while closing does not replace the one that ended the block."""
     client = new_client(url, timeout=timeout)
     try:
-        yield client
+        with closed_is_lost():
+            yield client
     finally:
         with contextlib.suppress(RedisError, OSError):
             await client.aclose()
+
+
+@contextlib.contextmanager
+def closed_is_lost() -> Iterator[None]:
+    """Raise `Disconnected` if redis-py writes to a connection that the peer has just reset.
+
+    uvloop then raises a RuntimeError, where redis-py expects an OSError.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "the handler is closed" not in str(error):
+            raise
+        raise Disconnected("Connection lost.") from error

@@ -16,7 +16,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import ResponseError
 
-from voting.broker.connection import new_client
+from voting.broker.connection import closed_is_lost, new_client
 
 TESTED = "redis-py 6.0.0, 7.0.0, 8.1.0"  # versions whose private attribute `_transport` reads
 
@@ -135,7 +135,8 @@ async def open_pipeline(
     connection = new_client(url, timeout=timeout).connection_pool.make_connection()  # type: ignore[no-untyped-call]
     try:
         async with asyncio.timeout(timeout):
-            await connection.connect()
+            with closed_is_lost():
+                await connection.connect()
             opened = Pipeline(_transport(connection), timeout, before_write)
             reply = await opened.send(b"*1\r\n$4\r\nPING\r\n")
         if isinstance(reply, hiredis.ReplyError):

@@ -102,7 +102,9 @@ class VoteProducer:
             sent = self._pipeline.send(command)
             cuts, place = self._cuts, self._cuts.add(poll)
             reply = await sent
-            cut = self._cut(await cuts.reply, place) if isinstance(reply, bytes) else None
+            if isinstance(reply, bytes) and not cuts.reply.done():  # normally both have come together
+                await asyncio.shield(cuts.reply)  # which other votes await too
+            cut = self._cut(cuts.reply.result(), place) if isinstance(reply, bytes) else None
         except NotSent:
             raise Refused("broker_away") from None
         except Disconnected:

@@ -4,6 +4,7 @@ A seal is set once, in a script, so that no vote is added between reading the st
 `#` counts the changes of the hash, so that a worker can see with one small read that nothing was sealed.
 """
 
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import cast
 
@@ -99,9 +100,15 @@ async def unseal(
 
 async def forget(client: Redis, slugs: Sequence[str]) -> None:
     """Remove the seals of polls that were deleted: no vote in them counts any more."""
-    if not slugs:
-        return
     deleted = {slug.encode() for slug in slugs}
-    boxes = cast("list[bytes]", await client.hkeys(SEALS))
-    if gone := [box for box in boxes if box.partition(b"#")[0] in deleted]:
-        await client.hdel(SEALS, *cast("list[str]", gone))
+    if not deleted:
+        return
+    async with client.pipeline(transaction=True) as transaction:
+        await transaction.watch(SEALS)
+        boxes = cast("list[bytes]", await transaction.hkeys(SEALS))
+        gone = [box for box in boxes if box.partition(b"#")[0] in deleted]
+        transaction.multi()  # type: ignore[no-untyped-call]
+        if gone:
+            transaction.hdel(SEALS, *cast("list[str]", gone))
+        with contextlib.suppress(WatchError):  # one may be of a poll that was made again; they stay
+            await transaction.execute()

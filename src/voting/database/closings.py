@@ -30,10 +30,12 @@ async def read_stored_cuts(connection: Connection, boxes: Iterable[str]) -> dict
     return {box.encode(): EntryId(ms, seq) for box, ms, seq in await cursor.fetchall()}
 
 
-async def store_cut(connection: Connection, closing: Closing, cut: EntryId) -> None:
-    """Store the cut of a round; a new stream begins after it."""
+async def store_cut(connection: Connection, closing: Closing, cut: EntryId) -> bool:
+    """Store the cut of a round; a new stream begins after it. Return whether there is such a closing."""
     parameters = {"slug": closing.slug, "round": closing.round, "ms": cut.ms, "seq": cut.seq}
-    await connection.execute(QUERIES["seal_round"], parameters)
+    cursor = await connection.execute(QUERIES["seal_round"], parameters)
+    row = await cursor.fetchone()
+    return bool(row and row[0])
 
 
 async def finish(connection: Connection, closing: Closing) -> bool:
@@ -60,7 +62,7 @@ async def finish(connection: Connection, closing: Closing) -> bool:
         record = make_record(poll, tallies, ballots, revision=revision, **times, audit=_head(head))
     async with connection.transaction():
         await connection.execute("SELECT lock_definitions()")  # first, as all do that change polls
-        cursor = await connection.execute(QUERIES["finish_round"], where | {"record": record})
+        cursor = await connection.execute(QUERIES["finish_round"], where | {"closed": closed, "record": record})
         row = await cursor.fetchone()
     return bool(row and row[0])
 

@@ -9,6 +9,7 @@ from voting.database.queries import QUERIES
 from voting.polls.poll import Poll
 from voting.polls.session import BadSession, Session
 from voting.polls.slug import split_box
+from voting.polls.state import is_over
 
 
 class Change(NamedTuple):
@@ -71,6 +72,12 @@ async def read_polls(connection: Connection, slugs: Sequence[str]) -> tuple[dict
     cursor = await connection.execute(QUERIES["polls_by_slug"], {"slugs": list(slugs)}, prepare=True)
     polls, bad = parse_polls(await cursor.fetchall())
     return {poll.slug: poll for poll in polls}, bad
+
+
+async def open_boxes(connection: Connection, slugs: Sequence[str]) -> set[str]:
+    """Return the current rounds of those of these polls that are not closed."""
+    polls, _ = await read_polls(connection, slugs)
+    return {poll.box for poll in polls.values() if not is_over(poll.state)}
 
 
 async def read_sessions(connection: Connection, codes: Sequence[str]) -> tuple[dict[str, Session], dict[str, str]]:

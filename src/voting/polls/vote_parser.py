@@ -90,6 +90,7 @@ class VoteParser:
     def notice_seals(self, version: bytes) -> None:
         """Forget the cuts if the version of the seals, which was read after the entries that come next, is another."""
         if version != self._seals:
+            self.forgotten += 1
             self._seals = version
             self._cuts.clear()
             self._choices.clear()

@@ -5,13 +5,14 @@ are open only while a round is closing.
 """
 
 import asyncio
+from functools import partial
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from voting.broker import seals
 from voting.broker.connection import redis_client
-from voting.database import closings
+from voting.database import closings, poll_definitions
 from voting.database.connection import DATA_ERRORS, OUTAGES, Connection, connect, deadline
 from voting.polls.closing import Closing
 from voting.polls.poll import BadPoll
@@ -51,7 +52,7 @@ class RoundCloser:
             try:
                 await self._close_all(stop)
                 backoff.reset()
-            except (RedisError, *OUTAGES, *DATA_ERRORS) as error:
+            except (RedisError, *OUTAGES) as error:
                 wait = backoff.next()
                 cause = f"{type(error).__name__}: {error}"
                 log.warning("closing.interrupted", error=cause, retry_in=round(wait, 2))
@@ -87,7 +88,10 @@ class RoundCloser:
         cut = await seals.seal(client, box(closing.slug, closing.round), closing.cut)
         if closing.cut is None:
             async with deadline(database, TIMEOUT):
-                await closings.store_cut(database, closing, cut)
+                is_closing = await closings.store_cut(database, closing, cut)
+            if not is_closing:  # it was deleted, and may have been made again
+                await seals.unseal(client, [closing.slug], partial(poll_definitions.open_boxes, database))
+                return False
             log.info("round.sealed", poll=closing.slug, round=closing.round)  # the cut can be a receipt
         if not await seals.has_passed(client, cut):
             return False
@@ -95,11 +99,11 @@ class RoundCloser:
             await database.execute(f"SET statement_timeout = '{FINISH_SECONDS}s'")
             try:
                 is_final = await closings.finish(database, closing)
-            except BadPoll as error:
+            except (BadPoll, *DATA_ERRORS) as error:
                 if closing not in self._bad:
                     log.error("round.bad", poll=closing.slug, round=closing.round, error=str(error))
                 self._bad.add(closing)
-                return False
+                is_final = False
             await database.execute(f"SET statement_timeout = '{TIMEOUT:g}s'")
         if is_final:
             log.info("round.final", poll=closing.slug, round=closing.round)

@@ -17,7 +17,6 @@ from voting.broker import publication, seals
 from voting.broker.publication import HASHES, Kind, Read, publish
 from voting.database import poll_definitions
 from voting.database.connection import DATA_ERRORS, Connection, deadline
-from voting.polls.state import is_over
 from voting.polls.vote_parser import VoteParser
 from voting.service import logs
 from voting.service.lifecycle import Stop
@@ -111,8 +110,7 @@ class DefinitionPublisher:
     async def _open_boxes(self, slugs: Sequence[str]) -> set[str]:
         """Return the current rounds of those of these polls that are not closed."""
         async with deadline(self._database, TIMEOUT):
-            polls, _ = await poll_definitions.read_polls(self._database, slugs)
-        return {poll.box for poll in polls.values() if not is_over(poll.state)}
+            return await poll_definitions.open_boxes(self._database, slugs)
 
     def _read(self, kind: Kind) -> Read:
         read = poll_definitions.read_polls if kind == "poll" else poll_definitions.read_sessions

@@ -163,7 +163,7 @@ SELECT tracker, choice FROM ballots WHERE poll = %(box)s ORDER BY tracker, choic
 
 
 -- name: finish_round
-SELECT finish_round(%(slug)s, %(round)s, %(record)s)
+SELECT finish_round(%(slug)s, %(round)s, %(closed)s, %(record)s)
 
 
 -- name: newest_entry

@@ -69,8 +69,8 @@ $$;
 
 CREATE TRIGGER delete_closings AFTER DELETE ON polls FOR EACH ROW EXECUTE FUNCTION delete_closings();
 
--- Stores the cut of a round that has none; a new stream begins after it.
-CREATE FUNCTION seal_round(slug_ text, round_ integer, ms bigint, seq bigint) RETURNS void
+-- Stores the cut of a round that has none; a new stream begins after it. Returns whether there is such a round.
+CREATE FUNCTION seal_round(slug_ text, round_ integer, ms bigint, seq bigint) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
 BEGIN
     PERFORM FROM polls WHERE slug = slug_ FOR NO KEY UPDATE; -- before the closing, as a deletion locks them
@@ -80,6 +80,7 @@ BEGIN
                          entry_seq = (greatest(ARRAY[entry_ms, entry_seq], ARRAY[ms, seq]))[2]
         WHERE slug = slug_;
     END IF;
+    RETURN EXISTS (SELECT FROM closings WHERE poll = slug_ AND round = round_);
 END
 $$;
 
@@ -105,13 +106,14 @@ $$;
 CREATE FUNCTION ballot_tracker(key text, ms bigint, seq bigint) RETURNS bytea LANGUAGE sql IMMUTABLE
 RETURN substr(sha256(convert_to(key, 'UTF8') || int8send(ms) || int8send(seq)), 1, 8);
 
--- Makes a sealed round final; a poll that is still in this round becomes final too. Returns whether it did.
-CREATE FUNCTION finish_round(slug_ text, round_ integer, record_ text) RETURNS boolean
+-- Makes a sealed round final; a poll that is still in this round becomes final too. Returns whether it did. `closed_` tells
+-- the round from one of a poll that was made again under the same slug.
+CREATE FUNCTION finish_round(slug_ text, round_ integer, closed_ timestamptz, record_ text) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
 BEGIN
     PERFORM FROM polls WHERE slug = slug_ FOR NO KEY UPDATE;
     UPDATE closings SET final = now(), record = record_, tracker_key = ''
-    WHERE poll = slug_ AND round = round_ AND cut_ms IS NOT NULL AND final IS NULL;
+    WHERE poll = slug_ AND round = round_ AND closed = closed_ AND cut_ms IS NOT NULL AND final IS NULL;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
@@ -123,7 +125,7 @@ BEGIN
 END
 $$;
 
-REVOKE EXECUTE ON FUNCTION seal_round(text, integer, bigint, bigint), list_ballots(text, integer), finish_round(text, integer, text)
+REVOKE EXECUTE ON FUNCTION seal_round(text, integer, bigint, bigint), list_ballots(text, integer), finish_round(text, integer, timestamptz, text)
     FROM PUBLIC;
 
 -- Nothing changes a final round, whoever tries; it can only be deleted with its poll.
@@ -139,7 +141,8 @@ BEGIN
     IF EXISTS (SELECT FROM closings WHERE poll = split_part(NEW.poll, '#', 1) AND final IS NOT NULL
                AND round = coalesce(nullif(split_part(NEW.poll, '#', 2), ''), '1')::integer)
     THEN
-        RAISE EXCEPTION 'the round % is final', NEW.poll USING ERRCODE = 'check_violation';
+        -- For a worker this is an outage, after which it reads the cuts anew: its votes are counted already, or late.
+        RAISE EXCEPTION 'the round % is final', NEW.poll USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
     RETURN NEW;
 END
