@@ -141,7 +141,7 @@ async def numbers_of(change: Change, owner: Owner, which: SomeCodes) -> list[int
         except BadCode as error:
             is_typo = error.reason == "typo"
             typo = translatable("This code has a typing error. A code has 16 letters and digits.")
-            unknown = translatable("This is no valid code of this list. It may have been revoked or replaced before.")
+            unknown = translatable("This is not a valid code of this list. It may have been revoked or replaced.")
             errors.append(FieldError(f"codes.{place}", typo if is_typo else unknown))
     for place, number in enumerate(which.numbers):
         if number > held.issued:

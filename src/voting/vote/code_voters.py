@@ -99,7 +99,7 @@ class CodeVoters:
             serial = codes.verify(data)
         except BadCode:
             self._wrong.take(address)
-            message = translatable("This is no voting code of this poll, or it was revoked. Ask whoever runs the poll.")
+            message = translatable("This is not a code of this poll, or it was revoked. Ask whoever runs the poll.")
             raise Problem(403, "unknown_code", message, title=translatable("Unknown voting code")) from None
         return CodeVoter(codes, serial, b"%b=%b%b" % (self._name, codes.token(serial), self._attributes))
 
@@ -107,8 +107,8 @@ class CodeVoters:
 def _too_many(retry_after: int) -> Problem:
     def detail(reader: Language) -> str:
         return reader.count(
-            "Many wrong voting codes have come from your network. Use another one, or wait about {n} minute.",
-            "Many wrong voting codes have come from your network. Use another one, or wait about {n} minutes.",
+            "Many wrong voting codes have come from your network. Use another network, or wait about {n} minute.",
+            "Many wrong voting codes have come from your network. Use another network, or wait about {n} minutes.",
             math.ceil(retry_after / 60),
         )
 
