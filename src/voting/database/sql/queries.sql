@@ -63,7 +63,7 @@ GROUP BY part
 
 
 -- name: polls
-SELECT slug, question, options, poll_fields(polls) FROM polls ORDER BY slug
+SELECT slug, question, options, published_fields(polls) FROM polls ORDER BY slug
 
 
 -- name: newest_change
