@@ -20,18 +20,26 @@ from voting.broker import seals
 from voting.broker.connection import redis_client
 from voting.broker.producer import Refused
 from voting.broker.stream import SEALS, STREAM, VERSION
+from voting.database.connection import connect
+from voting.database.roles import define_role
 from voting.operate.secrets import ACL
 from voting.polls.record import ballot_line, header_line, parse_record
 from voting.polls.tracker import tracker
 from voting.polls.vote import EntryId, max_entry_ms
+from voting.settings.services import WorkerSettings
 
 pytestmark = pytest.mark.anyio
+PASSWORD = "p" * 32
 CLOSE = "UPDATE polls SET state = 'closed', closed = now() WHERE slug = 'lunch'"
 BALLOTS = "SELECT tracker, choice FROM ballots WHERE poll = 'lunch' ORDER BY tracker"
 
 
 class Rounds(Stores):
-    """The stores of a test, and the closings in them."""
+    """The stores of a test, and the closings in them; workers have the rights of their role."""
+
+    def settings(self, name: str = "w1", **more: Any) -> WorkerSettings:
+        url = self.database_url.replace("//voting@", f"//voting_worker:{PASSWORD}@")
+        return super().settings(name, database_url=url, **more)
 
     def closings(self) -> list[tuple[Any, ...]]:
         return self.rows("SELECT poll, round, cut_ms, cut_seq, final IS NOT NULL FROM closings ORDER BY poll, round")
@@ -51,7 +59,9 @@ class Rounds(Stores):
 
 
 @pytest.fixture
-def rounds(redis_url: str, database_url: str) -> Rounds:
+async def rounds(redis_url: str, database_url: str) -> Rounds:
+    async with connect(database_url, name="test", timeout=10) as owner:
+        await define_role(owner, "worker", PASSWORD)
     stores = Rounds(redis_url, database_url)
     stores.define("lunch", publish="true")
     return stores

@@ -135,9 +135,7 @@ SELECT seal_round(%(slug)s, %(round)s, %(ms)s, %(seq)s)
 
 
 -- name: lock_closing
--- Locks a sealed round that is to become final, unless another worker has locked it. Returns no row then.
-SELECT closed, publish FROM closings
-WHERE poll = %(slug)s AND round = %(round)s AND final IS NULL AND cut_ms IS NOT NULL FOR UPDATE SKIP LOCKED
+SELECT closed, publish FROM lock_round(%(slug)s, %(round)s)
 
 
 -- name: round_of_closing
@@ -286,7 +284,7 @@ GRANT SELECT, UPDATE (revision, entry_ms, entry_seq) ON polls TO voting_worker;
 GRANT SELECT, INSERT ON dead_letters TO voting_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON workers TO voting_worker;
 GRANT SELECT ON schema_migrations, installation, rounds, sessions, deletions, audit, closings, ballots, code_lists TO voting_worker;
-GRANT EXECUTE ON FUNCTION apply_schedule, seal_round, list_ballots, finish_round TO voting_worker
+GRANT EXECUTE ON FUNCTION apply_schedule, seal_round, lock_round, list_ballots, finish_round TO voting_worker
 
 
 -- name: grant_result

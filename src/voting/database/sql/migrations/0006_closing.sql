@@ -84,6 +84,14 @@ BEGIN
 END
 $$;
 
+-- Locks a sealed round that is to become final, unless another worker has locked it: then there is no row.
+CREATE FUNCTION lock_round(slug_ text, round_ integer) RETURNS TABLE (closed timestamptz, publish boolean)
+LANGUAGE sql SECURITY DEFINER SET search_path = public
+BEGIN ATOMIC
+    SELECT closed, publish FROM closings
+    WHERE poll = slug_ AND round = round_ AND final IS NULL AND cut_ms IS NOT NULL FOR UPDATE SKIP LOCKED;
+END;
+
 -- Lists the ballots of a sealed round that publishes them; the order is that of the trackers.
 CREATE FUNCTION list_ballots(slug_ text, round_ integer) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
@@ -125,7 +133,7 @@ BEGIN
 END
 $$;
 
-REVOKE EXECUTE ON FUNCTION seal_round(text, integer, bigint, bigint), list_ballots(text, integer), finish_round(text, integer, timestamptz, text)
+REVOKE EXECUTE ON FUNCTION seal_round(text, integer, bigint, bigint), lock_round(text, integer), list_ballots(text, integer), finish_round(text, integer, timestamptz, text)
     FROM PUBLIC;
 
 -- Nothing changes a final round, whoever tries; it can only be deleted with its poll.
