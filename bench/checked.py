@@ -1,7 +1,6 @@
 """Measure of what a checked result costs an accepted vote: exact closing, voting codes, and trackers."""
 
 import secrets
-import shutil
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +8,8 @@ from typing import NamedTuple
 import httpx
 import psycopg
 from tests.e2e.stack import Stack
+from tests.faults.cluster import ROOT
+from tests.faults.mutants import READ_AFTER, Mutant
 from tests.waiting import PLAIN, eventually
 
 from bench.accept import without_failures
@@ -16,20 +17,15 @@ from bench.report import Outcome, Threshold, generator_threshold, median
 from bench.runner import CpuMeter, Load, Runner, delete_votes, process_ids
 from voting.polls.codes import CodeList
 
-SOURCE = Path(__file__).parents[1] / "src"
 SHARE = 0.95  # of the plain rate; the CPU time for a vote may be the inverse of it
 CODES = 20_000
 COMPARED = ("closing", "codes", "published")  # with "plain"
-_READS_CUT = """\
-            sent = self._pipeline.send(command)
-            cuts, place = self._cuts, self._cuts.add(poll)
-            reply = await sent
-            cut = self._cut(await cuts.reply, place) if isinstance(reply, bytes) else None
-"""
-_READS_NO_CUT = """\
+READS_NO_CUT = """\
             reply = await self._pipeline.send(command)
             cut = None
 """
+CHANGES = ((READ_AFTER, READS_NO_CUT), ("TIMEOUT, self._read_cuts)", "TIMEOUT)"))
+NO_CUTS = Mutant("reads no cuts", "broker/producer.py", CHANGES, rows=())
 
 
 class _Condition(NamedTuple):
@@ -48,8 +44,8 @@ def checked(runner: Runner) -> Outcome:
     busy: list[float] = []
     with (
         tempfile.TemporaryDirectory(prefix="voting-bench-") as folder,
-        runner.stack(PYTHONPATH=str(_build_plain(Path(folder)))) as plain,
-        runner.stack(PYTHONPATH=str(SOURCE)) as product,
+        runner.stack(PYTHONPATH=str(NO_CUTS.build(Path(folder)))) as plain,
+        runner.stack(PYTHONPATH=str(ROOT / "src")) as product,
     ):
         codes = CodeList(secrets.token_bytes(32), CODES)
         for stack in (plain, product):
@@ -121,20 +117,6 @@ def _shares(figures: dict[str, list[float]], name: str) -> list[float]:
 def _accepting(cpu: dict[str, list[float]], name: str) -> list[list[float]]:
     """Return the CPU times of the processes that accept a vote."""
     return [cpu[f"{name}: {part}"] for part in ("vote", "valkey")]
-
-
-def _build_plain(folder: Path) -> Path:
-    """Write a copy of the product whose vote service reads no cuts; return its `src`."""
-    source = folder / "src"
-    shutil.copytree(SOURCE, source)
-    file = source / "voting" / "broker" / "producer.py"
-    text = file.read_text()
-    for original, replacement in ((_READS_CUT, _READS_NO_CUT), ("TIMEOUT, self._read_cuts)", "TIMEOUT)")):
-        if text.count(original) != 1:
-            raise RuntimeError(f"{file.name} has not exactly once: {original!r}")
-        text = text.replace(original, replacement)
-    file.write_text(text)
-    return source
 
 
 def _make_polls(stack: Stack, codes: CodeList) -> None:

@@ -100,12 +100,12 @@ READ_AFTER = """\
             sent = self._pipeline.send(command)
             cuts, place = self._cuts, self._cuts.add(poll)
             reply = await sent
-            cut = self._cut(await cuts.reply, place) if isinstance(reply, bytes) else None
+            cut = self._cut(await cuts.read(), place) if isinstance(reply, bytes) else None
 """
 READ_BEFORE = """\
             cuts, place = self._cuts, self._cuts.add(poll)
             await self._pipeline.send(b"*1\\r\\n$4\\r\\nPING\\r\\n")
-            cut = self._cut(await cuts.reply, place)
+            cut = self._cut(await cuts.read(), place)
             reply = await self._pipeline.send(command)
 """
 

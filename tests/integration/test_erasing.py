@@ -1,5 +1,6 @@
 """Erasing who voted what in final rounds, and the end of sessions that are kept for some days only."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -149,7 +150,8 @@ async def test_a_session_ends_with_its_polls_and_votes_but_not_with_those_of_oth
     mine, shared = await final(admin, client), await final(admin, client)
     code = await make_kept(client, 1, mine, shared)
     other, _ = await make_session(client, shared)
-    assert "This session, its polls and all votes will be deleted on" in (await client.get(f"/sessions/{code}")).text
+    page = (await client.get(f"/sessions/{code}", headers={"accept-language": "en"})).text
+    assert re.search(r"This session, its polls and all votes will be deleted on <bdi>[A-Z][a-z]+ \d+, 20\d\d", page)
     assert "will be deleted on" in (await client.get(f"/sessions/{code}/control")).text
     stop = Stop()
     async with background(Sweeper(admin.services.database).run(stop)):

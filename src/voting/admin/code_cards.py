@@ -10,8 +10,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from voting.admin import codes
-from voting.admin.code_lists import Owner
-from voting.admin.code_pages import about_owner, owner_of, path_of
+from voting.admin.code_lists import Owner, owner_of
+from voting.admin.code_pages import about_owner, path_of
 from voting.admin.identity import Identity
 from voting.admin.links import Links
 from voting.admin.pages import PageMaker

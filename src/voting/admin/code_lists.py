@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from psycopg.rows import dict_row
+from starlette.requests import Request
 
 from voting.database.connection import Connection
 from voting.database.queries import QUERIES
 from voting.polls.codes import BadCodeList, CodeList
+from voting.polls.session import parse_code
 from voting.web.language import translatable
 from voting.web.problems import Problem
 
@@ -29,6 +31,14 @@ class Owner:
     @property
     def name(self) -> str:
         return self.session or self.poll or ""
+
+
+def owner_of(request: Request) -> Owner:
+    """Return the poll (`slug`) or the session (`code`) that the path of a request names."""
+    params = request.path_params
+    if "slug" in params:
+        return Owner(poll=params["slug"])
+    return Owner(session=parse_code(params["code"]) or params["code"])
 
 
 async def read_list(connection: Connection, owner: Owner) -> CodeList | None:

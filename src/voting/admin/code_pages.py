@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute
 
 from voting.admin import codes, reads
 from voting.admin.change import Change
-from voting.admin.code_lists import Owner, ranges, version
+from voting.admin.code_lists import Owner, owner_of, ranges, version
 from voting.admin.codes import Codes
 from voting.admin.forms import Form, read_form
 from voting.admin.identity import Identity
@@ -24,7 +24,6 @@ from voting.admin.pages import PageMaker, see
 from voting.admin.problems import Invalid, parse
 from voting.database.connection import Connection
 from voting.polls.codes import MAX_SERIAL, CodeList
-from voting.polls.session import parse_code
 from voting.web.language import translatable
 from voting.web.problems import Problem
 
@@ -108,14 +107,6 @@ class CodePages:
         more = {"numbers": ranges(numbers), "number": len(numbers), "path": path_of(found.owner)}
         context = context | more | {"seen": version(found.codes)}
         return self._maker.show(request, who, "confirm_codes.html", 200, **context)
-
-
-def owner_of(request: Request) -> Owner:
-    """Return the poll or session that the address of a page names."""
-    params = request.path_params
-    if "slug" in params:
-        return Owner(poll=params["slug"])
-    return Owner(session=parse_code(params["code"]) or params["code"])
 
 
 def path_of(owner: Owner) -> str:

@@ -17,7 +17,7 @@ from voting.admin.forms import Form, read_form
 from voting.admin.identity import Identity
 from voting.admin.inputs import PollChange
 from voting.admin.pages import PageMaker, see
-from voting.polls.state import is_visible
+from voting.polls.state import is_over, is_visible
 from voting.polls.tally import bar_lengths
 from voting.web.language import translatable
 from voting.web.problems import Problem
@@ -110,7 +110,7 @@ async def _apply(change: Change, slug: str, form: Form) -> None:
         wanted = PollChange(closes_at=_more(form))
     elif action in {"open", "close"}:
         wanted = PollChange(state="open" if action == "open" else "closed")
-        if action == "open" and (await reads.poll(change.connection, change.who, slug))["state"] in {"closed", "final"}:
+        if action == "open" and is_over((await reads.poll(change.connection, change.who, slug))["state"]):
             message = translatable("This poll is closed already. Reset it to vote again.")
             raise Problem(409, "closed", message)
     elif action in {"show_result", "hide_result"}:

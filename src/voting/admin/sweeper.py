@@ -6,14 +6,13 @@ done after its next start.
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
 
 from voting.admin import sessions
 from voting.admin.database import Database
 from voting.admin.identity import SCHEDULE
 from voting.database.queries import QUERIES
 from voting.service import logs
-from voting.service.lifecycle import Stop
+from voting.service.lifecycle import Stop, first_of
 from voting.web.problems import Problem
 
 VOTES = 2000  # of one transaction
@@ -40,7 +39,7 @@ class Sweeper:
             for step in (self._end_sessions, self._sweep, self._erase):
                 with contextlib.suppress(Problem):  # the database is away, which it has logged
                     await step(stop)
-            await _first(stop.wait(), self._wake.wait())
+            await first_of(stop, self._wake, seconds=SECONDS)
             self._wake.clear()
 
     async def _end_sessions(self, stop: Stop) -> None:
@@ -70,13 +69,3 @@ class Sweeper:
             cursor = await connection.execute(QUERIES[query], {"most": VOTES})
             row = await cursor.fetchone()
         return int(row[0]) if row else 0
-
-
-async def _first(*events: Coroutine[object, object, object]) -> None:
-    """Wait until one of them is done, or for `SECONDS`."""
-    tasks = [asyncio.ensure_future(event) for event in events]
-    try:
-        await asyncio.wait(tasks, timeout=SECONDS, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()

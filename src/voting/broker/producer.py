@@ -55,6 +55,10 @@ class _CutsOfWrite:
     def add(self, box: bytes) -> int:
         return self.boxes.setdefault(box, len(self.boxes))
 
+    async def read(self) -> Reply:
+        """Return the reply; call it after the write. Other votes await the same one."""
+        return self.reply.result() if self.reply.done() else await asyncio.shield(self.reply)
+
 
 class VoteProducer:
     """The connection to Redis that all votes of this process share.
@@ -102,9 +106,7 @@ class VoteProducer:
             sent = self._pipeline.send(command)
             cuts, place = self._cuts, self._cuts.add(poll)
             reply = await sent
-            if isinstance(reply, bytes) and not cuts.reply.done():  # normally both have come together
-                await asyncio.shield(cuts.reply)  # which other votes await too
-            cut = self._cut(cuts.reply.result(), place) if isinstance(reply, bytes) else None
+            cut = self._cut(await cuts.read(), place) if isinstance(reply, bytes) else None
         except NotSent:
             raise Refused("broker_away") from None
         except Disconnected:

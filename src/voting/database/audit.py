@@ -25,7 +25,7 @@ class Head(NamedTuple):
 
 def fingerprint(digest: str) -> str:
     """Return the beginning of a hash, as people compare it: `0123-4567-89ab-cdef`."""
-    return "-".join(digest[start : start + 4] for start in range(0, 16, 4))
+    return bytes.fromhex(digest[:16]).hex("-", 2)
 
 
 async def read_head(connection: Connection) -> Head:

@@ -38,14 +38,16 @@ async def store_cut(connection: Connection, closing: Closing, cut: EntryId) -> b
     return bool(row and row[0])
 
 
-async def finish(connection: Connection, closing: Closing) -> bool:
+async def finish(connection: Connection, closing: Closing, limit: str = "0") -> bool:
     """Make a round final, with its ballots and its record; call it only when all votes up to the cut are counted.
 
     Return False if another worker does it, or the round does not exist any more. The lock of all definitions is taken
-    in a second transaction, because listing many ballots takes long.
+    in a second transaction, because listing many ballots takes long: each statement up to `limit`, as
+    `statement_timeout` has it.
     """
     where = {"slug": closing.slug, "round": closing.round}
     async with connection.transaction():
+        await connection.execute("SELECT set_config('statement_timeout', %s, true)", [limit])
         cursor = await connection.execute(QUERIES["lock_closing"], where)
         locked = await cursor.fetchone()
         cursor = await connection.execute(QUERIES["round_of_closing"], where)

@@ -12,7 +12,6 @@ from voting.polls.slug import box
 class StoredRecord(NamedTuple):
     """The end of a round."""
 
-    closed: datetime
     publishes: bool  # whether its ballots can be downloaded when it is final
     final: datetime | None  # None while the last votes are being counted
     record: str | None  # JSON text

@@ -73,6 +73,16 @@ async def pause(stop: Stop, seconds: float) -> None:
         await asyncio.wait_for(stop.wait(), seconds)
 
 
+async def first_of(*events: asyncio.Event, seconds: float | None = None) -> None:
+    """Wait until one of the events is set, or for some seconds."""
+    tasks = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
 def raise_if_cancelled() -> None:
     """Raise `CancelledError` if this task was cancelled and a library has suppressed the exception.
 

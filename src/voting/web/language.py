@@ -64,6 +64,10 @@ class Language:
             text = str(self._locale.datetime_formats["medium"]).replace("{0}", text).replace("{1}", day)
         return f"{text} UTC"
 
+    def day(self, seconds: float) -> str:
+        """Return the day of a time (since the epoch) in UTC, with the year."""
+        return format_skeleton("yMMMd", datetime.fromtimestamp(seconds, UTC), locale=self._locale)
+
     def count(self, one: str, many: str, number: int) -> str:
         """Return the plural form of a text for a number, which replaces {n} in it."""
         return self._texts.ngettext(one, many, number).format(n=self.number(number))

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Scope
 
+from voting.polls.state import is_over
 from voting.web import language
 from voting.web.language import Language
 from voting.web.problems import PROBLEM_JSON, Problem
@@ -47,7 +48,7 @@ class Pages:
         self._templates = jinja2.Environment(
             loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
         )
-        self._templates.globals |= {"asset": urls.__getitem__, "names": language.NAMES}
+        self._templates.globals |= {"asset": urls.__getitem__, "names": language.NAMES, "is_over": is_over}
         self._templates.filters["fill"] = fill
 
     def render(self, template: str, reader: Language, **context: Any) -> bytes:

@@ -18,7 +18,7 @@ from voting.polls.closing import Closing
 from voting.polls.poll import BadPoll
 from voting.polls.slug import box
 from voting.service import logs
-from voting.service.lifecycle import Backoff, Stop, pause
+from voting.service.lifecycle import Backoff, Stop, first_of, pause
 from voting.settings.services import WorkerSettings
 from voting.worker.installation import wait_for_match
 
@@ -47,7 +47,7 @@ class RoundCloser:
         """Close rounds until `stop` is set; after an outage connect again, with backoff."""
         backoff = Backoff(0.05, 2)
         while not stop.is_set():
-            await _first(self._has_work, stop)
+            await first_of(self._has_work, stop)
             self._has_work.clear()
             try:
                 await self._close_all(stop)
@@ -78,7 +78,12 @@ class RoundCloser:
                 return
             finished = 0
             for closing in unfinished:
-                finished += await self._close(database, client, closing)
+                try:
+                    finished += await self._close(database, client, closing)
+                except (BadPoll, *DATA_ERRORS) as error:  # a row or a check that somebody has changed
+                    if closing not in self._bad:
+                        log.error("round.bad", poll=closing.slug, round=closing.round, error=str(error))
+                    self._bad.add(closing)
             if finished:
                 wait.reset()
             await pause(stop, BAD_SECONDS if set(unfinished) <= self._bad else wait.next())
@@ -96,25 +101,7 @@ class RoundCloser:
         if not await seals.has_passed(client, cut):
             return False
         async with deadline(database, FINISH_SECONDS):
-            await database.execute(f"SET statement_timeout = '{FINISH_SECONDS}s'")
-            try:
-                is_final = await closings.finish(database, closing)
-            except (BadPoll, *DATA_ERRORS) as error:
-                if closing not in self._bad:
-                    log.error("round.bad", poll=closing.slug, round=closing.round, error=str(error))
-                self._bad.add(closing)
-                is_final = False
-            await database.execute(f"SET statement_timeout = '{TIMEOUT:g}s'")
+            is_final = await closings.finish(database, closing, f"{FINISH_SECONDS}s")
         if is_final:
             log.info("round.final", poll=closing.slug, round=closing.round)
         return is_final
-
-
-async def _first(*events: asyncio.Event) -> None:
-    """Wait until one of the events is set."""
-    tasks = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()

@@ -208,7 +208,7 @@ WHERE p.slug = ANY(%(slugs)s)
 
 -- name: record
 -- The end of a round.
-SELECT closed, publish, final, record FROM closings WHERE poll = %(slug)s AND round = %(round)s
+SELECT publish, final, record FROM closings WHERE poll = %(slug)s AND round = %(round)s
 
 
 -- name: ballot
