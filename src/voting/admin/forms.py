@@ -19,8 +19,7 @@ from voting.web.problems import Problem
 
 MAX_FIELDS = 200
 _MINUTE = "%Y-%m-%dT%H:%M"
-_TEXTS = ("question", "kind", "max_choices", "scale", "results", "access", "timer", "erase_days")
-_CHOICES = ("publish",)
+_TEXTS = ("question", "kind", "max_choices", "scale", "results", "access", "publish", "timer", "erase_days")
 _TIMES = ("opens_at", "closes_at", "opens_zone", "closes_zone")
 _OFFSET = re.compile(r"[+-][0-9]{2}:[0-9]{2}")
 
@@ -92,13 +91,13 @@ class PollForm:
             erase_days="" if poll["erase_days"] is None else str(poll["erase_days"]),
             opens_at=_local(poll["opens_at"]),
             closes_at=_local(poll["closes_at"]),
-            given=frozenset({"options", *_TEXTS, *_CHOICES, *_TIMES}),
+            given=frozenset({"options", *_TEXTS, *_TIMES}),
         )
 
     @classmethod
     def sent(cls, form: Form) -> Self:
         """Return the form that was sent."""
-        values: dict[str, Any] = {name: form.get(name) for name in (*_TEXTS, *_CHOICES, *_TIMES) if form.all(name)}
+        values: dict[str, Any] = {name: form.get(name) for name in (*_TEXTS, *_TIMES) if form.all(name)}
         options = form.all("option")[:MAX_OPTIONS]
         options += [""] * (2 - len(options))
         given = frozenset(values) | ({"options"} if form.all("option") else set())
