@@ -94,7 +94,18 @@ def _killed_when_it_has_sealed(run: Run, rng: random.Random) -> Iterator[None]:
     system.wait_ready(doomed)
 
 
-PREPARED: dict[str, Fault] = {"worker killed when it has sealed": _killed_when_it_has_sealed}  # before the moment
+@contextlib.contextmanager
+def _votes_locked(run: Run, _rng: random.Random) -> Iterator[None]:
+    """Lock the votes as CREATE INDEX does: none can be counted, and a round can be read and made final."""
+    with run.system.database() as database, database.transaction():
+        database.execute("LOCK TABLE votes IN SHARE MODE")
+        yield
+
+
+PREPARED: dict[str, Fault] = {  # before the moment
+    "worker killed when it has sealed": _killed_when_it_has_sealed,
+    "votes locked": _votes_locked,
+}
 FAULTS: dict[str, Fault] = {
     "nothing": nothing,
     "broker killed": _killed("valkey"),
@@ -111,4 +122,5 @@ FAULTS: dict[str, Fault] = {
     "database frozen": _frozen("postgres"),
     "database cut off": _cut(lambda run: [run.system.database_proxy]),
     "database slow": _database_slow,
+    "votes locked": nothing,
 }

@@ -318,7 +318,7 @@ MUTANTS = (
         "broker/seals.py",
         (("return bool(exists) and not entries", "return True"),),
         ("closing",),
-        ("database cut off", "database frozen", "database slow"),
+        ("votes locked",),
     ),
     Mutant(
         "seals a round again",

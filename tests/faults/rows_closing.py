@@ -74,6 +74,8 @@ def closing(config: RunConfig) -> dict[str, object]:
         plan = zip(_in_turn(rng, faults), _in_turn(rng, WAYS), _in_turn(rng, tuple(KINDS)), strict=False)
         for turn, (fault, way, kind) in zip(range(number), plan, strict=False):
             closings.repeat(PublicBallot(f"closing-{turn}", kind), fault, way)
+            if config.source and run.violations:
+                break  # the mutant is noticed
         with run.load.paused():
             expect_soon("the stream is empty", lambda: run.system.backlog() == (0, 0), 20, is_violation=True)
         run.violations += check_changes(closings.finals, read_finals(run.system))

@@ -6,7 +6,6 @@ import random
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from tests.faults.run import RowFailed, Run, RunConfig, expect, expect_soon, run_under_load
@@ -172,7 +171,7 @@ def zombie(config: RunConfig) -> dict[str, object]:
         for _ in range(int(config.brief_or_full(2, 3))):
             expect(system.stop("worker-1", wait=10) == 0, "the worker did not stop cleanly")
             with _failing_worker(run, "stops_after_read"):
-                expect_soon("the worker stops", lambda: _is_stopped(system, "worker-1"), 30)
+                expect_soon("the worker stops", lambda: system.is_stopped("worker-1"), 30)
             stopped = time.monotonic()
             held = holds(system, "worker-1")
             expect(held >= HELD_VOTES, f"the stopped worker holds {held} entries")
@@ -183,7 +182,7 @@ def zombie(config: RunConfig) -> dict[str, object]:
             time.sleep(max(0.0, stopped + config.brief_or_full(5, 30) - time.monotonic()))  # the length of the fault
             system.signal(signal.SIGCONT, "worker-1")
             expect_soon(
-                "the worker goes on", lambda: not _is_stopped(system, "worker-1") and system.is_ready("worker-1"), 20
+                "the worker goes on", lambda: not system.is_stopped("worker-1") and system.is_ready("worker-1"), 20
             )
             run.load.wait_for_votes(50)
             expect(system.stop("worker-1", wait=10) == 0, "the worker did not stop cleanly")
@@ -191,8 +190,3 @@ def zombie(config: RunConfig) -> dict[str, object]:
             system.wait_ready("worker-1")
             run.notes["held"] = held
     return run.notes
-
-
-def _is_stopped(system: SystemUnderTest, name: str) -> bool:
-    stat = Path(f"/proc/{system.processes[name].pid}/stat").read_text()
-    return stat.rpartition(")")[2].split()[0] == "T"

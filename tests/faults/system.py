@@ -293,6 +293,11 @@ class SystemUnderTest:
             for pid in reversed(pids):
                 _send(signal.SIGCONT, pid)
 
+    def is_stopped(self, name: str) -> bool:
+        """Return whether a part is stopped (SIGSTOP)."""
+        stat = Path(f"/proc/{self.processes[name].pid}/stat").read_text()
+        return stat.rpartition(")")[2].split()[0] == "T"
+
     def stop(self, name: str, *, wait: float) -> int:
         """Stop a part as its supervisor does; return its exit code."""
         self._terminate(name)

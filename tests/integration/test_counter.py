@@ -152,11 +152,14 @@ async def test_a_poll_defined_while_the_worker_runs_is_known_with_its_first_vote
 
 async def test_a_poll_whose_row_becomes_invalid_stops_no_worker_and_loses_no_vote(bench: Bench) -> None:
     options = '[{"key": "a", "label": "Soup"}, {"key": "b", "label": "Bread"}]'
-    with psycopg.connect(bench.database_url, autocommit=True) as connection:
+    with (
+        psycopg.connect(bench.database_url, autocommit=True) as connection,
+        redis.Redis.from_url(bench.redis_url) as client,
+    ):
         connection.execute("INSERT INTO polls (slug, question, options) VALUES ('lunch', '?', %s)", [options])
         async with working(bench.settings()):
             bench.vote(1, poll=b"lunch")
-            await until(lambda: bench.left() == (0, 0) and bool(bench.tallies()))
+            await until(lambda: bench.left() == (0, 0) and bool(bench.tallies()) and client.hexists(POLLS, "lunch"))
             connection.execute("ALTER TABLE polls DISABLE TRIGGER check_poll")
             connection.execute("""UPDATE polls SET options = '[{"key": "a"}]' WHERE slug = 'lunch'""")
             bench.vote(2, poll=b"lunch")
