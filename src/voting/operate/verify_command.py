@@ -31,14 +31,14 @@ def verify(ballots: Path, record: Path | None, fingerprint: str) -> None:
     except OSError as error:
         raise click.ClickException(f"{path}: {error.strerror}; download it from the poll's page, {RECORD}") from None
     except BadRecord as error:
-        raise click.ClickException(f"{path} is no record: {error}") from None
+        raise click.ClickException(f"{path} is not a record: {error}") from None
     try:
         with ballots.open("rb") as file:
             count = work.count_ballots(file, lambda number: click.echo(f"{number:,} ballots …", err=True))
     except OSError as error:
         raise click.ClickException(f"{ballots}: {error.strerror}; download it from the poll's page") from None
     except BadBallots as error:
-        raise click.ClickException(f"{ballots} is no list of ballots: {error}") from None
+        raise click.ClickException(f"{ballots} is not a list of ballots: {error}") from None
     click.echo(work.describe(final, count))
     found = work.faults(final, count, fingerprint)
     for fault in found:

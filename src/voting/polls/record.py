@@ -6,19 +6,20 @@ choice; what pages show is computed from it.
 """
 
 import hashlib
-import hmac
 import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from voting.polls.json_object import parse_object
-from voting.polls.poll import BadPoll, Poll
+from voting.polls.poll import SCALES, BadPoll, Poll
 from voting.polls.tracker import tracker_text
 
 HEADER = ("tracker", "choice")
+MAX_VOTERS = 10**12  # that a record may have
+_SHA256 = re.compile("[0-9a-f]{64}")
 _BALLOT = re.compile(rb'([0-9a-f]{4}(?:-[0-9a-f]{4}){3}),(?:"([^"\r\n]*)"|([^",\r\n]*))\r?\n?')
 
 
@@ -64,34 +65,54 @@ def make_record(poll: Poll, tally: Mapping[str, int], ballots: str | None, **mor
 def parse_record(text: str | bytes) -> Record:
     """Return the record of a JSON text, or raise `BadRecord`; the fingerprint is not compared."""
     data = parse_object(text, BadRecord)
-    tally, ballots = data.get("tally"), data.get("ballots")
+    tally, total, ballots, fingerprint = (data.get(name) for name in ("tally", "total", "ballots", "fingerprint"))
+    try:
+        _canonical(data).encode()
+    except UnicodeEncodeError:  # JSON can have half of a surrogate pair
+        raise BadRecord("it is not valid Unicode") from None
     try:
         poll = Poll.from_parts(data.get("poll"), data.get("question"), data.get("options"), _meaning(data))  # type: ignore[arg-type]
     except (BadPoll, TypeError) as error:
         raise BadRecord(f"its poll is not valid: {error}") from None
-    if not isinstance(tally, dict) or not all(type(votes) is int and votes > 0 for votes in tally.values()):
+    keys = {option.key for option in poll.options}
+    if poll.kind == "rating" and not keys <= set(map(str, SCALES[poll.scale or 5])):
+        raise BadRecord("its options are not the numbers of its scale")
+    if not isinstance(tally, dict) or not all(_is_number(votes) and votes for votes in tally.values()):
         raise BadRecord("its tally is not an object with positive numbers")
-    if type(data.get("total")) is not int or not isinstance(data.get("fingerprint"), str):
-        raise BadRecord("it has no total or no fingerprint")
-    if ballots is not None and not isinstance(ballots, str):
-        raise BadRecord("its hash of the ballots is neither a string nor null")
-    return Record(poll, tally, data["total"], ballots, data["fingerprint"], data)
+    if not _is_number(total):
+        raise BadRecord("its total is not a number of voters")
+    if not _is_sha256(fingerprint):
+        raise BadRecord("its fingerprint is not a SHA-256")
+    if ballots is not None and not _is_sha256(ballots):
+        raise BadRecord("its hash of the ballots is neither a SHA-256 nor null")
+    return Record(poll, tally, total, ballots, fingerprint, data)
+
+
+def _is_number(value: object) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value <= MAX_VOTERS
+
+
+def _is_sha256(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
 
 
 def _meaning(data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: data.get(name) for name in ("kind", "round", "max_choices", "scale")} | {"state": "final"}
 
 
+def _canonical(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
 def _fingerprint(data: Mapping[str, Any]) -> str:
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_canonical(data).encode()).hexdigest()
 
 
 def faults_of_record(record: Record) -> list[str]:
     """Return what is inconsistent in a record itself; none if its own parts agree."""
     faults = []
     unsigned = {name: value for name, value in record.data.items() if name != "fingerprint"}
-    if not hmac.compare_digest(_fingerprint(unsigned), record.fingerprint):
+    if _fingerprint(unsigned) != record.fingerprint:
         faults.append("the record was changed: its fingerprint is not that of its contents")
     if sum(record.tally.values()) != record.total:
         faults.append(
@@ -114,13 +135,13 @@ def header_line() -> bytes:
 
 
 class BallotCount:
-    """What a list of ballots adds up to. Its lines are added one after another, so the list is never in memory.
+    """What a list of ballots adds up to. Its lines are added one after another; only their trackers are kept.
 
     Attributes:
         ballots: their number.
         choices: choice -> ballots with it.
-        doubled: their number, of those whose tracker was in the list before.
-        first_doubled: the tracker of the first of them.
+        duplicates: how many of them repeat a tracker.
+        first_duplicate: the first tracker that is repeated.
     """
 
     def __init__(self, header: bytes) -> None:
@@ -128,8 +149,8 @@ class BallotCount:
             raise BadBallots(f"its first line is not {','.join(HEADER)}")
         self._hash = hashlib.sha256(header)
         self._seen: set[bytes] = set()
-        self.ballots = self.doubled = 0
-        self.first_doubled = ""
+        self.ballots = self.duplicates = 0
+        self.first_duplicate = ""
         self.choices: Counter[str] = Counter()
 
     def add(self, line: bytes) -> None:
@@ -142,8 +163,8 @@ class BallotCount:
         self.ballots += 1
         self.choices[(found[2] or found[3] or b"").decode(errors="replace")] += 1
         if tracker in self._seen:
-            self.doubled += 1
-            self.first_doubled = self.first_doubled or tracker.decode()
+            self.duplicates += 1
+            self.first_duplicate = self.first_duplicate or tracker.decode()
         self._seen.add(tracker)
 
     @property
@@ -155,9 +176,8 @@ class BallotCount:
 def faults_of_ballots(record: Record, count: BallotCount) -> list[str]:
     """Return how a list of ballots differs from a record; none if it is the list that was published."""
     faults = []
-    if count.doubled:
-        example = f"the first is {count.first_doubled}"
-        faults.append(f"{count.doubled:,} ballots have a tracker that was in the list before; {example}")
+    if count.duplicates:
+        faults.append(f"{count.duplicates:,} ballots repeat a tracker; the first is {count.first_duplicate}")
     if bad := [choice for choice in count.choices if not record.poll.accepts(choice)]:
         faults.append(f"the list has a choice that the poll does not allow: {bad[0][:50]!a}")
     if count.ballots != record.total:
@@ -165,7 +185,7 @@ def faults_of_ballots(record: Record, count: BallotCount) -> list[str]:
     faults += _differences(count.choices, record.tally)
     if record.ballots is None:
         faults.append("the record says that this poll publishes no ballots")
-    elif not hmac.compare_digest(count.sha256, record.ballots):
+    elif count.sha256 != record.ballots:
         faults.append("the file is not the one that was published: its SHA-256 is not the one in the record")
     return faults
 
