@@ -14,7 +14,7 @@ from redis.exceptions import WatchError
 from voting.broker.stream import SEALS, STREAM, VERSION
 from voting.polls.vote import EntryId, max_entry_ms
 
-# The stream's last id is refused if it is forged: then a worker makes the stream anew, and the round is sealed later.
+# The stream's last id is refused if it is forged: then a worker creates it again, and the round is sealed later.
 # HSET also when nothing changes: a transaction that watches the hash must fail then.
 _SEAL = """\
 #!lua flags=allow-oom
@@ -110,5 +110,6 @@ async def forget(client: Redis, slugs: Sequence[str]) -> None:
         transaction.multi()  # type: ignore[no-untyped-call]
         if gone:
             transaction.hdel(SEALS, *cast("list[str]", gone))
+            transaction.hincrby(SEALS, VERSION, 1)
         with contextlib.suppress(WatchError):  # one may be of a poll that was made again; they stay
             await transaction.execute()

@@ -24,8 +24,8 @@ from voting.worker.installation import wait_for_match
 
 TIMEOUT = 5.0  # seconds; time limit of each store
 FINISH_SECONDS = 300  # time limit of a statement that lists the ballots of a round
-MOST = 1000  # rounds that are looked at in one pass
-SOON, LATER = 0.02, 0.5  # seconds between two passes
+MAX_ROUNDS = 1000  # that are looked at in one pass
+MIN_WAIT, MAX_WAIT = 0.02, 0.5  # seconds between two passes
 BAD_SECONDS = 5.0  # until a round that cannot be made final is tried again
 
 log = logs.get()
@@ -70,10 +70,10 @@ class RoundCloser:
                     await self._close_until_done(stop, database, client)
 
     async def _close_until_done(self, stop: Stop, database: Connection, client: Redis) -> None:
-        wait = Backoff(SOON, LATER)
+        wait = Backoff(MIN_WAIT, MAX_WAIT)
         while not stop.is_set():
             async with deadline(database, TIMEOUT):
-                unfinished = await closings.read_unfinished(database, MOST)
+                unfinished = await closings.read_unfinished(database, MAX_ROUNDS)
             if not unfinished:
                 return
             finished = 0

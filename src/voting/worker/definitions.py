@@ -96,9 +96,10 @@ class DefinitionPublisher:
                 return
 
     async def _publish(self, kind: Kind, names: Sequence[str]) -> None:
+        if kind == "poll":  # first, so that no vote is refused by a seal that the worker does not find any more
+            await seals.unseal(self._redis, names, self._open_boxes)
         outcome = await publish(self._redis, kind, names, self._read(kind))
         if kind == "poll":
-            await seals.unseal(self._redis, names, self._open_boxes)
             await seals.forget(self._redis, outcome.removed)
         if changed := outcome.changed + outcome.removed:
             log.debug("definitions.published", kind=kind, number=len(changed))
