@@ -110,7 +110,7 @@ def test_nothing_of_a_voter_is_in_a_log_a_metric_or_a_span(tmp_path: Path) -> No
                 broker.xadd("votes", {"poll": "default", "voter": BAD, "choice": "a"})
             eventually(stack.drained)
             eventually(lambda: len(stack.rows("SELECT FROM dead_letters")) == 1)
-            ((key,),) = stack.rows("SELECT tracker_key FROM polls WHERE slug = 'default'")
+            ((key,),) = stack.rows("SELECT key FROM tracker_keys WHERE poll = 'default'")
             for voter, ms, seq in stack.rows("SELECT voter, entry_ms, entry_seq FROM votes"):
                 secrets[f"pseudonym {ms}-{seq}"] = voter.hex()
                 secrets[f"tracker {ms}-{seq}"] = tracker_text(tracker(key, EntryId(ms, seq)))

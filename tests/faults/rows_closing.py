@@ -117,7 +117,7 @@ class _Closings:
         what = f"{ballot.box} ({ballot.kind}, {way}, {fault})"
         with voting_in(run, ballot):
             wait_for_votes(run, ballot, began, 2 * VISITORS, within=30)
-            ((key,),) = system.rows(f"SELECT tracker_key FROM polls WHERE slug = '{ballot.slug}'")  # noqa: S608
+            ((key,),) = system.rows(f"SELECT key FROM tracker_keys WHERE poll = '{ballot.slug}'")  # noqa: S608
             prepare = PREPARED.get(fault, nothing)
             with (
                 ThreadPoolExecutor(1) as pool,

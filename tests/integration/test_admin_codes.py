@@ -182,6 +182,9 @@ async def test_the_polls_of_a_session_use_its_codes_and_a_poll_has_one_list(
     add = {"polls": slugs[:2]}
     assert (await client.patch(f"/api/sessions/{session}", json=add)).status_code == 200
     assert [verdict(accepted(admin, slug), codes[1]) for slug in slugs[:2]] == [2, 2]
+    before = [(await shown(client, slug))["changed"] for slug in slugs[:2]]
+    assert (await client.patch(f"/api/sessions/{session}", json={"title": "Evening"})).status_code == 200
+    assert [(await shown(client, slug))["changed"] for slug in slugs[:2]] == before, "they are not published again"
     own = await make_codes(client, f"polls/{slugs[2]}", 1)
     answer = await client.patch(f"/api/sessions/{session}", json={"polls": slugs})
     assert refusal(answer) == (409, "poll_codes")
@@ -359,7 +362,8 @@ async def test_a_form_that_is_sent_twice_or_is_out_of_date_changes_nothing(
     assert (await browser.post(path, data=form)).status_code == 303
     assert (await browser.post(path, data=form)).status_code == 412
     codes = (await client.get(f"/api/polls/{slug}/codes.csv")).text
-    for action, which in (("revoke", "9"), ("revoke", ""), ("replace", "x"), ("make", "")):
+    many = "1-32767," * 8000  # would be 262 million numbers
+    for action, which in (("revoke", "9"), ("revoke", ""), ("replace", "x"), ("make", ""), ("revoke", many)):
         answer = await browser.post(path, data={"do": action, "which": which, "seen": "none"})
         assert answer.status_code == 422
         assert 'role="alert"' in answer.text

@@ -41,8 +41,8 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 FINAL = """
-    INSERT INTO closings (poll, round, closed, tracker_key, publish, final, record)
-    VALUES ('default', 7, now() - interval '1 hour', '', {publish}, {final}, '{record}');
+    INSERT INTO closings (poll, round, closed, publish, final, record)
+    VALUES ('default', 7, now() - interval '1 hour', {publish}, {final}, '{record}');
     INSERT INTO ballots VALUES ('default#7', '', 'a')
 """
 

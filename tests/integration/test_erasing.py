@@ -1,4 +1,4 @@
-"""Erasing who voted what in final rounds, and the end of sessions that are kept for some days only."""
+"""Erasing who voted for what in final rounds, and the end of sessions that are kept for some days only."""
 
 import re
 from datetime import UTC, datetime, timedelta

@@ -5,9 +5,11 @@ import hashlib
 import json
 from collections.abc import AsyncIterator
 
+import psycopg
 import pytest
 
 from tests.integration.test_visibility import Installation, serving
+from tests.waiting import until
 from voting.database.closings import finish, store_cut
 from voting.database.connection import connect
 from voting.database.roles import define_role
@@ -59,7 +61,7 @@ async def test_each_voter_finds_the_own_ballot_and_the_file_has_the_hash_in_the_
     result: Result, database_url: str, kind: str
 ) -> None:
     result.define(kind)
-    ((key,),) = result.run("SELECT tracker_key FROM polls WHERE slug = 'x'")
+    ((key,),) = result.run("SELECT key FROM tracker_keys WHERE poll = 'x'")
     votes = result.run("SELECT choice, entry_ms FROM votes")
     await result.close(database_url)
     record = (await result.get("/p/x/final.json")).json()
@@ -127,8 +129,9 @@ async def test_an_earlier_round_keeps_its_record(result: Result, database_url: s
     assert [(await result.get(f"{path}?round=1")).content for path in PATHS[:2]] == before
     assert (await result.get("/p/x/final.json")).status_code == 404
     assert "Round 1" in (await result.get("/p/x/ballots?round=1&lang=en")).text
-    for text in ("0", "x", "9" * 10, "-1", "²"):
-        assert (await result.get("/p/x/final.json", params={"round": text})).status_code == 404
+    for text in ("0", "3", "x", "9" * 10, "-1", "²"):
+        answer = await result.get("/p/x/final.json", params={"round": text}, headers={"accept": "application/json"})
+        assert (answer.status_code, answer.json()["reason"]) == (404, "unknown_round")
 
 
 async def test_pages_show_when_the_result_became_final(result: Result, database_url: str) -> None:
@@ -142,9 +145,12 @@ async def test_pages_show_when_the_result_became_final(result: Result, database_
             while (frame := json.loads(await socket.recv()))["state"] != "final":
                 assert "final" not in frame
     record = (await result.get("/p/x/final.json")).json()
-    assert (frame["final"]["fingerprint"], frame["final"]["published"]) == (record["fingerprint"], True)
+    final = {"fingerprint": record["fingerprint"], "revision": record["revision"], "published": True}
+    assert {name: frame["final"][name] for name in final} == final
     for path in ("/p/x", "/p/x/present"):
-        assert record["fingerprint"][:16] in (await result.get(f"{path}?lang=en")).text
+        page = (await result.get(f"{path}?lang=en")).text
+        assert str(record["revision"]) in page
+        assert record["fingerprint"][:16] in page
 
 
 async def test_one_download_more_than_the_limit_is_refused_and_does_not_stop_the_others(
@@ -152,12 +158,36 @@ async def test_one_download_more_than_the_limit_is_refused_and_does_not_stop_the
 ) -> None:
     result.define()
     await result.close(database_url)
+    monkeypatch.setattr(record_endpoints, "TIMEOUT", 20.0)
     monkeypatch.setattr(record_endpoints, "DOWNLOADS", 0)
     answer = await result.get("/p/x/ballots.csv", headers={"accept": "application/json"})
     assert (answer.status_code, answer.json()["reason"], answer.headers["retry-after"]) == (503, "busy", "1")
     monkeypatch.setattr(record_endpoints, "DOWNLOADS", 1)
+    with psycopg.connect(database_url) as other:
+        other.execute("LOCK TABLE ballots")
+        first = asyncio.create_task(result.get("/p/x/ballots.csv"))
+        await until(lambda: bool(result.run("SELECT 1 FROM pg_locks WHERE NOT granted")))
+        assert (await result.get("/p/x/ballots.csv")).status_code == 503
+    assert (await first).status_code == 200
     for _ in range(3):  # each ends before the next begins
         assert (await result.get("/p/x/ballots.csv")).status_code == 200
+
+
+async def test_requests_that_wait_for_one_connection_share_its_time_limit(
+    result: Result, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result.define()
+    await result.close(database_url)
+    monkeypatch.setattr(record_endpoints, "TIMEOUT", 0.5)
+    with psycopg.connect(database_url) as other:
+        other.execute("LOCK TABLE ballots")
+        async with asyncio.timeout(4):
+            paths = ["/p/x/ballots?tracker=0000-0000-0000-0000"] * 20
+            answers = await asyncio.gather(
+                *(result.get(path, headers={"accept": "application/json"}) for path in paths)
+            )
+    assert {(answer.status_code, answer.json()["reason"]) for answer in answers} == {(503, "database_away")}
+    assert (await result.get("/p/x/final.json")).status_code == 200
 
 
 async def test_the_connection_is_opened_anew_after_the_database_has_closed_it(

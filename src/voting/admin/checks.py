@@ -30,7 +30,9 @@ _HAS_VOTES = translatable(
 )
 _FINAL = translatable("The result of this poll is final. Reset it for a new round.")
 _DEFAULT = translatable("The settings of the installation define the first poll. Change it there, or make a copy.")
-_TOLD = translatable("Voters were told whether the ballots are published, so this must stay. Reset the poll first.")
+_TOLD = translatable(
+    "Voters were told whether the ballots are published, so this cannot be changed now. Reset the poll first."
+)
 _NOT_DRAFT = translatable("The kind can be changed only before a poll is opened. Reset it first.")
 
 _ACCESS = translatable("Whether people vote with codes can be changed only before a poll is opened. Reset it first.")

@@ -97,7 +97,7 @@ async def require_closed(connection: Connection, slugs: Iterable[str]) -> None:
 
 
 def no_codes() -> Problem:
-    """Return the refusal for want of codes."""
+    """Return the 409 for a poll without codes."""
     message = translatable("There are no voting codes yet. Make some on the page Voting codes, or with POST …/codes.")
     return Problem(409, "no_codes", message)
 

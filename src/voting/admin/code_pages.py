@@ -23,7 +23,7 @@ from voting.admin.inputs import NewCodes, SomeCodes
 from voting.admin.pages import PageMaker, see
 from voting.admin.problems import Invalid, parse
 from voting.database.connection import Connection
-from voting.polls.codes import MAX_SERIAL, CodeList
+from voting.polls.codes import MAX_CHANGES, MAX_SERIAL, CodeList
 from voting.web.language import translatable
 from voting.web.problems import Problem
 
@@ -161,7 +161,9 @@ def _which(form: Form) -> SomeCodes:
     for part in _PARTS.split(form.get("which")):
         if found := _RANGE.fullmatch(part.strip()):
             first, last = int(found[1]), int(found[2] or found[1])
-            named["numbers"] += range(first, min(last, first + MAX_SERIAL) + 1)
+            named["numbers"] += range(first, min(last, first + MAX_CHANGES) + 1)
+            if len(named["numbers"]) > MAX_CHANGES:
+                break  # `parse` says that these are too many
         elif part.strip():
             named["codes"].append(part.strip())
     return parse(SomeCodes, named)

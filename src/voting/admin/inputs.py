@@ -87,7 +87,8 @@ _MAX_CHOICES = "How many options one vote may name, for the kind `multiple`; nul
 _SCALE = "Of a rating: 5 is 1 to 5, 10 is 0 to 10. The default is 5."
 _RESULTS = "Who sees the numbers: everybody (`live`), those who have voted, everybody once it is closed, nobody."
 _PUBLISH = (
-    "Whether the final result has a list of all ballots, where each voter can find the own one. Stays after a vote."
+    "Whether the final result has a list of all ballots, in which voters can find their own. "
+    "It cannot be changed after the first vote."
 )
 _OPENS = "A draft is opened then: ISO 8601 with a time zone, in the future."
 _CLOSES = "An open poll is closed then: ISO 8601 with a time zone, in the future, and after `opens_at`."

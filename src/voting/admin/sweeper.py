@@ -1,4 +1,4 @@
-"""Deletes and erases in the background: ended sessions, the votes of deleted polls, and who voted what in final rounds.
+"""Deletes ended sessions and votes of deleted polls, and erases who voted for what in final rounds, in the background.
 
 A transaction takes some thousand votes at most, so no worker waits long. What was begun when the service stopped is
 done after its next start.

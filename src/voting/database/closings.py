@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+from voting.database.audit import read_head
 from voting.database.connection import Connection
 from voting.database.queries import QUERIES
 from voting.polls.closing import Closing
@@ -58,10 +59,9 @@ async def finish(connection: Connection, closing: Closing, limit: str = "0") -> 
         slug, question, options, more, tallies, revision = row
         poll = Poll.from_parts(slug, question, options, more)
         ballots = await _list_ballots(connection, poll) if publish else None
-        cursor = await connection.execute("SELECT id, hash FROM audit_head()")
-        head = await cursor.fetchone()
+        head = await read_head(connection)  # from now on, no row up to it can be changed unseen
         times = {"closed": _iso(closed), "final": _iso(datetime.now(UTC))}
-        record = make_record(poll, tallies, ballots, revision=revision, **times, audit=_head(head))
+        record = make_record(poll, tallies, ballots, revision=revision, **times, audit=head._asdict())
     async with connection.transaction():
         await connection.execute("SELECT lock_definitions()")  # first, as all do that change polls
         cursor = await connection.execute(QUERIES["finish_round"], where | {"closed": closed, "record": record})
@@ -79,11 +79,6 @@ async def _list_ballots(connection: Connection, poll: Poll) -> str:
             for tracker, choice in rows:
                 file.update(ballot_line(tracker, choice))
     return file.hexdigest()
-
-
-def _head(row: tuple[int, str] | None) -> dict[str, int | str] | None:
-    """Return number and hash of the newest row of the audit log: from then on no row up to it can be changed unseen."""
-    return {"id": row[0], "hash": row[1]} if row else None
 
 
 def _iso(time: datetime) -> str:

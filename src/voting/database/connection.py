@@ -36,7 +36,7 @@ OUTAGES = (
 # The vote becomes a dead letter: it can never be stored. All other errors are bugs and end the process.
 DATA_ERRORS = (psycopg.DataError, psycopg.errors.CheckViolation, psycopg.errors.ForeignKeyViolation)
 NOTIFY_CHANNEL = "tallies"  # payload: the slug of a poll with new tallies, and perhaps a traceparent
-DEFINITIONS_CHANNEL = "definitions"  # payload: `poll SLUG` or `session CODE`, which was defined, changed or deleted
+DEFINITIONS_CHANNEL = "definitions"  # payload: `poll SLUG` or `session CODE`, which was changed; `closing SLUG`
 
 
 async def open_connection(url: str, *, name: str, timeout: float) -> Connection:

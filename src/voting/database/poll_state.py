@@ -22,6 +22,7 @@ class Final(NamedTuple):
 
     at: datetime  # when it became final
     fingerprint: str  # of its record
+    revision: int  # of the poll when the record was made
     publishes: bool  # whether its ballots can be downloaded
 
 
@@ -72,11 +73,9 @@ async def poll_states(connection: Connection, slugs: Sequence[str]) -> tuple[lis
             defined,
             tallies,
             Backlog(waiting, paused),
-            Final(at, fingerprint, publishes) if at else None,
+            Final(at, *record) if at else None,
         )
-        for poll, (revision, defined, tallies, waiting, paused, at, fingerprint, publishes) in zip(
-            polls, valid, strict=True
-        )
+        for poll, (revision, defined, tallies, waiting, paused, at, *record) in zip(polls, valid, strict=True)
     ], bad
 
 

@@ -141,6 +141,8 @@ async def restore(url: str, file: BinaryIO, *, replace: bool) -> Summary:
         await add_installations(connection, reader.about.get("installations", []))  # version 0.1 has none
         await _copy_in(connection, reader, columns)
         await connection.execute("ALTER TABLE polls ENABLE TRIGGER check_poll")
+        if "closings" not in columns:
+            await connection.execute(QUERIES["add_closings"])
         await connection.execute(QUERIES["chain_audit"])
         await connection.execute(
             "ALTER TABLE audit ENABLE ALWAYS TRIGGER append_audit, ENABLE ALWAYS TRIGGER keep_audit"
@@ -151,7 +153,7 @@ async def restore(url: str, file: BinaryIO, *, replace: bool) -> Summary:
         for name in ("restored", "restored_deletions"):
             await connection.execute(QUERIES[name], {"now": int(time.time() * 1_000_000)})
         summary = (await _summary(connection))._replace(missed=missed)
-        detail: dict[str, Any] = {"made": reader.about.get("made"), "newest": summary.newest, "missed": list(missed)}
+        detail: dict[str, Any] = {"made": reader.about.get("made"), "missed": list(missed)}
         await record_command(connection, "restore", replaced=replaced._asdict(), **detail)
         return summary
 

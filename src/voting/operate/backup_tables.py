@@ -6,10 +6,11 @@ from psycopg import sql
 
 # The columns of each table, which backup.json lists; others get their defaults, or are set by triggers.
 COLUMNS = {
+    "tracker_keys": ("poll", "round", "key"),  # before polls, for which a trigger makes the keys that are not there
     "polls": (
         *("slug", "question", "options", "revision", "entry_ms", "entry_seq", "created"),
         *("kind", "max_choices", "scale", "state", "round", "results", "access", "opens_at", "closes_at"),
-        *("timer", "opened", "closed", "ticket", "publish", "erase_days", "tracker_key"),
+        *("timer", "opened", "closed", "ticket", "publish", "erase_days"),
     ),
     "rounds": ("poll", "round", "question", "options", "kind", "max_choices", "scale", "opened", "closed"),
     "votes": ("poll", "voter", "choice", "entry_ms", "entry_seq"),
@@ -17,7 +18,7 @@ COLUMNS = {
     "dead_letters": ("entry_ms", "entry_seq", "reason", "fields", "arrived"),
     # After tallies, which cannot be inserted in a final round.
     "closings": (
-        *("poll", "round", "closed", "publish", "erase_days", "tracker_key", "cut_ms", "cut_seq", "final", "record"),
+        *("poll", "round", "closed", "publish", "erase_days", "cut_ms", "cut_seq", "final", "record"),
         "erased",
     ),
     "ballots": ("poll", "tracker", "choice"),

@@ -59,9 +59,10 @@ class Poll:
     """A question with its options; the slug identifies it in URLs, on the stream and in the database.
 
     Times are in seconds since the epoch. `ticket` is a secret that the vote service gives to those who have voted, and
-    that the result service asks for where the result is visible `after_vote`. Only workers and the vote service know
-    `tracker_key`, the secret of trackers in this round, and `codes`, the voting codes of a poll with the access `code`.
-    `changed` grows with each change of a poll's definition or state, in all polls together.
+    that the result service asks for where the result is visible `after_vote`. `tracker_key`, which only workers and the
+    vote service know, is the secret of trackers in this round. `codes`, which admin knows too, are the voting codes of
+    a poll with the access `code`. `changed` grows with each change of a poll's definition or state, in all polls
+    together.
     """
 
     slug: str

@@ -6,17 +6,19 @@ opened when it is needed; each reads for some milliseconds.
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NamedTuple, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from voting.database.connection import OUTAGES, Connection, deadline, open_connection
 from voting.database.records import BallotReader, StoredRecord, find_choice, read_record
 from voting.polls.poll import DEFAULT_POLL, Poll
-from voting.polls.record import header_line, parse_record
+from voting.polls.record import Record, header_line, parse_record
 from voting.polls.state import is_visible
 from voting.polls.tracker import parse_tracker, tracker_text
 from voting.result.channel import Channel
@@ -29,9 +31,12 @@ from voting.web.problems import Problem
 from voting.web.rendering import Pages
 from voting.web.responses import HEADERS
 
-TIMEOUT = 2.0  # seconds; time limit of the database for each read
+TIMEOUT = 2.0  # seconds; time limit of each read, with the wait for the connection
 DOWNLOADS = 4  # of lists at the same time
+DOWNLOAD_SECONDS = 600.0  # time limit of each
 LOOKUPS = 50  # reads that wait for the connection
+BUSY = translatable("Many people are reading this just now. Please try again in a moment.")
+AWAY = translatable("The database does not answer just now. Please try again in a moment.")
 
 T = TypeVar("T")
 Read = Callable[[Connection], Awaitable[T]]
@@ -67,30 +72,34 @@ class RecordEndpoints:
 
     async def ballots(self, request: Request) -> Response:
         """Return the list of ballots; its SHA-256 is in the record."""
-        found = await self._find(request)
-        _require_ballots(found)
         if self._downloads >= DOWNLOADS:
-            raise Problem(503, "busy", translatable("Others are downloading just now. Please try again in a moment."))
+            raise Problem(503, "busy", BUSY)
+        self._downloads += 1
+        try:
+            found = await self._find(request)
+            _require_ballots(found)
+        except BaseException:
+            self._end_download()
+            raise
         name = f'attachment; filename="{found.poll.slug}-round-{found.number}-ballots.csv"'
         headers = HEADERS | {"content-type": "text/csv; charset=utf-8", "content-disposition": name}
-        return StreamingResponse(self._lines(BallotReader(found.poll.slug, found.number)), headers=headers)
+        return _Download(self._lines(BallotReader(found.poll.slug, found.number)), headers, self._end_download)
 
     async def _lines(self, reader: BallotReader) -> AsyncIterator[bytes]:
         """Yield the list. After an outage of the database the response breaks off, so it is not taken for complete."""
-        self._downloads += 1
-        try:
-            yield header_line()
-            while lines := await self._read(reader.read):
-                yield lines
-        finally:
-            self._downloads -= 1
+        yield header_line()
+        while lines := await self._read(reader.read):
+            yield lines
+
+    def _end_download(self) -> None:
+        self._downloads -= 1
 
     async def page(self, request: Request) -> Response:
         """Return the page on which a voter looks for the ballot with a tracker (`?tracker=`)."""
         found = await self._find(request)
         typed = request.query_params.get("tracker", "")
         tracker = parse_tracker(typed)
-        record = parse_record(found.stored.record or "")
+        record = await asyncio.to_thread(_parse, found.stored.record or "")
         choice = None
         if tracker and found.stored.publishes:
             slug, number = found.poll.slug, found.number
@@ -133,24 +142,30 @@ class RecordEndpoints:
     async def _read(self, read: Read[T]) -> T:
         """Read with the shared connection; an outage is a 503."""
         if self._waiting >= LOOKUPS:
-            raise Problem(503, "busy")
+            raise Problem(503, "busy", BUSY)
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + TIMEOUT
         self._waiting += 1
         try:
-            async with self._lock:
-                return await self._read_locked(read)
+            async with asyncio.timeout_at(ends) as limit, self._lock:
+                connection = await self._connect()
+                limit.reschedule(None)  # from here on, `deadline` is the limit
+                try:
+                    async with deadline(connection, ends - loop.time()):
+                        return await read(connection)
+                except OUTAGES:
+                    await self.close()
+                    raise
+        except OUTAGES:
+            raise Problem(503, "database_away", AWAY) from None
         finally:
             self._waiting -= 1
 
-    async def _read_locked(self, read: Read[T]) -> T:
-        try:
-            if self._connection is None or self._connection.closed:
-                url = await self._settings.reread("database_url")
-                self._connection = await open_connection(url, name="result records", timeout=TIMEOUT)
-            async with deadline(self._connection, TIMEOUT):
-                return await read(self._connection)
-        except OUTAGES:
-            await self.close()
-            raise Problem(503, "database_away") from None
+    async def _connect(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            url = await self._settings.reread("database_url")
+            self._connection = await open_connection(url, name="result records", timeout=TIMEOUT)
+        return self._connection
 
     async def close(self) -> None:
         """Close the connection."""
@@ -160,15 +175,37 @@ class RecordEndpoints:
                 await connection.close()
 
 
+class _Download(StreamingResponse):
+    """A response that calls `on_end` when it was sent; it breaks off after its time limit, or a `Problem`."""
+
+    def __init__(self, lines: AsyncIterator[bytes], headers: dict[str, str], on_end: Callable[[], None]) -> None:
+        super().__init__(lines, headers=headers)
+        self._on_end = on_end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            with contextlib.suppress(TimeoutError, Problem):
+                async with asyncio.timeout(DOWNLOAD_SECONDS):
+                    await super().__call__(scope, receive, send)
+        finally:
+            self._on_end()
+
+
 def _require_ballots(found: _Round) -> None:
     if not found.stored.publishes:
         raise Problem(404, "not_published", translatable("The ballots of this poll are not published."))
 
 
+@functools.lru_cache(4)
+def _parse(text: str) -> Record:
+    """Parse a stored record, which can have as many choices as voters."""
+    return parse_record(text)
+
+
 def _round(text: str | None, poll: Poll) -> int:
     if text is None:
         return poll.round
-    if not text.isascii() or not text.isdigit() or len(text) > 9:
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= poll.round:
         raise Problem(404, "unknown_round", translatable("This poll has no such round."))
     return int(text)
 

@@ -27,7 +27,8 @@ def numbers_view(
     first = {"poll": poll.slug, "question": poll.question, "revision": revision, "options": options}
     if final:
         at = final.at.astimezone(UTC).isoformat(timespec="seconds")
-        more["final"] = {"at": at, "fingerprint": final.fingerprint, "published": final.publishes}
+        record = {"fingerprint": final.fingerprint, "revision": final.revision}
+        more["final"] = {"at": at} | record | {"published": final.publishes}
     return first | {"total": result.total, "stale_since": None} | _backlog(backlog) | _definition(poll) | more
 
 

@@ -12,8 +12,8 @@ probability below 2^-40, and at 1,000,000 in an hour still below 2^-26. So the l
 
 A hall of 2,000 people behind one address shares one limit. Right codes and typing errors take nothing from it; it is
 for codes of another poll, and revoked ones. Somebody in the hall can use it up, and can then keep others from using
-their codes for the first time on this network. Those who have voted with a code are not affected, and those who have
-another network neither. With WRONG_CODES_PER_HOUR=1000000 that takes 278 guesses a second, as long as it lasts.
+their codes for the first time on this network. People who have already voted with a code, or who use another network,
+are not affected. With WRONG_CODES_PER_HOUR=1000000 that takes 278 guesses a second, as long as it lasts.
 """
 
 import math

@@ -41,9 +41,16 @@ class RateLimit:
         after = self._after_one_more(before)
         granted = self._wait(after, now) <= ROUNDING_ERROR
         self._full_at |= after if granted else before  # now the most recently used
-        while len(self._full_at) > ADDRESSES:
-            del self._full_at[next(iter(self._full_at))]
+        self._forget(now)
         return granted
+
+    def _forget(self, now: float) -> None:
+        """Drop the addresses that were used least recently, if their buckets are full again or there are too many."""
+        while self._full_at:
+            oldest = next(iter(self._full_at))
+            if self._full_at[oldest] > now and len(self._full_at) <= ADDRESSES:
+                break
+            del self._full_at[oldest]
 
     def has_token(self, address: str) -> bool:
         """Whether `take` would return True now."""

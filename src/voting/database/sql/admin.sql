@@ -80,7 +80,7 @@ SELECT slug, round, question, options, kind, max_choices, scale, opened, coalesc
 
 -- name: admin_next_round
 UPDATE polls
-SET round = round + 1, state = 'draft', options = %(options)s, ticket = %(ticket)s, tracker_key = DEFAULT,
+SET round = round + 1, state = 'draft', options = %(options)s, ticket = %(ticket)s,
     opens_at = NULL, closes_at = NULL, opened = NULL, closed = NULL
 WHERE slug = %(slug)s
 
@@ -180,11 +180,8 @@ SELECT key, issued, changes FROM code_lists WHERE owner = %(owner)s
 
 
 -- name: admin_codes_of_poll
--- The list whose codes a poll accepts, as `codes_of_poll` finds it.
-SELECT owner, code IS NOT NULL AS of_session, key, issued, changes
-FROM code_lists LEFT JOIN sessions ON code = owner
-WHERE owner = %(slug)s OR polls @> ARRAY[%(slug)s]
-ORDER BY code IS NULL, sessions.created LIMIT 1
+-- The list whose codes a poll accepts.
+SELECT owner, owner <> %(slug)s AS of_session, key, issued, changes FROM code_lists WHERE owner = owner_of_codes(%(slug)s)
 
 
 -- name: admin_other_codes

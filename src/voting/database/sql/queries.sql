@@ -189,7 +189,7 @@ SELECT p.slug, p.question, p.options, poll_fields(p), p.revision, p.defined,
        (SELECT coalesce(json_object_agg(choice, votes), '{}') FROM tallies WHERE poll = poll_box(p.slug, p.round))::text AS tallies,
        coalesce(w.waiting, 0) AS waiting,
        CASE WHEN w.seen > now() - interval '3 seconds' THEN NULL ELSE coalesce(w.seen, p.created) END AS paused_since,
-       c.final, c.record::json ->> 'fingerprint', c.publish
+       c.final, c.record::json ->> 'fingerprint', (c.record::json ->> 'revision')::bigint, c.publish
 FROM polls AS p
 LEFT JOIN (SELECT seen, lag + pending AS waiting FROM workers ORDER BY seen DESC LIMIT 1) AS w ON true
 LEFT JOIN closings AS c ON p.state = 'final' AND c.poll = p.slug AND c.round = p.round
@@ -283,7 +283,7 @@ GRANT SELECT, INSERT, UPDATE ON votes, tallies TO voting_worker;
 GRANT SELECT, UPDATE (revision, entry_ms, entry_seq) ON polls TO voting_worker;
 GRANT SELECT, INSERT ON dead_letters TO voting_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON workers TO voting_worker;
-GRANT SELECT ON schema_migrations, installation, rounds, sessions, deletions, audit, closings, ballots, code_lists TO voting_worker;
+GRANT SELECT ON schema_migrations, installation, rounds, sessions, deletions, audit, closings, ballots, code_lists, tracker_keys TO voting_worker;
 GRANT EXECUTE ON FUNCTION apply_schedule, seal_round, lock_round, list_ballots, finish_round TO voting_worker
 
 
@@ -296,7 +296,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON audiences TO voting_result
 -- name: grant_admin
 GRANT SELECT, INSERT, DELETE ON polls TO voting_admin;
 GRANT UPDATE (question, options, kind, max_choices, scale, state, round, results, access, opens_at, closes_at, timer, opened, closed, ticket,
-              publish, erase_days, tracker_key)
+              publish, erase_days)
     ON polls TO voting_admin;
 GRANT SELECT, INSERT, UPDATE, DELETE ON sessions TO voting_admin;
 GRANT SELECT, UPDATE, DELETE ON webhook_events TO voting_admin;
@@ -347,7 +347,7 @@ WITH needed (service, relation, privilege) AS (
            ('worker', 'workers', 'DELETE'), ('worker', 'installation', 'SELECT'),
            ('worker', 'rounds', 'SELECT'), ('worker', 'sessions', 'SELECT'), ('worker', 'deletions', 'SELECT'),
            ('worker', 'audit', 'SELECT'), ('worker', 'closings', 'SELECT'), ('worker', 'ballots', 'SELECT'),
-           ('worker', 'code_lists', 'SELECT'),
+           ('worker', 'code_lists', 'SELECT'), ('worker', 'tracker_keys', 'SELECT'),
            ('result', 'polls', 'SELECT'), ('result', 'tallies', 'SELECT'), ('result', 'workers', 'SELECT'),
            ('result', 'closings', 'SELECT'), ('result', 'ballots', 'SELECT'), ('result', 'sessions', 'SELECT'),
            ('result', 'audiences', 'INSERT'), ('result', 'audiences', 'DELETE'),
@@ -355,7 +355,7 @@ WITH needed (service, relation, privilege) AS (
            ('admin', 'polls', 'DELETE'), ('admin', 'sessions', 'SELECT'), ('admin', 'sessions', 'INSERT'),
            ('admin', 'sessions', 'UPDATE'), ('admin', 'sessions', 'DELETE'), ('admin', 'rounds', 'INSERT'),
            ('admin', 'closings', 'SELECT'), ('admin', 'code_lists', 'UPDATE'),
-            ('admin', 'audit', 'INSERT'), ('admin', 'tallies', 'SELECT'), ('admin', 'audiences', 'SELECT'),
+           ('admin', 'audit', 'INSERT'), ('admin', 'tallies', 'SELECT'), ('admin', 'audiences', 'SELECT'),
            ('admin', 'deletions', 'SELECT'), ('admin', 'webhook_events', 'DELETE')
 ), roles (service, role) AS (
     SELECT replace(rolname, 'voting_', ''), rolname FROM pg_roles WHERE rolname IN ('voting_worker', 'voting_result', 'voting_admin')
@@ -382,7 +382,8 @@ WITH forbidden (role, relation, privilege) AS (
            ('voting_admin', 'votes', 'DELETE'), ('voting_admin', 'tallies', 'INSERT'), ('voting_admin', 'tallies', 'UPDATE'),
            ('voting_worker', 'closings', 'UPDATE'), ('voting_worker', 'ballots', 'INSERT'),
            ('voting_result', 'code_lists', 'SELECT'), ('voting_admin', 'closings', 'UPDATE'),
-            ('voting_admin', 'ballots', 'SELECT'),
+           ('voting_admin', 'ballots', 'SELECT'), ('voting_result', 'tracker_keys', 'SELECT'),
+           ('voting_admin', 'tracker_keys', 'SELECT'),
            ('voting_admin', 'audit', 'UPDATE'), ('voting_admin', 'audit', 'DELETE'), ('voting_worker', 'audit', 'INSERT')
 )
 SELECT role, privilege, relation
@@ -423,6 +424,10 @@ UPDATE deletions SET changed = next_change()
 
 -- name: chain_audit
 SELECT chain_audit()
+
+
+-- name: add_closings
+SELECT add_closings()
 
 
 -- name: audit_head

@@ -7,7 +7,6 @@
 ALTER TABLE polls
     ADD COLUMN publish     boolean NOT NULL DEFAULT false,      -- the ballots of a final round can be downloaded
     ADD COLUMN erase_days  integer,                             -- after which a final round keeps no pseudonyms; NULL: never
-    ADD COLUMN tracker_key text NOT NULL DEFAULT replace(gen_random_uuid()::text, '-', ''), -- of this round, see polls/tracker.py
     ADD COLUMN codes_version bigint NOT NULL DEFAULT 0;         -- grows when the poll's voting codes change: see 0007_codes.sql
 
 CREATE TABLE closings (
@@ -16,7 +15,6 @@ CREATE TABLE closings (
     closed      timestamptz NOT NULL DEFAULT now(),
     publish     boolean NOT NULL DEFAULT false,  -- as the poll said at its closing
     erase_days  integer,
-    tracker_key text NOT NULL,                   -- empty when the round is final: then nobody can connect trackers with votes
     cut_ms      bigint,                          -- the last entry id that counts; NULL until the round is sealed
     cut_seq     bigint,
     final       timestamptz,
@@ -34,6 +32,29 @@ CREATE TABLE ballots (
 );
 CREATE INDEX ballots_tracker ON ballots (poll, tracker, choice);
 
+-- The keys of rounds that are not final, see polls/tracker.py. Without its key, nobody can connect a tracker with a vote.
+CREATE TABLE tracker_keys (
+    poll  text NOT NULL,
+    round integer NOT NULL,
+    key   text NOT NULL DEFAULT replace(gen_random_uuid()::text, '-', ''),
+    PRIMARY KEY (poll, round)
+);
+INSERT INTO tracker_keys (poll, round) SELECT slug, round FROM polls;
+
+CREATE FUNCTION make_tracker_key() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        DELETE FROM tracker_keys WHERE poll = OLD.slug AND round = OLD.round -- if it was reset as a draft, or when it was final
+            AND NOT EXISTS (SELECT FROM closings WHERE poll = OLD.slug AND round = OLD.round AND final IS NULL);
+    END IF;
+    INSERT INTO tracker_keys (poll, round) VALUES (NEW.slug, NEW.round) ON CONFLICT DO NOTHING; -- a backup has it already
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER make_tracker_key AFTER INSERT OR UPDATE OF round ON polls FOR EACH ROW WHEN (NEW.state <> 'final')
+    EXECUTE FUNCTION make_tracker_key();
+
 CREATE OR REPLACE FUNCTION poll_fields(p polls) RETURNS jsonb LANGUAGE sql STABLE
 RETURN jsonb_build_object(
     'kind', (p).kind, 'max_choices', (p).max_choices, 'scale', (p).scale, 'state', (p).state, 'round', (p).round,
@@ -43,12 +64,13 @@ RETURN jsonb_build_object(
 
 -- What workers publish for the vote service, beyond `poll_fields`.
 CREATE FUNCTION published_fields(p polls) RETURNS jsonb LANGUAGE sql STABLE
-RETURN poll_fields(p) || jsonb_build_object('tracker_key', CASE WHEN (p).publish THEN (p).tracker_key ELSE '' END);
+RETURN poll_fields(p) || jsonb_build_object('tracker_key', coalesce(
+    (SELECT key FROM tracker_keys WHERE poll = (p).slug AND round = (p).round AND (p).publish), ''));
 
 CREATE FUNCTION begin_closing() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
 BEGIN
-    INSERT INTO closings (poll, round, publish, erase_days, tracker_key)
-    VALUES (OLD.slug, OLD.round, OLD.publish, OLD.erase_days, OLD.tracker_key)
+    INSERT INTO closings (poll, round, publish, erase_days)
+    VALUES (OLD.slug, OLD.round, OLD.publish, OLD.erase_days)
     ON CONFLICT DO NOTHING;
     PERFORM pg_notify('definitions', 'closing ' || OLD.slug);
     RETURN NULL;
@@ -62,6 +84,7 @@ CREATE TRIGGER begin_closing AFTER UPDATE OF state, round ON polls FOR EACH ROW
 CREATE FUNCTION delete_closings() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
 BEGIN
     DELETE FROM closings WHERE poll = OLD.slug;
+    DELETE FROM tracker_keys WHERE poll = OLD.slug;
     DELETE FROM ballots WHERE split_part(poll, '#', 1) = OLD.slug;
     RETURN NULL;
 END
@@ -96,15 +119,16 @@ END;
 CREATE FUNCTION list_ballots(slug_ text, round_ integer) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
 DECLARE
-    closing closings;
+    tracker_key text;
 BEGIN
-    SELECT * INTO closing FROM closings WHERE poll = slug_ AND round = round_ AND publish AND cut_ms IS NOT NULL AND final IS NULL;
+    SELECT key INTO tracker_key FROM closings JOIN tracker_keys USING (poll, round)
+    WHERE poll = slug_ AND round = round_ AND publish AND cut_ms IS NOT NULL AND final IS NULL;
     IF NOT FOUND THEN
         RETURN;
     END IF;
     DELETE FROM ballots WHERE poll = poll_box(slug_, round_);
     INSERT INTO ballots (poll, tracker, choice)
-    SELECT poll, ballot_tracker(closing.tracker_key, entry_ms, entry_seq), choice
+    SELECT poll, ballot_tracker(tracker_key, entry_ms, entry_seq), choice
     FROM votes WHERE poll = poll_box(slug_, round_)
     ORDER BY 2;
 END
@@ -120,12 +144,13 @@ CREATE FUNCTION finish_round(slug_ text, round_ integer, closed_ timestamptz, re
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
 BEGIN
     PERFORM FROM polls WHERE slug = slug_ FOR NO KEY UPDATE;
-    UPDATE closings SET final = now(), record = record_, tracker_key = ''
+    UPDATE closings SET final = now(), record = record_
     WHERE poll = slug_ AND round = round_ AND closed = closed_ AND cut_ms IS NOT NULL AND final IS NULL;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    UPDATE polls SET state = 'final', tracker_key = '' WHERE slug = slug_ AND round = round_ AND state = 'closed';
+    DELETE FROM tracker_keys WHERE poll = slug_ AND round = round_;
+    UPDATE polls SET state = 'final' WHERE slug = slug_ AND round = round_ AND state = 'closed';
     INSERT INTO audit (actor, action, poll, detail)
     VALUES ('worker', 'final', slug_, jsonb_build_object('round', round_, 'total', (record_::json ->> 'total')::bigint,
                                                          'fingerprint', record_::json ->> 'fingerprint'));
@@ -136,7 +161,7 @@ $$;
 REVOKE EXECUTE ON FUNCTION seal_round(text, integer, bigint, bigint), lock_round(text, integer), list_ballots(text, integer), finish_round(text, integer, timestamptz, text)
     FROM PUBLIC;
 
--- Nothing changes a final round, whoever tries; it can only be deleted with its poll.
+-- No service changes a final round; it can only be deleted with its poll.
 CREATE FUNCTION keep_final() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_TABLE_NAME = 'closings' THEN
@@ -149,7 +174,7 @@ BEGIN
     IF EXISTS (SELECT FROM closings WHERE poll = split_part(NEW.poll, '#', 1) AND final IS NOT NULL
                AND round = coalesce(nullif(split_part(NEW.poll, '#', 2), ''), '1')::integer)
     THEN
-        -- For a worker this is an outage, after which it reads the cuts anew: its votes are counted already, or late.
+        -- For a worker this is an outage. Its votes are counted already, or late, as it finds when it reads the cuts again.
         RAISE EXCEPTION 'the round % is final', NEW.poll USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
     RETURN NEW;
@@ -159,10 +184,15 @@ $$;
 CREATE TRIGGER keep_final BEFORE UPDATE ON closings FOR EACH ROW EXECUTE FUNCTION keep_final();
 CREATE TRIGGER keep_final BEFORE INSERT OR UPDATE ON tallies FOR EACH ROW EXECUTE FUNCTION keep_final();
 
--- Rounds that were closed before there were closings.
-INSERT INTO closings (poll, round, closed, tracker_key) SELECT poll, round, coalesce(closed, now()), '' FROM rounds;
-INSERT INTO closings (poll, round, closed, tracker_key)
-SELECT slug, round, coalesce(closed, now()), tracker_key FROM polls WHERE state = 'closed';
+-- Adds the closings of rounds that were closed before there were any, or that come from a backup of that time.
+CREATE FUNCTION add_closings() RETURNS void LANGUAGE sql
+BEGIN ATOMIC
+    INSERT INTO closings (poll, round, closed) SELECT poll, round, coalesce(closed, now()) FROM rounds;
+    INSERT INTO closings (poll, round, closed) SELECT slug, round, coalesce(closed, now()) FROM polls WHERE state = 'closed';
+END;
+
+REVOKE EXECUTE ON FUNCTION add_closings() FROM PUBLIC;
+SELECT add_closings();
 
 -- As in 0005_admin.sql, with `publish` and `codes_version`.
 CREATE OR REPLACE FUNCTION stamp_poll() RETURNS trigger LANGUAGE plpgsql AS $$

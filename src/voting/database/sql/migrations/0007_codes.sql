@@ -9,21 +9,22 @@ CREATE TABLE code_lists (
     created timestamptz NOT NULL DEFAULT now()
 );
 
--- The list whose codes a poll accepts.
-CREATE FUNCTION codes_of_poll(slug_ text) RETURNS jsonb LANGUAGE sql STABLE
+-- The owner of the list whose codes a poll accepts.
+CREATE FUNCTION owner_of_codes(slug_ text) RETURNS text LANGUAGE sql STABLE
 BEGIN ATOMIC
-    SELECT jsonb_build_object('key', key, 'issued', issued, 'changes', changes)
-    FROM code_lists LEFT JOIN sessions ON code = owner
+    SELECT owner FROM code_lists LEFT JOIN sessions ON code = owner
     WHERE owner = slug_ OR polls @> ARRAY[slug_]
     ORDER BY code IS NULL, sessions.created LIMIT 1;
 END;
 
 CREATE OR REPLACE FUNCTION published_fields(p polls) RETURNS jsonb LANGUAGE sql STABLE
 RETURN poll_fields(p) || jsonb_build_object(
-    'tracker_key', CASE WHEN (p).publish THEN (p).tracker_key ELSE '' END,
-    'codes', CASE WHEN (p).access = 'code' THEN codes_of_poll((p).slug) END);
+    'tracker_key', coalesce(
+        (SELECT tracker_keys.key FROM tracker_keys WHERE poll = (p).slug AND round = (p).round AND (p).publish), ''),
+    'codes', (SELECT jsonb_build_object('key', code_lists.key, 'issued', issued, 'changes', changes)
+              FROM code_lists WHERE owner = owner_of_codes((p).slug) AND (p).access = 'code'));
 
--- Publishes the polls anew whose codes have changed.
+-- Publishes polls again whose codes have changed.
 CREATE FUNCTION codes_changed() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
 DECLARE
     slugs text[];
@@ -31,12 +32,13 @@ BEGIN
     IF TG_TABLE_NAME = 'code_lists' THEN
         slugs := ARRAY[coalesce(NEW.owner, OLD.owner)] || (SELECT polls FROM sessions WHERE code = coalesce(NEW.owner, OLD.owner));
     ELSIF EXISTS (SELECT FROM code_lists WHERE owner = OLD.code) THEN
-        slugs := OLD.polls || coalesce(NEW.polls, '{}');
+        slugs := ARRAY((SELECT unnest(OLD.polls) EXCEPT SELECT unnest(NEW.polls))
+                       UNION (SELECT unnest(NEW.polls) EXCEPT SELECT unnest(OLD.polls)));
         IF TG_OP = 'DELETE' THEN
             DELETE FROM code_lists WHERE owner = OLD.code;
         END IF;
     END IF;
-    IF slugs IS NULL THEN
+    IF coalesce(cardinality(slugs), 0) = 0 THEN
         RETURN NULL;
     END IF;
     PERFORM lock_definitions();

@@ -2,7 +2,7 @@
 
 -- Each row has the SHA-256 of the hash of the row before and of its own text, so a row that somebody changes, adds between
 -- others or removes is found by computing the hashes again: anybody can do that with an export. The chain cannot show that
--- the newest rows were cut off, or that somebody with the rights of the owner has computed all hashes anew from some row on,
+-- the newest rows were cut off, or that somebody with the rights of the owner has computed all hashes again from some row on,
 -- unless the newest hash of an earlier time is known: records of final rounds have it, see `audit_head`.
 ALTER TABLE audit
     ALTER COLUMN id DROP IDENTITY,                              -- the number of the row before, plus 1
