@@ -22,7 +22,7 @@ from voting.polls.codes import CodeList, new_key
 from voting.polls.vote import EntryId
 
 PEOPLE = 2000
-GUESSES = int(os.environ.get("GUESSES", "5000"))  # noqa: TID251 - of a test
+GUESSES = int(os.environ.get("GUESSES", "2000"))  # noqa: TID251 - of a test
 JSON = {"accept": "application/json"}
 MADE: list[CodeList] = []  # no log or metric may have their codes
 REMEMBERED = "This browser remembers your voting code."
