@@ -136,7 +136,7 @@ async def test_a_notification_makes_a_change_known_at_once(stores: Stores) -> No
     stores.define()
     stores.run(MEETING)
     async with caching(stores) as cache:
-        await until(stores.sessions)
+        await until(lambda: stores.sessions() and "lunch" in stores.published())
         assert await cache.load("lunch")
         assert await cache.load_session(CODE)
         stores.run("UPDATE polls SET state = 'closed' WHERE slug = 'lunch'")
