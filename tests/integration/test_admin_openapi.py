@@ -16,7 +16,7 @@ from voting.web.server import listen, serve
 
 pytestmark = pytest.mark.anyio
 EXAMPLES = 15  # for each operation and phase
-SECONDS = 60  # of phases that generate data; the others are short
+SECONDS = 40  # of phases that generate data; the others are short
 CHECKS = [
     *("not_a_server_error", "status_code_conformance", "content_type_conformance", "response_headers_conformance"),
     *("response_schema_conformance", "unsupported_method", "ignored_auth", "negative_data_rejection"),
