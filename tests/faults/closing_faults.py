@@ -9,6 +9,7 @@ from tests.faults.ballots import Ballot
 from tests.faults.proxy import Proxy
 from tests.faults.run import Run, expect_soon
 
+CLOCKS = (0.0, 0.4, -0.4, 5.0, -5.0, 90.0, -90.0, 600.0, -600.0)  # seconds by which a clock is wrong
 Fault = Callable[[Run, random.Random], contextlib.AbstractContextManager[None]]
 
 
@@ -95,6 +96,25 @@ def _killed_when_it_has_sealed(run: Run, rng: random.Random) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _clocks_wrong(run: Run, rng: random.Random) -> Iterator[None]:
+    """Set the clock of each worker wrong before it seals the round."""
+    assert run.system.clocks
+    for worker in run.system.workers:
+        run.system.clocks.step(worker, rng.choice(CLOCKS[1:]))
+    yield
+
+
+@contextlib.contextmanager
+def _broker_slow(run: Run, rng: random.Random) -> Iterator[None]:
+    """Let vote processes wait for the answers of the broker, so that many votes are on their way at the closing."""
+    for proxy in run.system.broker_proxies:
+        proxy.delay = rng.uniform(0.1, 0.3)
+    yield
+    for proxy in run.system.broker_proxies:
+        proxy.delay = 0
+
+
+@contextlib.contextmanager
 def _votes_locked(run: Run, _rng: random.Random) -> Iterator[None]:
     """Lock the votes as CREATE INDEX does: none can be counted, and a round can be read and made final."""
     with run.system.database() as database, database.transaction():
@@ -104,12 +124,16 @@ def _votes_locked(run: Run, _rng: random.Random) -> Iterator[None]:
 
 PREPARED: dict[str, Fault] = {  # before the moment
     "worker killed when it has sealed": _killed_when_it_has_sealed,
+    "clocks wrong": _clocks_wrong,
+    "broker slow": _broker_slow,
     "votes locked": _votes_locked,
 }
 FAULTS: dict[str, Fault] = {
     "nothing": nothing,
+    "clocks wrong": nothing,
     "broker killed": _killed("valkey"),
     "broker frozen": _frozen("valkey"),
+    "broker slow": nothing,
     "broker cut off": _cut(lambda run: [*run.system.broker_proxies, run.system.worker_proxy]),
     "worker killed": _killed("worker"),
     "worker killed when it has sealed": nothing,

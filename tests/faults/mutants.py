@@ -294,24 +294,28 @@ MUTANTS = (
         "polls/vote_parser.py",
         ((LATE, ""),),
         ("closing",),
+        ("votes locked",),
     ),
     Mutant(
         "accepts late votes, and does not count them",
         "broker/producer.py",
         (("if cut is not None and not counts(EntryId.parse(reply), cut):", "if False:"),),
         ("closing",),
+        ("votes locked",),
     ),
     Mutant(
         "seals a round by the clock of the worker",
         "broker/seals.py",
         (('"" if cut is None else str(cut)', CLOCK),),
         ("closing",),
+        ("clocks wrong",),
     ),
     Mutant(
         "reads the cut before it adds the vote",
         "broker/producer.py",
         ((READ_AFTER, READ_BEFORE),),
         ("closing",),
+        ("broker slow",),
     ),
     Mutant(
         "makes a round final while its votes wait",
@@ -332,6 +336,7 @@ MUTANTS = (
         "polls/vote_parser.py",
         (("if version != self._seals:", "if False:"),),
         ("closing",),
+        ("votes locked",),
     ),
 )
 PROMISES_BROKEN = {

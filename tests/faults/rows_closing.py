@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.faults.ballots import Ballot
-from tests.faults.closing_faults import FAULTS, PREPARED, late_news, nothing
+from tests.faults.closing_faults import CLOCKS, FAULTS, PREPARED, late_news, nothing
 from tests.faults.finals import Final, check_changes, check_published, check_votes, read_finals
 from tests.faults.history import Attempt
 from tests.faults.host import Host
@@ -26,7 +26,6 @@ AROUND = 0.3  # seconds before and after the closing, between which a fault begi
 NOTICE = 1.2  # seconds from the last preparations to the closing
 FINAL = 15.0  # seconds after the fault, in which the round has to be final
 LONGEST = {"vote": 1.5, "worker": 7.0}  # seconds of a fault of these parts; of others 3
-CLOCKS = (0.0, 0.4, -0.4, 5.0, -5.0, 90.0, -90.0, 600.0, -600.0)  # seconds by which a clock is wrong
 OVER = {"closed", "not_open"}  # reasons of refusals
 
 LETTERS = "abcdefgh"
