@@ -1,9 +1,10 @@
 """The record and the ballots of a final round, as the result service publishes them."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import psycopg
 import pytest
@@ -26,6 +27,13 @@ PATHS = ("/p/x/final.json", "/p/x/ballots.csv", "/p/x/ballots")
 
 class Result(Installation):
     """A result service with the rights of its role, and a poll x in whose first round 30 people have voted."""
+
+    @contextlib.contextmanager
+    def ballots_locked(self) -> Iterator[None]:
+        """Let nobody read the ballots."""
+        with psycopg.connect(self._database_url) as owner:
+            owner.execute("LOCK TABLE ballots")
+            yield
 
     def define(self, kind: str = "ranking", *, publish: bool = True) -> None:
         self.run(
@@ -54,6 +62,14 @@ async def result(database_url: str) -> AsyncIterator[Result]:
     role = database_url.replace("//voting@", f"//voting_result:{PASSWORD}@")
     async with serving(role) as started:
         yield Result(started.hub, started.port, database_url)
+
+
+@pytest.fixture
+async def final(result: Result, database_url: str) -> Result:
+    """The same, when that round is final."""
+    result.define()
+    await result.close(database_url)
+    return result
 
 
 @pytest.mark.parametrize("kind", ["single", "multiple", "ranking"])
@@ -154,40 +170,32 @@ async def test_pages_show_when_the_result_became_final(result: Result, database_
 
 
 async def test_one_download_more_than_the_limit_is_refused_and_does_not_stop_the_others(
-    result: Result, database_url: str, monkeypatch: pytest.MonkeyPatch
+    final: Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result.define()
-    await result.close(database_url)
     monkeypatch.setattr(record_endpoints, "TIMEOUT", 20.0)
     monkeypatch.setattr(record_endpoints, "DOWNLOADS", 0)
-    answer = await result.get("/p/x/ballots.csv", headers={"accept": "application/json"})
+    answer = await final.get("/p/x/ballots.csv", headers={"accept": "application/json"})
     assert (answer.status_code, answer.json()["reason"], answer.headers["retry-after"]) == (503, "busy", "1")
     monkeypatch.setattr(record_endpoints, "DOWNLOADS", 1)
-    with psycopg.connect(database_url) as other:
-        other.execute("LOCK TABLE ballots")
-        first = asyncio.create_task(result.get("/p/x/ballots.csv"))
-        await until(lambda: bool(result.run("SELECT 1 FROM pg_locks WHERE NOT granted")))
-        assert (await result.get("/p/x/ballots.csv")).status_code == 503
+    with final.ballots_locked():
+        first = asyncio.create_task(final.get("/p/x/ballots.csv"))
+        await until(lambda: bool(final.run("SELECT 1 FROM pg_locks WHERE NOT granted")))
+        assert (await final.get("/p/x/ballots.csv")).status_code == 503
     assert (await first).status_code == 200
     for _ in range(3):  # each ends before the next begins
-        assert (await result.get("/p/x/ballots.csv")).status_code == 200
+        assert (await final.get("/p/x/ballots.csv")).status_code == 200
 
 
 async def test_requests_that_wait_for_one_connection_share_its_time_limit(
-    result: Result, database_url: str, monkeypatch: pytest.MonkeyPatch
+    final: Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result.define()
-    await result.close(database_url)
     monkeypatch.setattr(record_endpoints, "TIMEOUT", 0.5)
-    with psycopg.connect(database_url) as other:
-        other.execute("LOCK TABLE ballots")
+    with final.ballots_locked():
         async with asyncio.timeout(4):
             paths = ["/p/x/ballots?tracker=0000-0000-0000-0000"] * 20
-            answers = await asyncio.gather(
-                *(result.get(path, headers={"accept": "application/json"}) for path in paths)
-            )
+            answers = await asyncio.gather(*(final.get(path, headers={"accept": "application/json"}) for path in paths))
     assert {(answer.status_code, answer.json()["reason"]) for answer in answers} == {(503, "database_away")}
-    assert (await result.get("/p/x/final.json")).status_code == 200
+    assert (await final.get("/p/x/final.json")).status_code == 200
 
 
 async def test_the_connection_is_opened_anew_after_the_database_has_closed_it(

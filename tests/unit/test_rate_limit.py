@@ -37,6 +37,16 @@ def test_a_burst_is_let_through_and_then_one_at_the_rate() -> None:
         clock.now += 1000
 
 
+def test_addresses_whose_buckets_are_full_again_are_forgotten() -> None:
+    clock = Clock()
+    limit = RateLimit(1 / 100, 3, clock)
+    for address in ("192.0.2.1", "2001:db8::1"):
+        assert limit.take(address)
+    clock.now += 101
+    assert limit.take("192.0.2.2")
+    assert limit._full_at.keys() == set(networks("192.0.2.2"))
+
+
 def test_a_wait_is_at_least_one_second_and_asking_takes_no_token() -> None:
     clock = Clock()
     limit = RateLimit(100, 1, clock)
