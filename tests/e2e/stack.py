@@ -154,6 +154,14 @@ class Stack:
         """Return votes by key, as the result service shows them."""
         return {option["key"]: option["votes"] for option in self.results()["options"]}
 
+    def settled_tally(self) -> dict[str, int]:
+        """Wait until each accepted vote is counted and shown; return votes by key."""
+        eventually(self.drained)
+        ((counted,),) = self.rows(
+            "SELECT sum(votes) FROM tallies JOIN polls ON poll = poll_box(slug, round) WHERE slug = 'default'"
+        )
+        return eventually(lambda: tally if sum((tally := self.tally()).values()) == (counted or 0) else {})
+
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """Run a query; return its rows."""
         with psycopg.connect(self.state["database_url"]) as connection:

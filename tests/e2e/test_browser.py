@@ -111,7 +111,7 @@ def votes_per_second(page: Page, stack: Stack) -> list[str]:
 
 
 def test_two_browsers_are_two_voters(stack: Stack, open_browser: OpenBrowser) -> None:
-    before = stack.tally()["a"]
+    before = stack.settled_tally()["a"]
     for _ in range(2):
         page = open_browser().new_page()
         page.goto(stack.vote_url)
@@ -126,7 +126,7 @@ def test_both_pages_work_without_javascript(stack: Stack, open_browser: OpenBrow
     page.get_by_role("button", name="Dogs").click()
     expect(page.get_by_role("status")).to_contain_text("Your vote for Dogs is in")
     expect(page.get_by_role("button", name="Dogs")).to_have_attribute("aria-pressed", "true")
-    eventually(stack.drained)
+    stack.settled_tally()
     page.get_by_role("link", name="See the live result").click()
     expect(page).to_have_url(f"{stack.result_url}/")
     shown = votes(page, "b")
@@ -142,8 +142,7 @@ def test_a_browser_without_cookies_is_told_so_instead_of_voting_twice(
     preferences = tmp_path / "Default" / "Preferences"
     preferences.parent.mkdir()
     preferences.write_text(json.dumps({"profile": {"default_content_setting_values": {"cookies": 2}}}))  # 2: block
-    eventually(stack.drained)
-    before = stack.tally()
+    before = stack.settled_tally()
     browser = chromium.browser_type.launch_persistent_context(
         tmp_path, executable_path=require("chromium", "chromium"), args=QUIET, java_script_enabled=script
     )
@@ -160,8 +159,7 @@ def test_a_browser_without_cookies_is_told_so_instead_of_voting_twice(
                 expect(page.locator("h1")).to_have_text("Cookies are needed")
             expect(page.locator("main")).to_contain_text("Allow cookies for this site in your browser's settings")
         page.screenshot(path=artefacts / f"no-cookies-{'script' if script else 'plain'}.png")
-    eventually(stack.drained)
-    assert stack.tally() == before
+    assert stack.settled_tally() == before
 
 
 def test_the_ballot_works_with_the_keyboard_alone(stack: Stack, context: BrowserContext) -> None:

@@ -10,7 +10,6 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from tests.e2e.stack import Stack
-from tests.waiting import eventually
 from voting.result.watcher import FRAME_SECONDS
 
 
@@ -107,7 +106,7 @@ def test_a_socket_for_an_unknown_poll_is_refused(stack: Stack) -> None:
 
 def test_the_page_has_the_real_numbers_before_any_script_runs(stack: Stack) -> None:
     httpx.post(stack.vote_url, data={"vote": "a"})
-    eventually(stack.drained)
+    stack.settled_tally()
     snapshot = stack.results()
     page = httpx.get(stack.result_url).text
     for option in snapshot["options"]:
