@@ -336,7 +336,7 @@ MUTANTS = (
         "polls/vote_parser.py",
         (("if version != self._seals:", "if False:"),),
         ("closing",),
-        ("votes locked",),
+        ("clocks wrong",),
     ),
 )
 PROMISES_BROKEN = {
