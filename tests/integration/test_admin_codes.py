@@ -99,7 +99,7 @@ async def test_revoked_and_replaced_codes_are_refused_and_new_ones_are_the_same_
 
 
 async def test_what_is_named_wrongly_is_refused_with_its_place(client: httpx.AsyncClient) -> None:
-    slug = await make(client)
+    slug = await make(client, access="code")
     path = f"/api/polls/{slug}/codes"
     for action in ("revoke", "replace", "renew"):
         answer = await client.post(f"{path}/{action}", json={"numbers": [1]})
@@ -129,7 +129,7 @@ async def test_what_is_named_wrongly_is_refused_with_its_place(client: httpx.Asy
 
 
 async def test_a_list_has_a_largest_size_and_a_largest_number_of_changes(client: httpx.AsyncClient) -> None:
-    slug = await make(client)
+    slug = await make(client, access="code")
     path = f"/api/polls/{slug}/codes"
     assert len(await make_codes(client, f"polls/{slug}", MAX_SERIAL - 1)) == MAX_SERIAL - 1
     full = await client.post(path, json={"count": 2})
@@ -230,6 +230,7 @@ async def test_a_poll_with_codes_is_opened_only_when_there_are_some(client: http
     assert (await patch(client, slug, state="open")).status_code == 200
     assert refusal(await patch(client, slug, access="open")) == (409, "not_draft")
     plain = await make(client)
+    assert refusal(await client.post(f"/api/polls/{plain}/codes", json={"count": 1})) == (409, "not_with_codes")
     await patch(client, plain, state="open")
     assert refusal(await patch(client, plain, access="code")) == (409, "not_draft")
     assert (await patch(client, plain, access="browser")).status_code == 200
@@ -252,14 +253,14 @@ async def test_a_copy_has_no_codes_a_reset_keeps_them_and_a_deletion_deletes_the
 
 
 async def test_two_requests_at_once_make_different_codes(client: httpx.AsyncClient) -> None:
-    slug = await make(client)
+    slug = await make(client, access="code")
     made = await asyncio.gather(*(make_codes(client, f"polls/{slug}", 20) for _ in range(2)))
     assert len({*made[0], *made[1]}) == 40
     assert (await status(client, f"polls/{slug}"))["made"] == 40
 
 
 async def test_two_requests_at_once_do_not_give_a_poll_two_lists(client: httpx.AsyncClient) -> None:
-    slug = await make(client)
+    slug = await make(client, access="code")
     session, _ = await make_session(client, slug)
     paths = (f"polls/{slug}", f"sessions/{session}")
     answers = await asyncio.gather(*(client.post(f"/api/{path}/codes", json={"count": 1}) for path in paths))

@@ -73,6 +73,11 @@ async def make(change: Change, owner: Owner, count: int, *, expected: str | None
         expected: `version` of the list that the caller has seen, to be refused with 412 if it has changed since.
     """
     found = await _own(change, owner, expected)
+    if owner.poll is not None and (await read_poll(change.connection, owner.poll)).poll.access != "code":
+        message = translatable(
+            "This poll does not ask for voting codes. Choose “People with a voting code” under “Who may vote?” first."
+        )
+        raise Problem(409, "not_with_codes", message)
     if found.codes is None and found.owner.session:
         await require_one_list(change.connection, found.owner.session, found.polls)
     codes = found.codes or CodeList(new_key())

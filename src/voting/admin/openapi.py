@@ -55,9 +55,9 @@ REFUSALS = {
     409: "The poll cannot go to this state (`transition`), was opened (`not_draft`), is closed (`closed`), has votes "
     "(`has_votes`), is the default poll (`default_poll`), cannot be read (`bad_poll`), is the last of the session "
     "(`last_poll`) or not in it (`not_in_session`), or its address is taken (`slug_taken`). "
-    "Voting codes: there are none (`no_codes`), they are those of another session or poll (`session_codes`, "
-    "`poll_codes`), an open poll uses them (`codes_in_use`), they would be too many (`too_many_codes`, "
-    "`too_many_changes`), or they cannot be read (`bad_codes`).",
+    "Voting codes: there are none (`no_codes`), the poll does not ask for any (`not_with_codes`), they are those of "
+    "another session or poll (`session_codes`, `poll_codes`), an open poll uses them (`codes_in_use`), they would be "
+    "too many (`too_many_codes`, `too_many_changes`), or they cannot be read (`bad_codes`).",
     412: "It has changed since you loaded it (`changed`).",
     413: "The body is too large (`too_large`).",
     415: "The body is not application/json (`content_type`).",
