@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-RECORD = "final.json"
 MIN_FINGERPRINT = 16  # characters, as pages show
 
 
@@ -15,21 +14,22 @@ MIN_FINGERPRINT = 16  # characters, as pages show
 def verify(ballots: Path, record: Path | None, fingerprint: str) -> None:
     """Count published ballots again, and compare them with the record.
 
-    BALLOTS is the list as downloaded from /p/POLL/ballots.csv. RECORD is the record from /p/POLL/final.json; by default
-    final.json in the same folder. Nothing is sent anywhere. The exit code is 0 only if everything agrees.
+    BALLOTS is the list of ballots, and RECORD the record, as downloaded from the page "Is my vote in?". By default,
+    trip-round-1-final.json belongs to trip-round-1-ballots.csv, and final.json to ballots.csv. Nothing is sent.
+    The exit code is 0 only if everything agrees.
 
-    Example: voting verify ballots.csv final.json
+    Example: ./voting verify trip-round-1-ballots.csv
     """
     from voting.operate import verify as work
     from voting.polls.record import BadBallots, BadRecord
 
     if 0 < len(fingerprint.strip()) < MIN_FINGERPRINT:
         raise click.BadParameter(f"give at least {MIN_FINGERPRINT} characters of it", param_hint="--fingerprint")
-    path = record or ballots.with_name(RECORD)
+    path = record or ballots.with_name(ballots.name.rpartition("ballots")[0] + "final.json")
     try:
         final = work.read_record(path)
     except OSError as error:
-        raise click.ClickException(f"{path}: {error.strerror}; download it from the poll's page, {RECORD}") from None
+        raise click.ClickException(f"{path}: {error.strerror}; download it from the poll's page") from None
     except BadRecord as error:
         raise click.ClickException(f"{path} is not a record: {error}") from None
     try:
