@@ -143,8 +143,11 @@ async def test_an_earlier_round_keeps_its_record(result: Result, database_url: s
     result.run("UPDATE polls SET round = 2, state = 'draft' WHERE slug = 'x'")
     await result.has_read("x")
     assert [(await result.get(f"{path}?round=1")).content for path in PATHS[:2]] == before
-    assert (await result.get("/p/x/final.json")).status_code == 404
-    assert "Round 1" in (await result.get("/p/x/ballots?round=1&lang=en")).text
+    assert [(await result.get(path)).content for path in PATHS[:2]] == before, "until the next round is opened"
+    assert "Round 1" in (await result.get("/p/x/ballots?lang=en")).text
+    result.run("UPDATE polls SET state = 'open' WHERE slug = 'x'")
+    await result.has_read("x")
+    assert [(await result.get(path)).status_code for path in PATHS] == [404] * 3
     for text in ("0", "3", "x", "9" * 10, "-1", "²"):
         answer = await result.get("/p/x/final.json", params={"round": text}, headers={"accept": "application/json"})
         assert (answer.status_code, answer.json()["reason"]) == (404, "unknown_round")

@@ -122,7 +122,7 @@ class RecordEndpoints:
         return Response(self._pages.render("ballots.html", reader, **context), headers=headers)
 
     async def _find(self, request: Request) -> _Round:
-        """Return the round that a request names, by default the current one; or raise a `Problem`."""
+        """Return the round that a request names, by default the last that was opened; or raise a `Problem`."""
         key = Key("poll", request.path_params.get("poll", DEFAULT_POLL))
         if loading := self._hub.load(key):
             await asyncio.shield(loading)
@@ -204,7 +204,8 @@ def _parse(text: str) -> Record:
 
 def _round(text: str | None, poll: Poll) -> int:
     if text is None:
-        return poll.round
+        is_new = poll.state == "draft" and poll.round > 1
+        return poll.round - is_new
     if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= poll.round:
         raise Problem(404, "unknown_round", translatable("This poll has no such round."))
     return int(text)
