@@ -25,6 +25,7 @@ VOTERS = 60  # in the default poll
 AROUND = 0.3  # seconds before and after the closing, between which a fault begins
 NOTICE = 1.2  # seconds from the last preparations to the closing
 FINAL = 15.0  # seconds after the fault, in which the round has to be final
+MOST = 20  # closings until a mutant is noticed; most are in the first or second
 LONGEST = {"vote": 1.5, "worker": 7.0}  # seconds of a fault of these parts; of others 3
 OVER = {"closed", "not_open"}  # reasons of refusals
 
@@ -67,7 +68,7 @@ def closing(config: RunConfig) -> dict[str, object]:
         run_under_load(config, admin=True, votes=2, visitors=VISITORS, voters=VOTERS, **options) as run,
         Host(run.system) as host,
     ):
-        number = config.repetitions or int(config.brief_or_full(6, 50))
+        number = config.repetitions or (MOST if config.source else int(config.brief_or_full(6, 50)))
         closings = _Closings(run, host, rng)
         faults = config.attacks or tuple(FAULTS)
         plan = zip(_in_turn(rng, faults), _in_turn(rng, WAYS), _in_turn(rng, tuple(KINDS)), strict=False)
