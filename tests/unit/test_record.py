@@ -81,7 +81,7 @@ def test_a_ballot_that_was_added_removed_changed_or_doubled_is_found(tmp_path: P
     assert "✗ the list has 59 ballots, and the record 60" in found["removed"]
     assert f"✗ choice '{own}': " in found["changed"]
     assert f"✗ choice '{other.decode()}': " in found["changed"]
-    assert "✗ 1 ballots repeat a tracker" in found["doubled"]
+    assert "✗ repeated trackers: 1; the first is" in found["doubled"]
     assert found["swapped"].count("✗") == 1
     assert "✗ the list has a choice that the poll does not allow" in found["forbidden"]
 
@@ -126,7 +126,7 @@ def test_a_record_with_a_new_fingerprint_differs_from_the_one_that_was_noted(tmp
     ("ballots", "record", "expected"),
     [
         (b"", "", "is not a record: not JSON"),
-        (b"", "{}", "is not a record: its poll is not valid"),
+        (b"", "{}", "is not a record: its poll is not valid: a value has a wrong type"),
         (b"tracker\r\n", published("single")[1], "is not a list of ballots: its first line is not tracker,choice"),
         (header_line() + b"1234,a\r\n", published("single")[1], "is not a list of ballots: line 2 is not"),
     ],

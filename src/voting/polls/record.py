@@ -72,8 +72,10 @@ def parse_record(text: str | bytes) -> Record:
         raise BadRecord("it is not valid Unicode") from None
     try:
         poll = Poll.from_parts(data.get("poll"), data.get("question"), data.get("options"), _meaning(data))  # type: ignore[arg-type]
-    except (BadPoll, TypeError) as error:
+    except BadPoll as error:
         raise BadRecord(f"its poll is not valid: {error}") from None
+    except TypeError:
+        raise BadRecord("its poll is not valid: a value has a wrong type") from None
     keys = {option.key for option in poll.options}
     if poll.kind == "rating" and not keys <= set(map(str, SCALES[poll.scale or 5])):
         raise BadRecord("its options are not the numbers of its scale")
@@ -177,7 +179,7 @@ def faults_of_ballots(record: Record, count: BallotCount) -> list[str]:
     """Return how a list of ballots differs from a record; none if it is the list that was published."""
     faults = []
     if count.duplicates:
-        faults.append(f"{count.duplicates:,} ballots repeat a tracker; the first is {count.first_duplicate}")
+        faults.append(f"repeated trackers: {count.duplicates:,}; the first is {count.first_duplicate}")
     if bad := [choice for choice in count.choices if not record.poll.accepts(choice)]:
         faults.append(f"the list has a choice that the poll does not allow: {bad[0][:50]!a}")
     if count.ballots != record.total:

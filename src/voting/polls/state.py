@@ -37,7 +37,7 @@ def transition(state: State, to: State) -> Action | None:
     if action is None or action == "finish":
         actions = {action for (before, _), action in TRANSITIONS.items() if before == state and action != "finish"}
         ways = " or ".join(f"{action} it" for action in sorted(actions))
-        raise ForbiddenTransition(f"a poll that is {state} cannot become {to}; you can {ways}")
+        raise ForbiddenTransition(f"a poll cannot go from {state} to {to}; you can {ways}")
     return action
 
 

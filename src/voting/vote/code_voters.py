@@ -74,13 +74,13 @@ class CodeVoters:
         Args:
             scope: the ASGI scope.
             codes: the list of the poll.
-            typed: the form field `code`; if it is empty, the cookie decides.
+            typed: the form field `code`; if it is blank, the cookie decides.
             cookies: the Cookie header.
 
         Raises:
             Problem: there is no code, or it is not valid, or too many wrong ones have come from this address.
         """
-        if not typed:
+        if not typed.strip():
             serial = self.remembered(codes, cookies)
             if serial is None:
                 message = translatable("This poll needs a voting code. Open the ballot, type your code, and vote.")
