@@ -59,6 +59,7 @@ async def test_a_code_is_one_voter_in_every_browser_and_its_cookie_is_enough_the
     [
         (None, "no_code"),
         ("", "no_code"),
+        ("  ", "no_code"),
         ("0000-0000-0000-0001", "code_typo"),
         (code(1)[:-1], "code_typo"),
         ("0000-0000-0000-0000", "unknown_code"),
