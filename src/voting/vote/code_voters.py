@@ -80,7 +80,7 @@ class CodeVoters:
         Raises:
             Problem: there is no code, or it is not valid, or too many wrong ones have come from this address.
         """
-        if not typed.strip():
+        if not typed.strip(b" +"):  # a form sends a blank as +
             serial = self.remembered(codes, cookies)
             if serial is None:
                 message = translatable("This poll needs a voting code. Open the ballot, type your code, and vote.")
