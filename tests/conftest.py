@@ -112,7 +112,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     yield Servers(redis_url, database_url)
     for part, process in zip((valkey, postgres), processes, strict=True):
         process.send_signal(part.stop_signal)
-        process.wait(10)
+        process.wait(60)
     data.close()
 
 

@@ -67,12 +67,12 @@ class Aws:
             "Content-Type": "application/x-amz-json-1.1",
             "Authorization": "AWS4-HMAC-SHA256 Credential=testing/20260101/eu-central-1/ssm/aws4_request",
         }
-        answer = httpx.post(self.url, content=json.dumps(request), headers=headers)
+        answer = httpx.post(self.url, content=json.dumps(request), headers=headers, timeout=60)
         assert answer.status_code == 200, answer.text
 
     def allow(self, requests: int) -> None:
         """From now on, so many requests are not checked for the right to make them; then all are."""
-        assert httpx.post(f"{self.url}/moto-api/reset-auth", content=str(requests)).status_code == 200
+        assert httpx.post(f"{self.url}/moto-api/reset-auth", content=str(requests), timeout=60).status_code == 200
 
 
 @pytest.fixture(scope="session")

@@ -150,7 +150,7 @@ def test_a_release_that_dead_letters_come_with_is_taken_back(installation: Insta
     installation.unpack("0.5.0", VOTING_VERSION="0.1.0")
     installation.compose.sql("INSERT INTO dead_letters VALUES (2, 0, 'x', 'y', now() + interval '1 hour')")
     try:
-        done = installation.deploy("0.5.0", DEPLOY_PATIENCE="30")
+        done = installation.deploy("0.5.0", DEPLOY_PATIENCE="60")
     finally:
         installation.compose.sql("DELETE FROM dead_letters WHERE entry_ms = 2")
     assert done.returncode == 1

@@ -45,8 +45,12 @@ class Phone:
         return self.frames[-1][0]
 
     async def vote(self, vote_url: str, slug: str, choice: str) -> httpx.Response:
-        """Send a vote."""
-        return await self._client.post(f"{vote_url}/p/{slug}", data={"vote": choice}, headers=self._headers)
+        """Send a vote, again while the service is busy; return the last response."""
+        while True:
+            response = await self._client.post(f"{vote_url}/p/{slug}", data={"vote": choice}, headers=self._headers)
+            if response.status_code != 503:
+                return response
+            await asyncio.sleep(0.1)
 
 
 class Audience:

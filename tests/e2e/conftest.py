@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 
 from tests.conftest import require
 from tests.e2e.stack import Stack
 
 QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-sandbox"]
+expect.set_options(timeout=30_000)  # like `eventually`: it only ends a test that hangs
 
 
 @pytest.fixture(scope="session")

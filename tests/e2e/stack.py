@@ -52,6 +52,18 @@ def free_port() -> int:
     raise AssertionError("no port is left")
 
 
+@contextmanager
+def stopped(*pids: int) -> Iterator[None]:
+    """Stop processes (SIGSTOP) inside the block."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
 class Stack:
     """A `voting up` that can be stopped and started again on the same data."""
 
@@ -107,17 +119,12 @@ class Stack:
     @contextmanager
     def frozen(self, *names: str) -> Iterator[None]:
         """Stop parts and their children (SIGSTOP) inside the block, so that they answer nothing."""
-        parents = [str(self.pid(name)) for name in names]
-        command = ["ps", "-o", "pid=", "--ppid", ",".join(parents)]
-        found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
-        pids = [int(pid) for pid in (*parents, *found)]
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
+        parents = [self.pid(name) for name in names]
+        with stopped(*parents):  # first, so that they get no more children
+            command = ["ps", "-o", "pid=", "--ppid", ",".join(map(str, parents))]
+            found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+            with stopped(*map(int, found)):
+                yield
 
     @property
     def state(self) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """`voting admin` as a process: it starts and stops cleanly, and browsers sign in as people do."""
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 
 from tests.e2e.conftest import OpenBrowser
 from tests.e2e.service import Service
+from tests.e2e.stack import free_port
 from tests.http_server import Handler, serving
 from tests.integration.admin import KEY, PASSWORD
 from tests.integration.cluster import Cluster
@@ -21,8 +21,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     folder = tmp_path_factory.mktemp("admin")
     cluster = Cluster(folder / "database")
     cluster.migrate(("admin", PASSWORD))
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        number: int = sock.getsockname()[1]
+    number = free_port()
     url = cluster.url_of("voting_admin", PASSWORD)
     service = Service("admin", folder, DATABASE_URL=url, ADMIN_KEY=KEY, ADMIN_PORT=str(number), HOST="127.0.0.1")
     eventually(lambda: httpx.get(f"http://127.0.0.1:{number}/readyz", verify=PLAIN).status_code == 200)

@@ -125,6 +125,7 @@ def test_with_replace_it_goes_back_while_everything_runs(loaded: Stack, saved: P
     first = contents(loaded)
     httpx.post(loaded.vote_url, data={"vote": "b"})
     eventually(lambda: contents(loaded) != first)
+    eventually(loaded.drained)
     assert voting("restore", str(saved), "--data", str(loaded.data), "--replace").returncode == 0
     assert contents(loaded) == first
     tally = {choice: votes for poll, choice, votes in first["tallies"] if poll == "default"}
@@ -148,6 +149,7 @@ def test_after_a_restore_polls_are_as_open_as_in_the_backup_and_later_ones_are_g
 
 
 def test_a_database_that_is_not_empty_is_left_alone_without_replace(loaded: Stack, saved: Path) -> None:
+    eventually(loaded.drained)
     before = contents(loaded)
     run = voting("restore", str(saved), "--data", str(loaded.data))
     assert run.returncode == 1
@@ -317,7 +319,7 @@ def test_after_a_restore_from_a_broker_whose_clock_was_ahead_a_new_vote_still_wi
             connection.execute("UPDATE polls SET entry_ms = %s, entry_seq = %s", ahead)
         with loaded.broker() as broker:
             eventually(lambda: broker.xinfo_stream("votes")["last-generated-id"] == str(ahead).encode())
-        before = loaded.tally()
+        before = loaded.settled_tally()
         receipt = httpx.post(loaded.vote_url, data={"vote": "a"}, headers={"accept": "application/json"}).json()[
             "receipt"
         ]

@@ -27,7 +27,7 @@ def open_page(stack: Stack, browser: BrowserContext, path: str) -> Page:
 
 
 def question(page: Page, text: str) -> None:
-    expect(page.get_by_role("heading")).to_have_text(text, timeout=15_000)
+    expect(page.get_by_role("heading")).to_have_text(text)
 
 
 def test_a_ballot_changes_by_itself_when_the_poll_opens_closes_and_is_reset(
@@ -36,17 +36,17 @@ def test_a_ballot_changes_by_itself_when_the_poll_opens_closes_and_is_reset(
     page = open_page(stack, open_browser(), make_poll(stack, "f-states", state="draft"))
     expect(page.locator("#page")).to_contain_text("Voting has not opened yet.")
     change_poll(stack, "f-states", "state = 'open'")
-    page.get_by_role("button", name="Soup").click(timeout=15_000)
+    page.get_by_role("button", name="Soup").click()
     expect(page.locator("#status")).to_contain_text("Your vote for Soup is in")
     change_poll(stack, "f-states", "state = 'closed'")
-    expect(page.locator("#page")).to_contain_text("Voting is closed.", timeout=15_000)
+    expect(page.locator("#page")).to_contain_text("Voting is closed.")
     expect(page.locator("#status")).to_have_text("Your vote: Soup")
     change_poll(stack, "f-states", "state = 'draft', round = 2")
-    expect(page.locator("#page")).to_contain_text("Voting has not opened yet.", timeout=15_000)
+    expect(page.locator("#page")).to_contain_text("Voting has not opened yet.")
     change_poll(stack, "f-states", "state = 'open'")
-    expect(page.get_by_role("button", name="Soup")).to_have_attribute("aria-pressed", "false", timeout=15_000)
+    expect(page.get_by_role("button", name="Soup")).to_have_attribute("aria-pressed", "false")
     execute(stack, "DELETE FROM polls WHERE slug = 'f-states'")
-    expect(page.get_by_role("heading")).to_have_text("Page not found", timeout=15_000)
+    expect(page.get_by_role("heading")).to_have_text("Page not found")
 
 
 def test_a_phone_follows_the_session(stack: Stack, open_browser: OpenBrowser) -> None:
@@ -76,10 +76,10 @@ def test_what_is_being_chosen_stays_when_only_the_time_changes(stack: Stack, ope
     page = open_page(stack, open_browser(), make_poll(stack, "f-time", "multiple"))
     page.get_by_label("Salad").check()
     change_poll(stack, "f-time", "closes_at = now() + interval '50 seconds'")
-    expect(page.locator("#due")).to_have_text(re.compile(r"Closes in .?0:[34]\d"), timeout=15_000)
+    expect(page.locator("#due")).to_have_text(re.compile(r"Closes in .?0:[34]\d"))
     expect(page.get_by_label("Salad")).to_be_checked()
     change_poll(stack, "f-time", "results = 'hidden'")
-    expect(page.locator("#after")).to_have_text("The host shows the result.", timeout=15_000)
+    expect(page.locator("#after")).to_have_text("The host shows the result.")
     expect(page.get_by_label("Salad")).to_be_checked()
 
 
@@ -150,7 +150,7 @@ def test_without_a_socket_the_page_is_fetched_every_few_seconds(stack: Stack, op
     browser.route_web_socket(SOCKET, lambda socket: socket.close())
     page = open_page(stack, browser, make_poll(stack, "f-poll"))
     change_poll(stack, "f-poll", "state = 'closed'")
-    expect(page.locator("#page")).to_contain_text("Voting is closed.", timeout=10_000)
+    expect(page.locator("#page")).to_contain_text("Voting is closed.")
 
 
 def test_a_vote_that_arrives_after_the_end_is_refused_and_the_page_says_so(
@@ -178,7 +178,7 @@ def test_a_vote_without_an_answer_is_not_called_uncounted_when_the_poll_has_clos
     change_poll(stack, "f-unsure", "state = 'closed'")
     eventually(lambda: "Voting is closed" in httpx.get(f"{stack.vote_url}/p/f-unsure").text)
     page.unroute("**/p/f-unsure")
-    expect(page.locator("#status")).to_contain_text("It is not known whether it was counted.", timeout=15_000)
+    expect(page.locator("#status")).to_contain_text("It is not known whether it was counted.")
 
 
 def test_without_javascript_a_voter_stays_in_the_session(stack: Stack, open_browser: OpenBrowser) -> None:
@@ -194,7 +194,7 @@ def test_without_javascript_a_voter_stays_in_the_session(stack: Stack, open_brow
     page.get_by_role("link", name="Deutsch").click()
     page.get_by_role("link", name="English").click()
     page.get_by_role("button", name="Soup").click()
-    expect(page.locator(".state-card")).to_have_text("Your vote is in.", timeout=20_000)
+    expect(page.locator(".state-card")).to_have_text("Your vote is in.")
     step(stack, code, "f-plain2")
     question(page, "The question of f-plain2?")
 

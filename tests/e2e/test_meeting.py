@@ -70,6 +70,8 @@ async def test_500_people_follow_four_polls_and_every_tally_is_exact(stack: Stac
             await audience.wait_for(shows(slug, "draft"))
             await change(host, f"/api/polls/{slug}", state="open")
             await audience.wait_for(shows(slug, "open"))
+            ballot = f"{stack.vote_url}/p/{slug}"
+            await until(lambda url=ballot: "state-card" not in httpx.get(url, verify=PLAIN).text)  # type: ignore[misc]
             choices = [randomly.choice(CHOICES[poll["kind"]]) for _ in audience.phones]
             async with connect(f"ws{stack.result_url.removeprefix('http')}/p/{slug}/ws") as wall:
                 responses = await audience.vote(slug, choices)

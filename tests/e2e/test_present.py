@@ -127,7 +127,7 @@ def test_the_countdown_is_right_where_the_clock_is_wrong(stack: Stack, open_brow
     expect(page.locator("#phase")).to_have_text(re.compile(r"^Closes: \d\d:\d\d"))
     change_poll(stack, slug, "closes_at = now() + interval '12 seconds'")
     expect(page.locator("#phase.soon")).to_have_text(re.compile("^Closes in \u20660:"))
-    expect(page.locator("#phase")).to_have_text("Closed", timeout=20_000)
+    expect(page.locator("#phase")).to_have_text("Closed")
 
 
 def test_the_wall_follows_its_session_in_full_screen_and_its_controls_fade(
@@ -155,11 +155,11 @@ def test_the_wall_follows_its_session_in_full_screen_and_its_controls_fade(
     expect(page.locator("#phase")).to_have_text("Closed")
     expect(page.locator("#state")).to_have_text("Final result")
     assert page.evaluate("window.same && !!document.fullscreenElement")
-    expect(page.locator(".keys")).to_have_css("opacity", "0", timeout=8000)
+    expect(page.locator(".keys")).to_have_css("opacity", "0")
     page.mouse.move(100, 100)
     expect(page.locator(".keys")).to_have_css("opacity", "1")
     page.keyboard.press("Tab")
-    expect(page.locator("html")).to_have_class(re.compile("idle"), timeout=8000)
+    expect(page.locator("html")).to_have_class(re.compile("idle"))
     expect(page.locator(".languages, .keys").filter(has=page.locator(":focus"))).to_have_css("opacity", "1")
 
 
@@ -176,6 +176,6 @@ def test_a_result_page_shows_what_was_hidden_without_a_reload_and_without_javasc
     page.evaluate("window.same = true")
     change_poll(stack, "secret", "state = 'closed'")
     for each in (page, plain):
-        expect(each.locator("[data-key=a] .votes")).to_have_text("3 votes", timeout=10_000)
+        expect(each.locator("[data-key=a] .votes")).to_have_text("3 votes")
         expect(each.locator("#phase")).to_have_text("Closed")
     assert page.evaluate("window.same")

@@ -73,7 +73,7 @@ def test_a_voter_finds_the_own_ballot_and_counts_all_of_them_again(
     page.screenshot(path=artefacts / f"ballot-tracker-{kind}.png", full_page=True)
 
     close_poll(stack, f"r-{kind}")
-    expect(page.locator(".state-card")).to_have_text("Voting is closed.", timeout=15_000)
+    expect(page.locator(".state-card")).to_have_text("Voting is closed.")
     expect(page.locator("#status")).to_have_text(f"Your vote: {' · '.join(CHOICES[kind][0])}")
     page.emulate_media(color_scheme="dark")
     page.screenshot(path=artefacts / f"ballot-closed-{kind}.png", full_page=True)
@@ -167,19 +167,19 @@ def test_all_pages_say_closing_until_the_last_vote_is_counted_and_then_final(
             expect(page.locator("#state")).to_have_text("Closing …: the last votes are being counted")
         plain.goto(f"{stack.result_url}/p/{slug}")
         expect(plain.locator("#phase")).to_have_text("Closing …")
-        expect(ballot.locator(".state-card")).to_have_text("Voting is closed.", timeout=15_000)
+        expect(ballot.locator(".state-card")).to_have_text("Voting is closed.")
         host.screenshot(path=artefacts / "control-closing.png", full_page=True)
         result.screenshot(path=artefacts / "result-closing.png", full_page=True)
         wall.screenshot(path=artefacts / "present-closing.png")
         ballot.get_by_role("link", name="Is my vote in?").click()
         expect(ballot.locator("main")).to_contain_text("Voting is closing: the last votes are being counted.")
 
-    expect(host.locator(".condition .pill")).to_have_text("Final result", timeout=20_000)
+    expect(host.locator(".condition .pill")).to_have_text("Final result")
     expect(host.locator("#total")).to_have_text("1")
     for page in live:
-        expect(page.locator("#state")).to_have_text("Final result", timeout=20_000)
+        expect(page.locator("#state")).to_have_text("Final result")
         expect(page.locator("[data-key=b] .votes")).to_have_text("1 vote")
-    expect(plain.locator("#state")).to_have_text("Final result", timeout=20_000)  # it loads itself again
+    expect(plain.locator("#state")).to_have_text("Final result")  # it loads itself again
     assert [page.evaluate("window.same") for page in (host, *live)] == [True] * 4
     host.screenshot(path=artefacts / "control-final.png", full_page=True)
     result.screenshot(path=artefacts / "result-final.png", full_page=True)
@@ -263,12 +263,12 @@ def test_the_way_to_the_ballots_is_shown_only_while_the_result_is_public(
     page.get_by_role("button", name="Soup").click()
     own = tracker_on(page)
     close_poll(stack, "r-hidden")
-    expect(page.locator(".state-card")).to_have_text("Voting is closed.", timeout=15_000)
+    expect(page.locator(".state-card")).to_have_text("Voting is closed.")
     link = page.get_by_role("link", name="Is my vote in?")
     expect(link).to_be_hidden()
     assert httpx.get(f"{stack.result_url}{path}/ballots").status_code == 404
     change_poll(stack, "r-hidden", "results = 'live'")
-    expect(link).to_have_attribute("href", f"{stack.vote_url}{path}/ballots?tracker={own}", timeout=15_000)
+    expect(link).to_have_attribute("href", f"{stack.vote_url}{path}/ballots?tracker={own}")
     change_poll(stack, "r-hidden", "results = 'hidden'")
     expect(link).to_be_hidden(timeout=15_000)
 

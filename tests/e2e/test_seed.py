@@ -31,10 +31,10 @@ def seed(**environment: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_classic_3000_votes_arrive_exactly_everywhere_and_after_a_restart(fresh: Stack) -> None:
     with connect(f"ws://127.0.0.1:{fresh.result_port}/ws") as socket:
-        first = socket.recv(timeout=5)
+        first = socket.recv(timeout=30)
         run = seed(VOTE_URL=fresh.vote_url, RESULT_URL=fresh.result_url)
         assert run.returncode == 0, run.stdout + run.stderr
-        frames = {first, socket.recv(timeout=5)}
+        frames = {first, socket.recv(timeout=30)}
     assert len(frames) == 2
     assert "3000 accepted, 0 refused or failed" in run.stdout
     assert fresh.tally() == {"a": 2000, "b": 1000}

@@ -16,11 +16,11 @@ import httpx
 import pytest
 
 from tests.e2e.load import VOTES, LoadGenerator
-from tests.e2e.stack import Stack
+from tests.e2e.stack import Stack, free_port
 from tests.waiting import eventually
 
 PARTS = ["valkey", "postgres", "worker-1", "worker-2", "vote", "result", "admin"]
-PORTS = ("--vote-port", "50123", "--result-port", "50124", "--admin-port", "50125")
+PORTS = tuple(word for name in ("vote", "result", "admin") for word in (f"--{name}-port", str(free_port())))
 
 
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -28,7 +28,7 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         [sys.executable, "-m", "voting", *arguments],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=90,
         check=False,
         env=os.environ | environment,  # noqa: TID251
     )
@@ -73,19 +73,11 @@ def test_killing_a_worker_valkey_and_postgres_under_votes_loses_and_doubles_noth
 def test_while_the_database_is_silent_votes_are_taken_and_the_result_says_that_it_is_old(own: Stack) -> None:
     httpx.post(own.vote_url, data={"vote": "a"})
     eventually(lambda: own.tally() == {"a": 1, "b": 0})
-    postmaster = own.pid("postgres")
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(postmaster)], capture_output=True, text=True, check=True)
-    everything = [postmaster, *map(int, found.stdout.split())]
-    for pid in everything:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        eventually(lambda: own.results()["stale_since"] is not None, within=3.5)
+    with own.frozen("postgres"):
+        eventually(lambda: own.results()["stale_since"] is not None)
         assert httpx.post(own.vote_url, data={"vote": "b"}).status_code == 200
         assert own.tally() == {"a": 1, "b": 0}
         assert "Last known result" in httpx.get(own.result_url).text
-    finally:
-        for pid in everything:
-            os.kill(pid, signal.SIGCONT)
     eventually(lambda: own.tally() == {"a": 1, "b": 1}, within=20)
     assert own.results()["stale_since"] is None
     assert own.output.read_text().count("ended") == 0
@@ -174,7 +166,7 @@ def test_a_valkey_without_a_known_process_is_not_started_twice(own: Stack) -> No
     own.process.wait()
     (own.data / "run" / "valkey.started").unlink()  # as if `up` had been killed before it could write it
     again = own.launch()
-    assert again.wait(30) == 1
+    assert again.wait(90) == 1
     assert "another Valkey runs with" in own.output.read_text()
     own.kill("valkey")
     own.start()
@@ -219,7 +211,7 @@ def test_the_launcher_works_if_cdpath_is_set() -> None:
 def test_a_bad_setting_ends_the_start_with_its_name(tmp_path: Path) -> None:
     stack = Stack(tmp_path / "data", OPTIONS="just-one")
     process = stack.launch()
-    assert process.wait(30) == 2
+    assert process.wait(90) == 2
     assert "OPTIONS" in stack.output.read_text()
 
 
@@ -229,7 +221,7 @@ def test_a_signal_during_the_start_stops_it_cleanly(tmp_path: Path) -> None:
     eventually((stack.data / "run" / "postgres.pid").exists, within=30)
     pid = stack.pid("postgres")
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
+    assert process.wait(90) == 0
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert list((stack.data / "run").glob("*.pid")) == []
@@ -333,8 +325,8 @@ def test_admin_listens_on_this_machine_alone_unless_it_is_told_otherwise(tmp_pat
 
 def test_status_exits_with_0_without_a_problem(stack: Stack) -> None:
     eventually(stack.drained)
+    eventually(lambda: command("status", "--data", str(stack.data)).returncode == 0)  # workers report once a second
     run = command("status", "--data", str(stack.data))
-    assert run.returncode == 0, run.stdout
     assert "All is well." in run.stdout
     for part in ("broker", "database", "worker-1", "worker-2", "vote", "result", "admin"):
         assert part in run.stdout
@@ -349,14 +341,14 @@ def test_status_names_a_problem(own: Stack) -> None:
     eventually(lambda: "No worker counts" in command("status", "--data", str(own.data)).stdout)
     for name in ("worker-1", "worker-2"):
         os.kill(own.pid(name), signal.SIGCONT)
-    eventually(lambda: command("status", "--data", str(own.data)).returncode == 0, within=20)
+    eventually(lambda: command("status", "--data", str(own.data)).returncode == 0)
 
 
 def test_status_checks_the_stores_that_the_environment_names(stack: Stack, tmp_path: Path) -> None:
     state = stack.state
     urls = {"REDIS_URL": state["redis_url"], "DATABASE_URL": state["database_url"], "VOTE_URL": stack.vote_url}
     eventually(stack.drained)
-    assert command("status", **urls).returncode == 0
+    eventually(lambda: command("status", **urls).returncode == 0)
     nowhere = command("status", **(urls | {"REDIS_URL": f"unix://{tmp_path}/none.sock"}))
     assert nowhere.returncode == 1
     assert "does not answer" in nowhere.stdout
@@ -377,9 +369,7 @@ def test_a_service_with_bad_settings_names_all_of_them_and_exits_2() -> None:
 
 def test_doctor_finds_nothing_in_what_up_runs_and_a_fault_by_its_fix(stack: Stack) -> None:
     eventually(stack.drained)
-    run = command("doctor", "--data", str(stack.data))
-    assert run.returncode == 0, run.stdout
-    assert "Nothing found." in run.stdout
+    eventually(lambda: "Nothing found." in command("doctor", "--data", str(stack.data)).stdout)
     with stack.broker() as broker:
         broker.config_set("appendfsync", "everysec")
         run = command("doctor", "--data", str(stack.data), "--json")

@@ -164,7 +164,7 @@ async def test_a_batch_notifies_of_all_its_polls_however_long_their_names(databa
         await listener.execute("LISTEN tallies")
         votes = [Vote(slug, voter(1), "a", EntryId(1, 0)) for slug in sorted(names)]
         assert await counting.count(connection, votes, [], traceparent) == 250
-        payloads = [notify.payload async for notify in listener.notifies(timeout=5, stop_after=1)]
+        payloads = [notify.payload async for notify in listener.notifies(timeout=30, stop_after=3)]
     assert len(payloads) == 3
     assert {payload.partition(" ")[2] for payload in payloads} == {traceparent}
     assert {slug for payload in payloads for slug in payload.partition(" ")[0].split(",")} == names

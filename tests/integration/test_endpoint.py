@@ -155,7 +155,7 @@ async def test_every_other_refused_vote_is_not_counted(
 
 
 async def test_a_vote_over_the_rate_limit_is_not_counted(broker: Broker) -> None:
-    async with serving(broker, rate_limit=1, rate_burst=1) as client:
+    async with serving(broker, rate_limit=0.01, rate_burst=1) as client:
         answers = [await client().post("/", data={"vote": "a"}) for _ in range(2)]
         assert answers[0].status_code == 200
         assert refusal(answers[1]) == (429, "rate_limit", "no")

@@ -56,7 +56,7 @@ async def find_nothing(hub: Hub, stop: asyncio.Event) -> None:
 
 
 @asynccontextmanager
-async def serving(**settings: int) -> AsyncIterator[tuple[Hub, ResultMetrics, int]]:
+async def serving(**settings: float) -> AsyncIterator[tuple[Hub, ResultMetrics, int]]:
     """A hub behind a real server; yields it with its metrics and the port."""
     measures = ResultMetrics(metrics.registry("result"))
     hub = Hub(measures)
@@ -128,7 +128,7 @@ async def test_every_viewer_learns_that_the_numbers_are_stale_and_when_they_are_
 
 
 async def test_a_viewer_that_never_reads_is_cut_and_the_others_never_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("voting.result.viewer.STUCK_SECONDS", 0.5)
+    monkeypatch.setattr("voting.result.viewer.STUCK_SECONDS", 4.0)
     monkeypatch.setattr("voting.web.server.CHECK_SECONDS", 0.1)
     async with serving() as (hub, measures, port), connect(f"ws://127.0.0.1:{port}/ws", max_size=None) as viewer:
         await viewer.recv()
@@ -139,10 +139,10 @@ async def test_a_viewer_that_never_reads_is_cut_and_the_others_never_wait(monkey
             revision += 1
             began = time.monotonic()
             show(hub, state(revision, 0, question="long " * 50_000))
-            assert json.loads(await asyncio.wait_for(viewer.recv(), 5))["revision"] == revision
+            assert json.loads(await asyncio.wait_for(viewer.recv(), 30))["revision"] == revision
             slowest = max(slowest, time.monotonic() - began)
         assert value_of(measures.cut) == 5
-        assert slowest < 1
+        assert slowest < 3  # less than STUCK_SECONDS
         for writer in stuck:
             writer.close()
 
@@ -150,8 +150,8 @@ async def test_a_viewer_that_never_reads_is_cut_and_the_others_never_wait(monkey
 async def test_a_dead_connection_is_cut_when_it_answers_no_ping_and_a_living_one_stays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("voting.result.viewer.PING_SECONDS", 0.2)
-    monkeypatch.setattr("voting.result.viewer.SILENT_SECONDS", 0.6)
+    monkeypatch.setattr("voting.result.viewer.PING_SECONDS", 0.5)
+    monkeypatch.setattr("voting.result.viewer.SILENT_SECONDS", 4.0)
     monkeypatch.setattr("voting.web.server.CHECK_SECONDS", 0.1)
     async with serving() as (_, measures, port), connect(f"ws://127.0.0.1:{port}/ws") as viewer:
         writer = await open_without_reading(port)
@@ -190,7 +190,7 @@ async def test_a_viewer_that_leaves_is_forgotten() -> None:
 
 
 async def test_nothing_is_kept_of_the_request_that_opened_a_socket() -> None:
-    async with serving() as (_, measures, port), asyncio.timeout(5):
+    async with serving() as (_, measures, port), asyncio.timeout(60):
         viewers = [await open_without_reading(port) for _ in range(5)]
         gc.collect()
         assert not [each for each in gc.get_objects() if isinstance(each, Request)]
@@ -256,13 +256,13 @@ async def test_nothing_is_read_of_a_viewer_that_does_not_read() -> None:
     [
         ({"viewers_per_address": 1}, {}, 429),
         ({"max_viewers": 1}, {}, 429),
-        ({"rate_limit": 1, "rate_burst": 1}, {}, 429),
+        ({"rate_limit": 0.01, "rate_burst": 1}, {}, 429),
         ({}, {"Origin": "http://evil.example"}, 403),
         ({}, {"Origin": "http://\xe9vil.example"}, 403),
     ],
 )
 async def test_a_viewer_that_is_refused_is_counted(
-    settings: dict[str, int], headers: dict[str, str], status: int
+    settings: dict[str, float], headers: dict[str, str], status: int
 ) -> None:
     async with serving(**settings) as (_, measures, port), connect(f"ws://127.0.0.1:{port}/ws"):
         before = value_of(measures.limited)

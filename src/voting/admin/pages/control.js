@@ -123,12 +123,13 @@ let timer;
 async function beat() {
   clearTimeout(timer);
   if (document.hidden) return; // visibilitychange begins again
+  let trouble = "";
   try {
     if (!busy) await look();
-    if (performance.now() - said > 6000) complain("");
   } catch {
-    complain(control.dataset.lost);
+    trouble = control.dataset.lost;
   }
+  if (performance.now() - said > 6000) complain(trouble);
   clearTimeout(timer);
   timer = setTimeout(beat, EVERY);
 }
