@@ -273,6 +273,23 @@ def test_the_way_to_the_ballots_is_shown_only_while_the_result_is_public(
     expect(link).to_be_hidden(timeout=15_000)
 
 
+@pytest.mark.parametrize("kind", ["single", "multiple"])
+def test_a_vote_that_was_sent_before_the_script_was_loaded_is_remembered(
+    stack: Stack, open_browser: OpenBrowser, kind: str
+) -> None:
+    browser = open_browser()
+    browser.route("**/ballot-*.js", lambda route: route.abort(), times=1)
+    slug = f"r-early-{kind}"
+    page = open_page(stack, browser, make_poll(stack, slug, kind, publish=True))
+    choose(page, kind)
+    own = tracker_on(page)
+    close_poll(stack, slug)
+    expect(page.locator(".state-card")).to_have_text("Voting is closed.")
+    expect(page.locator("#status")).to_have_text(f"Your vote: {' · '.join(CHOICES[kind][0])}")
+    link = page.get_by_role("link", name="Is my vote in?")
+    expect(link).to_have_attribute("href", f"{stack.vote_url}/p/{slug}/ballots?tracker={own}")
+
+
 def test_the_page_of_the_ballots_is_small(stack: Stack, context: BrowserContext) -> None:
     tracker = make_final(stack, "r-small", publish=True)
     page = context.new_page()

@@ -132,6 +132,15 @@ function store(key, accepted) {
   } catch { /* storage is disabled; the vote is accepted */ }
 }
 
+// Store the vote of a page that answers the form, which was sent before this script was loaded.
+function storeAnswer() {
+  const [receipt, tracker] = [...page.querySelectorAll("#status small bdi")].map((each) => each.textContent);
+  if (!receipt) return;
+  const choice = chosenBy(page.querySelector("#ballot [aria-pressed=true]"));
+  const ticket = new URLSearchParams(byId("result")?.search).get("ticket");
+  store(storageKey(), { choice, labels: labelsOf(choice), receipt, tracker, ticket });
+}
+
 function stored() {
   try {
     return JSON.parse(localStorage.getItem(storageKey()));
@@ -226,6 +235,7 @@ function showBallot() {
       .map((field) => field.value);
   }
   const isMarked = page.querySelector("#ballot [aria-pressed=true], #ballot :checked");
+  if (isMarked) storeAnswer();
   const accepted = !isMarked && stored();
   if (!accepted) showLeft();
   else if (isOver() || labelsOf(accepted.choice).join() === accepted.labels?.join()) showAccepted(accepted);
