@@ -135,9 +135,10 @@ async def flood(port: int) -> collections.Counter[int]:
     """As many votes as go down one connection, each as if from elsewhere."""
     statuses: collections.Counter[int] = collections.Counter()
     reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(ADDRESS, 0))
-    for number in range(FLOOD):
+    for number in range(FLOOD):  # without a wait for answers: how fast is up to the service
         spoofed = b"X-Forwarded-For: 10.%d.%d.1\r\n" % divmod(number, 250)
         writer.write(vote(b"vote=a", spoofed).replace(b"Connection: close\r\n", b""))
+    for _ in range(FLOOD):
         head = await reader.readuntil(b"\r\n\r\n")
         statuses[int(head.split()[1])] += 1
         await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split()[0]))

@@ -138,7 +138,7 @@ MUTANTS = (
         "MAXLEN on the stream",
         "broker/producer.py",
         (('b"NOMKSTREAM", b"*",', 'b"NOMKSTREAM", b"MAXLEN", b"500", b"*",'),),
-        ("database-slow", "database-cut"),
+        ("database-cut", "database-slow"),
     ),
     Mutant(
         "group created at $",

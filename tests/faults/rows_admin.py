@@ -88,6 +88,7 @@ def _change_while_votes_wait(run: Run, host: Host) -> Actions:
     host.close(again)
     host.reset(again)
     system.start(*system.workers)  # which know no poll until they meet its votes
+    system.wait_ready(*system.workers)
     wait_refused(run, again)
     host.open(again)
     with voting_in(run, again.next()):
@@ -215,7 +216,7 @@ def _open_while_away(
                 run.require(not early, f"{len(early)} votes were accepted in {ballot.slug}, a draft")
                 expect(refused(run, ballot, pressed, "not_open"), f"nobody tried to vote in {ballot.slug}")
             hosts[0].open(ballot)
-            wait_for_votes(run, ballot, time.monotonic(), within=run.config.time_limit(1))
+            wait_for_votes(run, ballot, time.monotonic(), within=run.config.brief_or_full(5, 1))
     return answers
 
 

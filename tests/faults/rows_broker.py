@@ -36,7 +36,7 @@ def _refuses_quickly(run: Run) -> None:
     """Check that no refusal took longer than a second, beyond the delay of this machine itself."""
     slowest = max((a.ended - a.began for a in run.history.attempts if a.outcome == "refused"), default=0)
     run.notes["slowest refusal s"] = round(slowest, 2)
-    expect(slowest <= run.config.time_limit(1.1) + run.load.worst_delay, f"a refusal took {slowest:.2f} s")
+    expect(slowest <= run.config.brief_or_full(3, 1.1) + run.load.worst_delay, f"a refusal took {slowest:.2f} s")
 
 
 @contextlib.contextmanager

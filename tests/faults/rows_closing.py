@@ -23,7 +23,7 @@ from tests.faults.run import Run, RunConfig, expect_soon, run_under_load
 VISITORS = 280  # who send 500 votes a second
 VOTERS = 60  # in the default poll
 AROUND = 0.3  # seconds before and after the closing, between which a fault begins
-NOTICE = 1.2  # seconds from the last preparations to the closing
+NOTICE = 2.0  # seconds from the last preparations to the closing
 FINAL = 15.0  # seconds after the fault, in which the round has to be final
 MOST = 20  # closings until a mutant is noticed; most are in the first or second
 LONGEST = {"vote": 1.5, "worker": 7.0}  # seconds of a fault of these parts; of others 3

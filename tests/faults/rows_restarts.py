@@ -38,6 +38,7 @@ def everything_killed(config: RunConfig) -> dict[str, object]:
     """Everything killed (-9) at once, again and again, and started again all at once."""
     with run_under_load(config, drain=30, admin=True) as run:
         system = run.system
+        run.frozen = config.brief_or_full(2, 0)  # a vote process takes connections some time before it can answer
         for _ in range(int(config.brief_or_full(2, 5))):
             system.kill(*STORES, *system.services)
             killed = time.monotonic()

@@ -103,7 +103,7 @@ class Run:
         tried = [each for each in self.history.attempts if each.began >= since]
         refused = sum(each.outcome != "ok" for each in tried)
         allowed = self.config.brief_or_full(0.02, 0) * len(tried)
-        expect(refused <= allowed, f"{refused} of {len(tried)} votes were refused {what}")
+        self.require(refused <= allowed, f"{refused} of {len(tried)} votes were refused {what}")
 
     def expect_accepted_soon(self, since: float, within: float) -> None:
         """Wait until a vote was accepted after a moment."""

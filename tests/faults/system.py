@@ -33,6 +33,10 @@ def _send(signum: signal.Signals, pid: int) -> None:
         os.kill(pid, signum)
 
 
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 class SystemUnderTest:
     """Valkey, PostgreSQL, workers, vote, result and perhaps admin, each in a process of its own.
 
@@ -271,8 +275,12 @@ class SystemUnderTest:
 
     def kill(self, *names: str) -> None:
         """Kill parts (-9), with the children of PostgreSQL."""
-        for name in names:
-            os.killpg(self.processes[name].pid, signal.SIGKILL)
+        pids = [self.processes[name].pid for name in names]
+        children = [child for pid in pids for child in _children(pid)]  # those of PostgreSQL lead their own groups
+        for pid in pids:
+            os.killpg(pid, signal.SIGKILL)
+        for pid in children:
+            _send(signal.SIGKILL, pid)
         for name in names:
             self.processes[name].wait(10)
             self._remove_clock(name)
@@ -285,7 +293,7 @@ class SystemUnderTest:
             for name in names:
                 pids.append(pid := self.processes[name].pid)
                 os.kill(pid, signal.SIGSTOP)  # first, so that it starts no more children
-                pids += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+                pids += _children(pid)
             for pid in pids:
                 _send(signal.SIGSTOP, pid)
             yield

@@ -147,7 +147,10 @@ class FreshnessProbe(threading.Thread):
             choice = "a"
             while not self._done.wait(0.1):
                 began = time.monotonic()
-                voter.post("/p/probe", data={"vote": choice}).raise_for_status()
+                answer = voter.post("/p/probe", data={"vote": choice})
+                if answer.status_code == 503:  # the disk is slow
+                    continue
+                answer.raise_for_status()
                 while not self._shows(json.loads(viewer.recv(timeout=20)), choice):
                     pass
                 self.times.append(time.monotonic() - began)
