@@ -1,9 +1,10 @@
 """Closing a round: from a producer through a real Valkey and workers to the record in a real PostgreSQL."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import psycopg
@@ -52,6 +53,10 @@ class Rounds(Stores):
         found: dict[str, Any] = json.loads(text)
         return found
 
+    def has_stream(self) -> bool:
+        with redis.Redis.from_url(self.redis_url) as client:
+            return bool(client.exists(STREAM))
+
     def seals(self) -> dict[bytes, bytes]:
         with redis.Redis.from_url(self.redis_url) as client:
             found = client.hgetall(SEALS)
@@ -65,6 +70,14 @@ async def rounds(redis_url: str, database_url: str) -> Rounds:
     stores = Rounds(redis_url, database_url)
     stores.define("lunch", publish="true")
     return stores
+
+
+@contextlib.asynccontextmanager
+async def voting(rounds: Rounds, *settings: WorkerSettings) -> AsyncIterator[Publisher]:
+    """Run workers and the part of a vote service that adds votes, which are accepted inside the block."""
+    async with working(*settings), running(rounds.redis_url) as publisher:
+        await until(rounds.has_stream)
+        yield publisher
 
 
 async def vote(publisher: Publisher, voters: Sequence[int], choice: bytes = b"a") -> list[bytes | BaseException]:
@@ -82,7 +95,7 @@ def accepted(answers: list[bytes | BaseException]) -> int:
 async def test_votes_in_flight_at_the_closing_are_counted_or_refused_and_the_record_has_the_counted(
     rounds: Rounds,
 ) -> None:
-    async with working(rounds.settings("w1"), rounds.settings("w2")), running(rounds.redis_url) as publisher:
+    async with voting(rounds, rounds.settings("w1"), rounds.settings("w2")) as publisher:
         answers = []
         closing = asyncio.create_task(asyncio.to_thread(rounds.run, CLOSE))
         first = 0
@@ -102,7 +115,7 @@ async def test_votes_in_flight_at_the_closing_are_counted_or_refused_and_the_rec
 
 async def test_the_published_list_has_the_tracker_that_each_voter_can_compute(rounds: Rounds) -> None:
     ((key,),) = rounds.rows("SELECT key FROM tracker_keys WHERE poll = 'lunch'")
-    async with working(rounds.settings()), running(rounds.redis_url) as publisher:
+    async with voting(rounds, rounds.settings()) as publisher:
         replaced = await vote(publisher, range(40))
         receipts = await vote(publisher, range(40), b"b")
         await asyncio.to_thread(rounds.run, CLOSE)
@@ -119,7 +132,7 @@ async def test_the_published_list_has_the_tracker_that_each_voter_can_compute(ro
 async def test_a_round_is_not_final_before_the_votes_up_to_its_cut_are_counted(rounds: Rounds) -> None:
     async with running(rounds.redis_url, wait=False) as publisher:
         async with working(rounds.settings()):
-            await until(lambda: publisher.ready)
+            await until(lambda: publisher.ready and rounds.has_stream())
         assert accepted(await vote(publisher, range(3))) == 3
         with redis.Redis.from_url(rounds.redis_url) as client:
             client.xreadgroup("workers", "frozen", {STREAM: ">"}, count=2)  # by a worker that does not acknowledge
@@ -134,7 +147,7 @@ async def test_a_round_is_not_final_before_the_votes_up_to_its_cut_are_counted(r
 
 
 async def test_a_reset_seals_the_round_that_it_ends(rounds: Rounds) -> None:
-    async with working(rounds.settings()), running(rounds.redis_url) as publisher:
+    async with voting(rounds, rounds.settings()) as publisher:
         assert accepted(await vote(publisher, range(5))) == 5
         await asyncio.to_thread(rounds.run, RESET)
         await until(rounds.is_final)
@@ -165,7 +178,7 @@ async def test_a_forged_last_id_is_no_cut(redis: Redis) -> None:
 async def test_a_broker_that_lost_the_seal_of_a_closing_gets_the_same_one_again(rounds: Rounds) -> None:
     async with running(rounds.redis_url, wait=False) as publisher:
         async with working(rounds.settings()):
-            await until(lambda: publisher.ready)
+            await until(lambda: publisher.ready and rounds.has_stream())
         await vote(publisher, range(3))
         with redis.Redis.from_url(rounds.redis_url) as client:
             client.xreadgroup("workers", "frozen", {STREAM: ">"}, count=2)
@@ -179,7 +192,7 @@ async def test_a_broker_that_lost_the_seal_of_a_closing_gets_the_same_one_again(
 
 
 async def test_a_poll_that_a_restore_has_opened_again_takes_votes(rounds: Rounds) -> None:
-    async with working(rounds.settings()), running(rounds.redis_url) as publisher:
+    async with voting(rounds, rounds.settings()) as publisher:
         await asyncio.to_thread(rounds.run, CLOSE)
         await until(rounds.is_final)
         assert accepted(await vote(publisher, range(3))) == 0
@@ -203,7 +216,7 @@ async def test_the_seals_of_a_deleted_poll_are_removed(rounds: Rounds) -> None:
 
 
 async def test_a_final_round_cannot_be_changed_by_anybody(rounds: Rounds) -> None:
-    async with working(rounds.settings()), running(rounds.redis_url) as publisher:
+    async with voting(rounds, rounds.settings()) as publisher:
         await vote(publisher, range(3))
         await asyncio.to_thread(rounds.run, CLOSE)
         await until(rounds.is_final)
@@ -221,7 +234,7 @@ async def test_a_final_round_cannot_be_changed_by_anybody(rounds: Rounds) -> Non
 
 
 async def test_a_late_entry_that_returns_after_the_end_is_dropped(rounds: Rounds) -> None:
-    async with working(rounds.settings()), running(rounds.redis_url) as publisher:
+    async with voting(rounds, rounds.settings()) as publisher:
         (receipt,) = await vote(publisher, [1])
         await asyncio.to_thread(rounds.run, CLOSE)
         await until(rounds.is_final)

@@ -64,6 +64,8 @@ async def running(servers: tuple[str, str], *services: str, **given: object) -> 
     try:
         if "vote" in services:
             await until(lambda: httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200)
+        with redis.Redis.from_url(servers[0]) as broker:
+            await until(lambda: bool(broker.exists(STREAM)))
         yield port
     finally:
         stop.set()
