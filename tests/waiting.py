@@ -13,14 +13,14 @@ import psycopg
 
 T = TypeVar("T")
 PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # for plain HTTP; the default of httpx takes 50 ms of CPU time a client
-NOT_YET = (AssertionError, OSError, httpx.TransportError, psycopg.OperationalError)
+NOT_YET = (AssertionError, OSError, httpx.TransportError, httpx.HTTPStatusError, psycopg.OperationalError)
 
 
 def eventually(check: Callable[[], T], *, within: float = 30, every: float = 0.02) -> T:
     """Call `check` until it returns something true, and return that.
 
-    An AssertionError of the check, or a server that does not answer, counts as "not yet". The default of `within` is
-    far longer than any effect should take: it only ends a test that hangs.
+    An AssertionError of the check, a status of 400 or more that it raises, or no answer counts as "not yet".
+    The default of `within` is far longer than any effect should take: it only ends a test that hangs.
 
     Raises:
         AssertionError: the time is up; its cause is the last error of the check.

@@ -81,7 +81,8 @@ class Installation:
 
     def shown(self) -> tuple[int, bool]:
         """The total that result shows, and whether it is fresh."""
-        snapshot = httpx.get(f"http://127.0.0.1:{self.result_port}/api/results").json()
+        answer = httpx.get(f"http://127.0.0.1:{self.result_port}/api/results")
+        snapshot = answer.raise_for_status().json()
         return snapshot["total"], snapshot["stale_since"] is None
 
     def log(self, name: str) -> str:
@@ -115,10 +116,12 @@ class Replica:
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     started = Installation(tmp_path_factory.mktemp("rotation"))
-    eventually(lambda: started.vote() == 200, within=30)
-    eventually(lambda: started.shown() == (1, True), within=30)
-    yield started
-    started.close()
+    try:
+        eventually(lambda: started.vote() == 200)
+        eventually(lambda: started.shown() == (1, True))
+        yield started
+    finally:
+        started.close()
 
 
 def test_a_database_password_is_changed_without_a_restart(installation: Installation) -> None:
