@@ -52,6 +52,18 @@ async def until(check: Callable[[], object | Awaitable[object]], within: float =
             await asyncio.sleep(0.01)
 
 
+async def when_not_busy(send: Callable[[], Awaitable[httpx.Response]], within: float = 30) -> httpx.Response:
+    """Send a vote, again while it is refused with 503, as when the disk is slow; return the last response.
+
+    Raises:
+        TimeoutError: the time is up.
+    """
+    async with asyncio.timeout(within):
+        while (response := await send()).status_code == 503:
+            await asyncio.sleep(0.1)
+    return response
+
+
 @contextlib.asynccontextmanager
 async def background(*work: Coroutine[object, object, object]) -> AsyncIterator[None]:
     """Run coroutines while the block runs; then cancel them, and raise the error of one that has failed."""

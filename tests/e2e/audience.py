@@ -9,7 +9,7 @@ from typing import Any, Self
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.waiting import PLAIN
+from tests.waiting import PLAIN, when_not_busy
 from voting.polls.poll import Poll
 
 Snapshot = dict[str, Any]
@@ -46,11 +46,8 @@ class Phone:
 
     async def vote(self, vote_url: str, slug: str, choice: str) -> httpx.Response:
         """Send a vote, again while the service is busy; return the last response."""
-        while True:
-            response = await self._client.post(f"{vote_url}/p/{slug}", data={"vote": choice}, headers=self._headers)
-            if response.status_code != 503:
-                return response
-            await asyncio.sleep(0.1)
+        url, form = f"{vote_url}/p/{slug}", {"vote": choice}
+        return await when_not_busy(lambda: self._client.post(url, data=form, headers=self._headers))
 
 
 class Audience:

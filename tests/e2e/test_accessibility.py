@@ -103,6 +103,6 @@ def test_the_ballot_with_a_tracker_and_when_voting_is_closed(stack: Stack, page:
     for is_over in (False, True):
         if is_over:
             close_poll(stack, slug)
-            expect(page.locator("#ballots")).to_be_visible(timeout=15_000)
+            expect(page.locator("#ballots")).to_be_visible()
         assert violations(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= 320

@@ -17,7 +17,7 @@ from tests.e2e.conftest import OpenBrowser
 from tests.e2e.polls import execute, make_poll, make_session, step
 from tests.e2e.stack import Stack
 from tests.e2e.test_accessibility import violations
-from tests.waiting import PLAIN, eventually, until
+from tests.waiting import PLAIN, eventually, until, when_not_busy
 from voting.polls.codes import CodeList, new_key
 from voting.polls.vote import EntryId
 
@@ -90,8 +90,7 @@ async def browser(coded: Stack) -> AsyncIterator[Browser]:
 
 async def vote(client: httpx.AsyncClient, slug: str, choice: str, typed: str = "") -> dict[str, str]:
     """Vote, again while the service is busy; return the receipt or the problem."""
-    while (answer := await client.post(f"/p/{slug}", data={"vote": choice, "code": typed})).status_code == 503:
-        await asyncio.sleep(0.1)
+    answer = await when_not_busy(lambda: client.post(f"/p/{slug}", data={"vote": choice, "code": typed}))
     found: dict[str, str] = answer.json()
     return found
 
@@ -159,8 +158,11 @@ async def test_guesses_find_no_code_and_are_slowed_and_those_who_have_voted_are_
     refilled = (time.monotonic() - started) / 36
     assert reasons.keys() == {"unknown_code", "wrong_codes"}
     assert 100 <= reasons["unknown_code"] <= 101 + refilled
-    while (await vote(attacker, "c-guess", "b", guess(codes)))["reason"] != "wrong_codes":
-        pass  # until no guess is left
+
+    async def no_guess_is_left() -> bool:
+        return (await vote(attacker, "c-guess", "b", guess(codes)))["reason"] == "wrong_codes"
+
+    await until(no_guess_is_left)
     refused = await late.post("/p/c-guess", data={"vote": "b", "code": code(codes, 3)})
     assert (refused.status_code, refused.json()["reason"]) == (429, "wrong_codes")
     assert 0 < int(refused.headers["retry-after"]) <= 36
@@ -175,7 +177,7 @@ async def test_guesses_find_no_code_and_are_slowed_and_those_who_have_voted_are_
 
 
 @pytest.mark.anyio
-async def test_a_revoked_code_is_refused_at_once_and_a_new_code_is_the_same_voter(
+async def test_a_revoked_code_is_refused_within_a_second_and_a_new_code_is_the_same_voter(
     coded: Stack, browser: Browser
 ) -> None:
     for slug in ("c-one", "c-two"):
@@ -185,24 +187,29 @@ async def test_a_revoked_code_is_refused_at_once_and_a_new_code_is_the_same_vote
     await until(lambda: is_shown(coded, f"/{session}"))
     await until(lambda: code_is_known(coded, "c-one", code(codes, 1)))
     await until(lambda: code_is_known(coded, "c-two", code(codes, 1)))
-    revoked, replaced = browser(), browser()
-    assert "receipt" in await vote(revoked, "c-one", "b", code(codes, 2))
-    assert "receipt" in await vote(replaced, "c-one", "c", code(codes, 3))
-    now = change_codes(coded, session, codes, {2: -1, 3: 1})
-    changed = time.monotonic()
+    holders = {serial: browser() for serial in (2, 3, 4)}
+    for serial, choice in zip(holders, "bcb", strict=True):
+        assert "receipt" in await vote(holders[serial], "c-one", choice, code(codes, serial))
+    changes: dict[int, int] = {}
+    took = []
+    for serial, change in ((2, -1), (3, 1), (4, -1)):
+        changes[serial] = change
+        now = change_codes(coded, session, codes, changes)
+        changed = time.monotonic()
 
-    async def is_refused() -> bool:
-        found = [await vote(client, slug, "b") for client in (revoked, replaced) for slug in ("c-one", "c-two")]
-        return {each.get("reason") for each in found} == {"no_code"}
+        async def is_refused(holder: httpx.AsyncClient = holders[serial]) -> bool:
+            found = [await vote(holder, slug, "b") for slug in ("c-one", "c-two")]
+            return {each.get("reason") for each in found} == {"no_code"}
 
-    await until(is_refused)
-    assert time.monotonic() - changed < 10  # on a busy machine; within a second otherwise
-    for serial in (2, 3):
+        await until(is_refused)
+        took.append(time.monotonic() - changed)
+    assert min(took) < 1  # the best of three, since the machine may be busy
+    for serial in holders:
         assert (await vote(browser(), "c-one", "d", code(codes, serial)))["reason"] == "unknown_code"
     assert "receipt" in await vote(browser(), "c-one", "d", code(now, 3))
     await until(coded.drained)
     found = dict(coded.rows("SELECT choice, votes FROM tallies WHERE poll = 'c-one' AND votes > 0"))
-    assert found == {"a": 1, "b": 1, "d": 1}
+    assert found == {"a": 1, "b": 2, "d": 1}
 
 
 def show_next(stack: Stack, session: str, slug: str, page: Page) -> None:

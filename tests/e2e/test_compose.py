@@ -276,7 +276,8 @@ def test_four_workers_stay_exact_and_one_can_be_taken_away(compose: Compose) -> 
         load.wait_for_votes(100)
     eventually(compose.drained, within=30)
     load.check(compose.rows(), compose.execute("vote", "cat", "/run/secrets/secret_key"))
-    assert load.statuses <= {200, 503}  # 503 if the disk is slow
+    assert load.statuses <= {200, 503}
+    assert all('"broker_silent"' in refusal for refusal in load.refusals)  # the disk of a busy machine took a second
 
 
 def test_killing_and_restarting_all_containers_loses_nothing(compose: Compose) -> None:

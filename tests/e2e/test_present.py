@@ -94,7 +94,7 @@ def test_the_wall_needs_no_scrolling(
         expect(page.locator(".pace")).to_be_visible(visible=results == "live" and number <= 10)
     close_poll(stack, slug)
     change_poll(stack, slug, "results = 'live'")
-    expect(page.locator(".record")).to_be_visible(timeout=15_000)
+    expect(page.locator(".record")).to_be_visible()
     assert page.evaluate(FITS)
     assert page.evaluate(OUTSIDE) == []
 

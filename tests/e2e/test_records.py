@@ -270,7 +270,7 @@ def test_the_way_to_the_ballots_is_shown_only_while_the_result_is_public(
     change_poll(stack, "r-hidden", "results = 'live'")
     expect(link).to_have_attribute("href", f"{stack.vote_url}{path}/ballots?tracker={own}")
     change_poll(stack, "r-hidden", "results = 'hidden'")
-    expect(link).to_be_hidden(timeout=15_000)
+    expect(link).to_be_hidden()
 
 
 @pytest.mark.parametrize("kind", ["single", "multiple"])

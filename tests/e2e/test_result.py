@@ -1,5 +1,6 @@
 """The result service over HTTP and WebSocket."""
 
+import functools
 import json
 import time
 from typing import Any
@@ -10,7 +11,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from tests.e2e.stack import Stack
-from tests.waiting import PLAIN
+from tests.waiting import PLAIN, eventually
 from voting.result.watcher import FRAME_SECONDS
 
 
@@ -46,7 +47,7 @@ def test_an_open_socket_sees_a_vote_within_the_blink_of_an_eye(stack: Stack) -> 
             assert after["revision"] > before["revision"]
             assert after["total"] == before["total"] + 1
             before = after
-    assert min(took) < 1  # what is not announced is read once a second
+    assert min(took[1:]) < 0.5  # a vote that is not announced is read a second after the one before
 
 
 def test_a_burst_of_votes_costs_a_viewer_few_frames_and_the_last_shows_them_all(stack: Stack) -> None:
@@ -56,9 +57,8 @@ def test_a_burst_of_votes_costs_a_viewer_few_frames_and_the_last_shows_them_all(
             for number in range(300):
                 client.cookies.clear()
                 key = {"idempotency-key": f"burst-{began}-{number}"}
-                while (answer := client.post(stack.vote_url, data={"vote": "b"}, headers=key)).status_code == 503:
-                    pass
-                assert answer.status_code == 200
+                send = functools.partial(client.post, stack.vote_url, data={"vote": "b"}, headers=key)
+                eventually(lambda send=send: send().status_code == 200)  # type: ignore[misc]
         frames = 0
         revisions = []
         while True:

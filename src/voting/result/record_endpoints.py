@@ -204,8 +204,7 @@ def _parse(text: str) -> Record:
 
 def _round(text: str | None, poll: Poll) -> int:
     if text is None:
-        is_new = poll.state == "draft" and poll.round > 1
-        return poll.round - is_new
+        return poll.round - 1 if poll.state == "draft" and poll.round > 1 else poll.round
     if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= poll.round:
         raise Problem(404, "unknown_round", translatable("This poll has no such round."))
     return int(text)

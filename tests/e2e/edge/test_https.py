@@ -248,7 +248,7 @@ def test_a_hostile_client_takes_no_healthy_replica_away(edge: Edge) -> None:
             done.set()
             attacker.join(30)
     assert set(statuses) == {200}
-    assert max(times) < 4, "there was no replica for a while"
+    assert max(times) < 1.8, "there was no replica for a while"  # 2 s if Caddy had `fail_duration 2s`
     assert answers.keys() == HOSTILE.keys()
     for name in ("a body too big", "chunks too big"):
         assert answers[name] <= {"413", "405"}, answers
